@@ -1,0 +1,1 @@
+"""molflow: molecule generation with E(n)-equivariant free-form flows."""

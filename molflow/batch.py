@@ -1,0 +1,111 @@
+"""MoleculeBatch: molecules of different size in padded tensors, and the ways in and out of it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from molflow.chem.io import Structure, StructureWriter
+
+if TYPE_CHECKING:
+    from rdkit.Chem import Mol
+    from torch_geometric.data import Data
+
+
+@dataclass(frozen=True)
+class MoleculeBatch:
+    """B molecules of at most N atoms.
+
+    Attributes:
+        positions: angstrom, (B, N, 3), zero at padding.
+        atomic_numbers: (B, N) int64, zero at padding.
+        mask: True for a real atom, (B, N); padding is at the end.
+    """
+
+    positions: Tensor
+    atomic_numbers: Tensor
+    mask: Tensor
+
+    def __post_init__(self) -> None:
+        if self.positions.ndim != 3 or self.positions.shape[:2] != self.atomic_numbers.shape:
+            got = f"{tuple(self.positions.shape)} and {tuple(self.atomic_numbers.shape)}"
+            raise ValueError(f"expected positions (B, N, 3) and atomic_numbers (B, N), got {got}")
+        if self.mask.dtype != torch.bool or self.mask.shape != self.atomic_numbers.shape:
+            got = f"{self.mask.dtype} {tuple(self.mask.shape)}"
+            raise ValueError(f"expected a bool mask {tuple(self.atomic_numbers.shape)}, got {got}")
+        if (self.mask[:, 1:] & ~self.mask[:, :-1]).any():
+            raise ValueError("padding must be at the end of each molecule")
+        if (self.positions[~self.mask] != 0).any() or (self.atomic_numbers[~self.mask] != 0).any():
+            raise ValueError("padding must be zero in positions and atomic_numbers")
+
+    @classmethod
+    def from_structures(cls, structures: Sequence[Structure]) -> "MoleculeBatch":
+        """Pad (positions, atomic_numbers) pairs to the largest of them."""
+        n = max((len(s.atomic_numbers) for s in structures), default=0)
+        positions = torch.zeros(len(structures), n, 3)
+        atomic_numbers = torch.zeros(len(structures), n, dtype=torch.int64)
+        mask = torch.zeros(len(structures), n, dtype=torch.bool)
+        for i, (x, z) in enumerate(structures):
+            positions[i, : len(z)] = torch.as_tensor(x, dtype=torch.float32)
+            atomic_numbers[i, : len(z)] = torch.as_tensor(z, dtype=torch.int64)
+            mask[i, : len(z)] = True
+        return cls(positions, atomic_numbers, mask)
+
+    @classmethod
+    def concatenate(cls, batches: Sequence["MoleculeBatch"]) -> "MoleculeBatch":
+        """One batch with all molecules in order, padded to the largest."""
+        n = max(b.mask.shape[1] for b in batches)
+
+        def grow(t: Tensor) -> Tensor:
+            return torch.cat([t, t.new_zeros(t.shape[0], n - t.shape[1], *t.shape[2:])], 1)
+
+        return cls(*(torch.cat([grow(getattr(b, k)) for b in batches]) for k in ("positions", "atomic_numbers", "mask")))
+
+    @property
+    def n_atoms(self) -> Tensor:
+        """Atoms of each molecule, (B,)."""
+        return self.mask.sum(1)
+
+    def __len__(self) -> int:
+        return len(self.mask)
+
+    def __getitem__(self, index: slice | Tensor | Sequence[int]) -> "MoleculeBatch":
+        """A batch of the selected molecules, with the same padding."""
+        i = index if isinstance(index, slice | Tensor) else torch.as_tensor(index, dtype=torch.int64)
+        return MoleculeBatch(self.positions[i], self.atomic_numbers[i], self.mask[i])
+
+    def to(self, device: torch.device | str) -> "MoleculeBatch":
+        return MoleculeBatch(self.positions.to(device), self.atomic_numbers.to(device), self.mask.to(device))
+
+    def structures(self) -> Iterator[Structure]:
+        """The molecules one by one as numpy arrays without padding."""
+        x, z, n = self.positions.cpu().numpy(), self.atomic_numbers.cpu().numpy(), self.n_atoms.tolist()
+        return (Structure(x[i, :k], z[i, :k]) for i, k in enumerate(n))
+
+    def write(self, path: str | Path) -> None:
+        """Write an SDF, XYZ or NPZ file, by suffix."""
+        with StructureWriter(path) as writer:
+            for structure in self.structures():
+                writer.write(structure)
+
+    def to_rdkit(self) -> "list[Mol | None]":
+        """RDKit molecules with bonds from the look-up rules; None where RDKit refuses the molecule."""
+        from molflow.chem.build import to_rdkit
+
+        return [to_rdkit(*structure) for structure in self.structures()]
+
+    def to_pyg(self) -> "list[Data]":
+        """`torch_geometric.data.Data` objects with `pos` (n, 3) and `z` (n,)."""
+        from torch_geometric.data import Data
+
+        triples = zip(self.positions, self.atomic_numbers, self.mask, strict=True)
+        return [Data(pos=x[m].clone(), z=z[m].clone()) for x, z, m in triples]
+
+    @classmethod
+    def from_pyg(cls, data: "Sequence[Data]") -> "MoleculeBatch":
+        """From `Data` objects, or a PyG `Batch`, with `pos` and `z`."""
+        items = data.to_data_list() if hasattr(data, "to_data_list") else data
+        return cls.from_structures([Structure(d.pos.cpu().numpy(), d.z.cpu().numpy()) for d in items])

@@ -1,0 +1,36 @@
+"""The periodic table: element symbols and atomic numbers, and nothing more.
+
+It stands here so that reading a file or naming a wrong element needs no RDKit.
+"""
+
+from molflow.errors import MolflowError
+
+_TABLE = """
+H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr
+Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu
+Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr
+Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og
+"""
+
+SYMBOLS: tuple[str, ...] = tuple(_TABLE.split())
+"""Element symbols in order: `SYMBOLS[z - 1]` has atomic number z, for z from 1 (H) to 118 (Og)."""
+
+_NUMBERS = {symbol: z for z, symbol in enumerate(SYMBOLS, start=1)}
+
+
+def atomic_number(symbol: str) -> int:
+    """The atomic number of an element symbol, in any capitalisation ("Cl", "CL", "cl").
+
+    Raises MolflowError for a symbol that names no element.
+    """
+    try:
+        return _NUMBERS[symbol.capitalize()]
+    except KeyError:
+        raise MolflowError(f"unknown element {symbol!r}; accepted are the symbols H to Og") from None
+
+
+def symbol(atomic_number: int) -> str:
+    """The symbol of an atomic number from 1 to 118. Raises MolflowError outside that range."""
+    if not 1 <= atomic_number <= len(SYMBOLS):
+        raise MolflowError(f"unknown atomic number {atomic_number}; accepted are 1 (H) to {len(SYMBOLS)} (Og)")
+    return SYMBOLS[atomic_number - 1]

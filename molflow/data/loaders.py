@@ -1,0 +1,51 @@
+"""Which molecules make a batch.
+
+Molecules of one size go together, so training computes no padding, and an epoch can be drawn again from its number.
+"""
+
+import numpy as np
+
+from molflow.errors import MolflowError
+
+
+class EqualSizeBatches:
+    """Batches that hold molecules of one size only; an epoch visits every molecule exactly once.
+
+    The order is a pure function of (seed, epoch): a resumed run draws the epoch again and skips what it has done.
+    Each size leaves at most one batch that is not full. It is kept, and the mean over it counts as one step like any
+    other, so its molecules weigh more in that epoch; the shuffle makes them other molecules in the next.
+
+    Args:
+        n_atoms: (M,) atoms in each molecule.
+        batch_size: the largest batch, 1 or more.
+        seed: 0 or more.
+
+    Example:
+        >>> batches = EqualSizeBatches(np.array([3, 5, 3, 3, 5]), batch_size=2, seed=0)
+        >>> len(batches), sorted(map(len, batches.epoch(0)))
+        (3, [1, 2, 2])
+    """
+
+    def __init__(self, n_atoms: np.ndarray, batch_size: int, seed: int = 0) -> None:
+        if len(n_atoms) == 0:
+            raise MolflowError("there are no molecules to make batches of")
+        if batch_size < 1 or seed < 0:
+            raise MolflowError(f"batch_size must be 1 or more and seed 0 or more, got {batch_size} and {seed}")
+        by_size = np.argsort(n_atoms, kind="stable")
+        self._groups = np.split(by_size, np.flatnonzero(np.diff(np.asarray(n_atoms)[by_size])) + 1)
+        self.batch_size = batch_size
+        self.seed = seed
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return sum(-(-len(group) // self.batch_size) for group in self._groups)
+
+    def epoch(self, epoch: int) -> list[np.ndarray]:
+        """The batches of one epoch (0, 1, ...) in training order, each an array of up to batch_size indices."""
+        rng = np.random.default_rng([self.seed, epoch])
+        batches = [
+            batch
+            for group in self._groups
+            for batch in np.split(rng.permutation(group), range(self.batch_size, len(group), self.batch_size))
+        ]
+        return [batches[i] for i in rng.permutation(len(batches))]

@@ -1,0 +1,173 @@
+"""Many molecules of different size in flat arrays.
+
+Every data source ends here, batches are cut from here by indexing, and the NPZ file is the cache of a data set.
+"""
+
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from molflow.errors import MolflowError
+
+_PROPERTY = "property."  # prefix of the property arrays in an NPZ file
+
+
+@dataclass(frozen=True, eq=False)
+class MoleculeSet:
+    """M molecules, atom after atom. Atoms of molecule i are rows ``offsets[i]:offsets[i + 1]`` of the flat arrays.
+
+    Args:
+        positions: (total, 3), stored as float32, angstrom.
+        atomic_numbers: (total,), 1 to 118, stored as uint8.
+        n_atoms: (M,), at least 1 each, stored as int64.
+        smiles: (M,) strings, or None.
+        properties: name -> (M,) array; units are the data set's.
+
+    Raises:
+        MolflowError: the arrays do not fit together, or a coordinate is not finite in float32.
+
+    Example:
+        >>> water = MoleculeSet(np.array([[0, 0, 0.12], [0, 0.76, -0.48], [0, -0.76, -0.48]]), [8, 1, 1], [3])
+        >>> positions, atomic_numbers, mask = water.padded([0, 0])
+        >>> positions.shape, mask.all()
+        ((2, 3, 3), np.True_)
+    """
+
+    positions: np.ndarray
+    atomic_numbers: np.ndarray
+    n_atoms: np.ndarray
+    smiles: np.ndarray | None = None
+    properties: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        numbers, sizes = np.asarray(self.atomic_numbers), np.asarray(self.n_atoms)
+        with np.errstate(over="ignore"):  # an overflow becomes inf, which is refused below
+            self._set("positions", np.ascontiguousarray(self.positions, dtype=np.float32))
+        self._set("atomic_numbers", numbers.astype(np.uint8))
+        self._set("n_atoms", sizes.astype(np.int64))
+        self._set("smiles", None if self.smiles is None else np.asarray(self.smiles, dtype=np.str_))
+        self._set("properties", {name: np.asarray(values) for name, values in self.properties.items()})
+
+        if sizes.ndim != 1 or (sizes < 1).any() or (self.n_atoms != sizes).any():
+            raise MolflowError("n_atoms must be a list of whole numbers, 1 or more each")
+        total = int(self.n_atoms.sum())
+        if self.positions.shape != (total, 3):
+            raise MolflowError(f"positions have shape {self.positions.shape}, n_atoms ask for {(total, 3)}")
+        if numbers.shape != (total,):
+            raise MolflowError(f"atomic_numbers have shape {numbers.shape}, n_atoms ask for {(total,)}")
+        per_molecule = self.properties if self.smiles is None else {"smiles": self.smiles, **self.properties}
+        for name, values in per_molecule.items():
+            if values.shape != (len(self),):
+                raise MolflowError(f"{name} has shape {values.shape}, expected one value a molecule, {(len(self),)}")
+            if values.dtype.hasobject:  # NumPy would pickle it
+                raise MolflowError(f"{name} holds Python objects, expected numbers or strings")
+        self._refuse("atomic number outside 1..118", (numbers < 1) | (numbers > 118) | (self.atomic_numbers != numbers))
+        self._refuse("coordinate that is not finite", ~np.isfinite(self.positions).all(axis=1))
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _refuse(self, what: str, wrong: np.ndarray) -> None:
+        if wrong.any():
+            atom = int(wrong.argmax())
+            molecule = int(np.searchsorted(self.offsets, atom, side="right")) - 1
+            raise MolflowError(f"molecule {molecule}, atom {atom - int(self.offsets[molecule])}: {what}")
+
+    def __len__(self) -> int:
+        return len(self.n_atoms)
+
+    @cached_property
+    def offsets(self) -> np.ndarray:
+        """(M + 1,) int64: where each molecule starts in the flat arrays, and the total."""
+        return np.concatenate([[0], np.cumsum(self.n_atoms)])
+
+    def subset(self, indices: Any) -> "MoleculeSet":
+        """The chosen molecules in the order given; ``indices`` is anything that indexes an (M,) array."""
+        rows = np.arange(len(self))[indices]
+        sizes = self.n_atoms[rows]
+        shift = self.offsets[rows] - (np.cumsum(sizes) - sizes)  # old minus new place of each molecule
+        atoms = np.repeat(shift, sizes) + np.arange(sizes.sum())
+        return MoleculeSet(
+            self.positions[atoms],
+            self.atomic_numbers[atoms],
+            sizes,
+            None if self.smiles is None else self.smiles[rows],
+            {name: values[rows] for name, values in self.properties.items()},
+        )
+
+    def padded(self, indices: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The chosen B molecules, padded with zeros at the end to the largest of them, N atoms.
+
+        Returns:
+            positions (B, N, 3) float32 in angstrom, atomic_numbers (B, N) int64, mask (B, N) bool, True for an atom.
+        """
+        rows = np.arange(len(self))[indices]
+        sizes = self.n_atoms[rows]
+        slots = np.arange(sizes.max(initial=0))
+        mask = slots < sizes[:, None]
+        atoms = self.offsets[rows, None] + slots
+        if mask.all():
+            return self.positions[atoms], self.atomic_numbers[atoms].astype(np.int64), mask
+        atoms[~mask] = 0  # any valid row: what is read there is zeroed
+        positions, atomic_numbers = self.positions[atoms], self.atomic_numbers[atoms].astype(np.int64)
+        positions[~mask] = 0
+        atomic_numbers[~mask] = 0
+        return positions, atomic_numbers, mask
+
+    def structures(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Each molecule's positions (n, 3) and atomic_numbers (n,), as views."""
+        for start, stop in zip(self.offsets[:-1], self.offsets[1:], strict=True):
+            yield self.positions[start:stop], self.atomic_numbers[start:stop]
+
+    def save(self, path: str | Path) -> None:
+        """Write an uncompressed NPZ. It appears whole or not at all: a crash leaves an earlier file as it was."""
+        path = Path(path)
+        arrays = {"positions": self.positions, "atomic_numbers": self.atomic_numbers, "n_atoms": self.n_atoms}
+        if self.smiles is not None:
+            arrays["smiles"] = np.char.encode(self.smiles, "utf-8")  # a quarter of the size of unicode arrays
+        arrays |= {_PROPERTY + name: values for name, values in self.properties.items()}
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            with open(temporary, "xb") as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type]
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError as error:
+            raise MolflowError(f"{path}: cannot be written: {error.strerror}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "MoleculeSet":
+        """Read an NPZ written by :meth:`save`, or any with positions, atomic_numbers and n_atoms; never unpickles.
+
+        Raises:
+            MolflowError: no such file, not an NPZ, damaged, an array missing, or arrays that do not fit together.
+        """
+        try:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+        except FileNotFoundError as error:
+            raise MolflowError(f"{path}: no such file") from error
+        except Exception as error:  # a damaged archive can raise nearly anything from zipfile, zlib or numpy
+            raise MolflowError(f"{path}: not a readable NPZ file of plain arrays: {error}") from error
+        try:
+            smiles = arrays.get("smiles")
+            return cls(
+                arrays["positions"],
+                arrays["atomic_numbers"],
+                arrays["n_atoms"],
+                np.char.decode(smiles, "utf-8") if smiles is not None and smiles.dtype.kind == "S" else smiles,
+                {name.removeprefix(_PROPERTY): arrays[name] for name in arrays if name.startswith(_PROPERTY)},
+            )
+        except KeyError as error:
+            raise MolflowError(f"{path}: has no array {error}; needed: positions, atomic_numbers, n_atoms") from error
+        except (TypeError, ValueError) as error:  # includes MolflowError
+            raise MolflowError(f"{path}: {error}") from error

@@ -1,0 +1,6 @@
+"""Distributions that flows start from."""
+
+from molflow.distributions.atom_counts import AtomCounts
+from molflow.distributions.latent import MeanFreeNormal
+
+__all__ = ["AtomCounts", "MeanFreeNormal"]

@@ -1,0 +1,86 @@
+"""From atom types to continuous features and back, each with its term in the likelihood bound.
+
+A flow has a density p(h) over continuous features, a molecule has types c. For any q(h | c) whose support lies where h
+is read back as c, log P(c) >= E_{h ~ q}[log p(h) - log q(h | c)]; the bound is trained together with the flow.
+"""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid, one_hot, softplus
+
+from molflow.geometry import masked_randn
+
+
+class Dequantizer(nn.Module, ABC):
+    """q(h | c) for types c in 0..n_types-1, one learned distribution for each type, and the rounding h -> c.
+
+    Args:
+        n_types: number of types, which is also the number of features F.
+    """
+
+    def __init__(self, n_types: int):
+        super().__init__()
+        self.n_types = n_types
+        self.mean = nn.Parameter(torch.zeros(n_types, n_types))
+        self.log_std = nn.Parameter(torch.zeros(n_types, n_types))
+
+    def forward(self, types: Tensor, mask: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """Draw features.
+
+        Args:
+            types: (B, N) integers; anything at padding.
+            mask: (B, N) bool.
+            generator: source of the noise.
+
+        Returns:
+            h (B, N, F), zero at padding, and log q(h | c) summed over the points of each molecule (B,).
+        """
+        types = types * mask
+        mean, log_std = self.mean[types], self.log_std[types]
+        noise = masked_randn(mask, self.n_types, generator, mean.dtype)
+        log_normal = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
+        h, log_det = self.squash(mean + noise * log_std.exp(), types)
+        log_q = (log_normal - log_det).sum(-1)
+        return h * mask.unsqueeze(-1), (log_q * mask).sum(-1)
+
+    @abstractmethod
+    def squash(self, u: Tensor, types: Tensor) -> tuple[Tensor, Tensor]:
+        """Map u in R^F bijectively to the features that read as `types`; also log |dh/du| for each entry, both (B, N, F)."""
+
+    def quantize(self, h: Tensor) -> Tensor:
+        """The type that features stand for, their largest entry: (B, N, F) -> (B, N)."""
+        return h.argmax(-1)
+
+
+class ArgmaxDequantizer(Dequantizer):
+    """Argmax dequantisation (arXiv 2102.05379): a Gaussian u, thresholded so that the entry of the true type is largest.
+
+    h_c = u_c and h_k = u_c - softplus(u_c - u_k) for the other entries.
+    """
+
+    def __init__(self, n_types: int):
+        super().__init__(n_types)
+        nn.init.constant_(self.log_std, math.log(0.5))
+        with torch.no_grad():
+            self.mean += 2 * torch.eye(n_types) - 0.5
+
+    def squash(self, u: Tensor, types: Tensor) -> tuple[Tensor, Tensor]:
+        top = u.gather(-1, types.unsqueeze(-1))
+        gap = top - u
+        is_type = one_hot(types, self.n_types).bool()
+        h = torch.where(is_type, u, top - softplus(gap))
+        return h, torch.where(is_type, 0.0, logsigmoid(gap))
+
+
+class VariationalDequantizer(Dequantizer):
+    """Variational dequantisation (arXiv 1902.00275) of the one-hot vector: h = one_hot(c) + sigmoid(u), u Gaussian."""
+
+    def squash(self, u: Tensor, types: Tensor) -> tuple[Tensor, Tensor]:
+        h = one_hot(types, self.n_types).to(u.dtype) + u.sigmoid()
+        return h, logsigmoid(u) + logsigmoid(-u)
+
+
+DEQUANTIZERS: dict[str, type[Dequantizer]] = {"argmax": ArgmaxDequantizer, "variational": VariationalDequantizer}

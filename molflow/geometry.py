@@ -1,0 +1,186 @@
+"""The masked mean-free space that every density in molflow lives on, and pair distances that are safe at zero.
+
+A configuration of n points with D coordinates and F features is a pair (x, h). Translations are removed by asking for
+a zero centroid, so it lives on a linear space of dimension (n - 1) D + n F. `MeanFreeSpace` owns that space: latents,
+probe vectors, exact Jacobians and units all ask it.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Points(NamedTuple):
+    """Positions `x` (B, N, D) and per-point features `h` (B, N, F); F may be 0. Padding is zero in both."""
+
+    x: Tensor
+    h: Tensor
+
+    def __add__(self, other: tuple[Tensor, Tensor]) -> "Points":  # type: ignore[override]
+        return Points(self.x + other[0], self.h + other[1])
+
+    def __sub__(self, other: tuple[Tensor, Tensor]) -> "Points":
+        return Points(self.x - other[0], self.h - other[1])
+
+    def __mul__(self, scale: float | Tensor) -> "Points":  # type: ignore[override]
+        """Multiply by a number, or by one number per configuration, shape (B,)."""
+        if isinstance(scale, Tensor) and scale.ndim:
+            scale = scale[:, None, None]
+        return Points(self.x * scale, self.h * scale)
+
+    def dot(self, other: tuple[Tensor, Tensor]) -> Tensor:
+        """Inner product over points and channels, shape (B,)."""
+        return (self.x * other[0]).sum((1, 2)) + (self.h * other[1]).sum((1, 2))
+
+    def squared_norm(self) -> Tensor:
+        """Squared Euclidean length over points and channels, shape (B,)."""
+        return self.dot(self)
+
+    def detach(self) -> "Points":
+        return Points(self.x.detach(), self.h.detach())
+
+
+def project(x: Tensor, mask: Tensor) -> Tensor:
+    """Remove the centroid of the real points and zero the padding: x_i - sum_j m_j x_j / n, times m_i.
+
+    Args:
+        x: positions, (B, N, D).
+        mask: True for a real point, (B, N).
+    """
+    m = mask.unsqueeze(-1).to(x.dtype)
+    centroid = (x * m).sum(1, keepdim=True) / m.sum(1, keepdim=True).clamp(min=1)
+    return (x - centroid) * m
+
+
+def squared_distances(x: Tensor) -> Tensor:
+    """Squared distances between all pairs of points, (B, N, D) -> (B, N, N).
+
+    Written with differences: |a|^2 + |b|^2 - 2ab loses half of the digits for close points.
+    """
+    return (x.unsqueeze(2) - x.unsqueeze(1)).square().sum(-1)
+
+
+def safe_sqrt(squared: Tensor, epsilon: float = 1e-12) -> Tensor:
+    """sqrt(s + epsilon): at s = 0 the first and second derivatives and the forward-mode tangent stay finite."""
+    return (squared + epsilon).sqrt()
+
+
+def pair_mask(mask: Tensor) -> Tensor:
+    """(B, N) -> (B, N, N): True for ordered pairs of two different real points."""
+    off_diagonal = ~torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
+    return mask.unsqueeze(1) & mask.unsqueeze(2) & off_diagonal
+
+
+def helmert(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Orthonormal basis (n, n - 1) of the vectors of n numbers that sum to zero (Helmert contrasts).
+
+    Column k is (1, ..., 1, -k, 0, ..., 0) / sqrt(k (k + 1)) with k ones. It touches the first k + 1 points only, so for a
+    configuration padded at its end the first n_real - 1 columns are a basis of its own mean-free space.
+    """
+    k = torch.arange(1, n, dtype=dtype, device=device)
+    i = torch.arange(n, dtype=dtype, device=device).unsqueeze(1)
+    columns = torch.where(i < k, 1.0, torch.where(i == k, -k, 0.0))
+    return columns / (k * (k + 1)).sqrt()
+
+
+def masked_randn(
+    mask: Tensor, channels: int, generator: torch.Generator | None, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Standard normal noise at the real points, (B, N, channels), zero at padding; more padding does not change it."""
+    noise = torch.zeros(*mask.shape, channels, dtype=dtype, device=mask.device)
+    noise[mask] = torch.randn(int(mask.sum()), channels, generator=generator, dtype=dtype, device=mask.device)
+    return noise
+
+
+class MeanFreeSpace:
+    """The space of (x, h) with sum_i x_i = 0 and zero padding, one per configuration of a batch.
+
+    Args:
+        mask: True for a real point, padding at the end, (B, N).
+        dim: D, the number of coordinates of a point.
+        n_features: F, the number of features of a point.
+    """
+
+    def __init__(self, mask: Tensor, dim: int, n_features: int = 0):
+        self.mask, self.dim, self.n_features = mask, dim, n_features
+
+    @property
+    def n_points(self) -> Tensor:
+        """Real points of each configuration, (B,)."""
+        return self.mask.sum(1)
+
+    @property
+    def position_dof(self) -> Tensor:
+        """Degrees of freedom of the positions, (n - 1) D, shape (B,)."""
+        return (self.n_points - 1).clamp(min=0) * self.dim
+
+    @property
+    def dof(self) -> Tensor:
+        """Dimension of the whole space, (n - 1) D + n F, shape (B,)."""
+        return self.position_dof + self.n_points * self.n_features
+
+    def project(self, points: tuple[Tensor, Tensor]) -> Points:
+        """Orthogonal projection onto the space."""
+        x, h = points
+        return Points(project(x, self.mask), h * self.mask.unsqueeze(-1).to(h.dtype))
+
+    def randn(self, generator: torch.Generator | None, dtype: torch.dtype = torch.float32) -> Points:
+        """A standard normal draw on the space."""
+        noise = masked_randn(self.mask, self.dim + self.n_features, generator, dtype)
+        return self.project((noise[..., : self.dim], noise[..., self.dim :]))
+
+    def log_normal(self, points: Points) -> Tensor:
+        """Log density of the standard normal, -|z|^2 / 2 - dof/2 log 2 pi, in nats, shape (B,)."""
+        return -0.5 * points.squared_norm() - 0.5 * math.log(2 * math.pi) * self.dof.to(points.x.dtype)
+
+    def probes(self, count: int, generator: torch.Generator | None, dtype: torch.dtype = torch.float32) -> list[Points]:
+        """`count` random orthogonal vectors of length sqrt(dof), so that E[v v^T] is the identity on the space.
+
+        Raises:
+            ValueError: if the smallest configuration has fewer than `count` degrees of freedom.
+        """
+        if count > int(self.dof.min()):
+            raise ValueError(f"{count} orthogonal probes need {count} dimensions, got {int(self.dof.min())}")
+        draws = [self.randn(generator, dtype) for _ in range(count)]
+        flat = torch.stack([torch.cat([v.x, v.h], -1).flatten(1) for v in draws], -1)
+        if count == 1:
+            orthonormal = flat / flat.norm(dim=1, keepdim=True)
+        else:
+            orthonormal = torch.linalg.qr(flat).Q
+        scaled = orthonormal * self.dof.to(dtype).sqrt()[:, None, None]
+        vectors = scaled.unflatten(1, (self.mask.shape[1], self.dim + self.n_features))
+        return [Points(v[..., : self.dim], v[..., self.dim :]) for v in vectors.unbind(-1)]
+
+    def coordinates(self, points: tuple[Tensor, Tensor]) -> Tensor:
+        """Coordinates in an orthonormal basis, (B, (N - 1) D + N F). Those of padding are zero."""
+        x, h = points
+        q = helmert(x.shape[1], x.dtype, x.device)
+        return torch.cat([torch.einsum("nk,bnd->bkd", q, x).flatten(1), h.flatten(1)], 1)
+
+    def coordinate_mask(self) -> Tensor:
+        """True where a coordinate belongs to the configuration and not to padding, same shape as `coordinates`."""
+        x = self.mask[:, 1:].repeat_interleave(self.dim, 1)
+        return torch.cat([x, self.mask.repeat_interleave(self.n_features, 1)], 1)
+
+    def basis(self, dtype: torch.dtype = torch.float32) -> Iterator[Points]:
+        """The vectors whose coefficients `coordinates` gives, one after another, each of shape (B, N, D) and (B, N, F).
+
+        Where a coordinate is padding, the vector is zero.
+        """
+        batch, n = self.mask.shape
+        q = helmert(n, dtype, self.mask.device)
+        zero = Points(q.new_zeros(batch, n, self.dim), q.new_zeros(batch, n, self.n_features))
+        for k in range(n - 1):
+            column = q[:, k] * self.mask[:, k + 1, None].to(dtype)
+            for d in range(self.dim):
+                x = zero.x.clone()
+                x[..., d] = column
+                yield Points(x, zero.h)
+        for i in range(n):
+            for f in range(self.n_features):
+                h = zero.h.clone()
+                h[:, i, f] = self.mask[:, i].to(dtype)
+                yield Points(zero.x, h)

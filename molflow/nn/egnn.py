@@ -1,0 +1,135 @@
+"""An E(n)-equivariant graph network on fully connected point clouds, written with dense pair tensors.
+
+The architecture is that of EGNN (arXiv 2102.09844) with the gates and the inner message layers that E-NF, EDM and FFF
+use. The first layer of every pair MLP is split, W [h_i, h_j, d_ij] = A h_i + B h_j + C d_ij, so no concatenation is ever
+made and half of the arithmetic falls away; gate, mask and sum over neighbours are one matrix product.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from molflow.geometry import pair_mask, project, safe_sqrt, squared_distances
+
+
+class PairLayer(nn.Module):
+    """silu(A h_i + B h_j + C d_ij) for all pairs: (B, N, H) and (B, N, N, 2) -> (B, N, N, P)."""
+
+    def __init__(self, hidden: int, pair_hidden: int):
+        super().__init__()
+        self.receiver = nn.Linear(hidden, pair_hidden)
+        self.sender = nn.Linear(hidden, pair_hidden, bias=False)
+        self.pair = nn.Linear(2, pair_hidden, bias=False)
+
+    def forward(self, h: Tensor, pairs: Tensor) -> Tensor:
+        return silu(self.receiver(h).unsqueeze(2) + self.sender(h).unsqueeze(1) + self.pair(pairs))
+
+
+class MessageLayer(nn.Module):
+    """h_i <- h_i + MLP(h_i, mean_j sigmoid(gate(m_ij)) m_ij), with m_ij = MLP(h_i, h_j, d_ij)."""
+
+    def __init__(self, hidden: int, pair_hidden: int):
+        super().__init__()
+        self.first = PairLayer(hidden, pair_hidden)
+        self.second = nn.Linear(pair_hidden, pair_hidden)
+        self.gate = nn.Linear(pair_hidden, 1)
+        self.node = nn.Sequential(nn.Linear(hidden + pair_hidden, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
+
+    def forward(self, h: Tensor, pairs: Tensor, weights: Tensor) -> Tensor:
+        messages = silu(self.second(self.first(h, pairs)))
+        gates = self.gate(messages).squeeze(-1).sigmoid() * weights
+        received = (gates.unsqueeze(2) @ messages).squeeze(2)
+        return h + self.node(torch.cat([h, received], -1))
+
+
+class CoordinateUpdate(nn.Module):
+    """x_i <- x_i + mean_j (x_i - x_j) / (|x_i - x_j| + 1) MLP(h_i, h_j, d_ij)."""
+
+    def __init__(self, hidden: int, pair_hidden: int):
+        super().__init__()
+        self.first = PairLayer(hidden, pair_hidden)
+        self.second = nn.Linear(pair_hidden, pair_hidden)
+        self.last = nn.Linear(pair_hidden, 1, bias=False)
+        nn.init.xavier_uniform_(self.last.weight, gain=1e-2)
+
+    def forward(self, x: Tensor, h: Tensor, distances: Tensor, pairs: Tensor, weights: Tensor) -> Tensor:
+        strength = self.last(silu(self.second(self.first(h, pairs)))).squeeze(-1)
+        w = strength * weights / (distances + 1)
+        return x + x * w.sum(-1, keepdim=True) - w @ x
+
+
+class EGNNBlock(nn.Module):
+    """Some message layers at fixed positions, then one coordinate update."""
+
+    def __init__(self, hidden: int, pair_hidden: int, n_inner: int):
+        super().__init__()
+        self.messages = nn.ModuleList(MessageLayer(hidden, pair_hidden) for _ in range(n_inner))
+        self.coordinates = CoordinateUpdate(hidden, pair_hidden)
+
+    def forward(self, x: Tensor, h: Tensor, first_squared: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        squared = squared_distances(x)
+        pairs = torch.stack([squared, first_squared], -1)
+        for layer in self.messages:
+            h = layer(h, pairs, weights)
+        return self.coordinates(x, h, safe_sqrt(squared), pairs, weights), h
+
+
+class EGNN(nn.Module):
+    """(x, h, mask, t) -> (dx, dh): dx turns, reflects and permutes with x and has zero centroid, dh is invariant.
+
+    Squared distances at the input of the network and of the block are the pair features; log n, and the time where the
+    network has one, are features of every point.
+
+    Args:
+        n_features: F, features of a point; 0 for identical particles.
+        hidden: width of the layers of points.
+        pair_hidden: width of the layers of pairs, by default the same; they are nearly all of the work.
+        n_blocks: number of coordinate updates.
+        n_inner: message layers before each of them.
+        time: whether `t` is an input.
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        *,
+        hidden: int = 64,
+        pair_hidden: int | None = None,
+        n_blocks: int = 16,
+        n_inner: int = 2,
+        time: bool = False,
+    ):
+        super().__init__()
+        pair_hidden = pair_hidden or hidden
+        self.n_features, self.time = n_features, time
+        self.embed = nn.Linear(n_features + 1 + int(time), hidden)
+        self.blocks = nn.ModuleList(EGNNBlock(hidden, pair_hidden, n_inner) for _ in range(n_blocks))
+        self.readout: nn.Linear | None = None
+        if n_features:
+            self.readout = nn.Linear(hidden, n_features)
+            nn.init.xavier_uniform_(self.readout.weight, gain=1e-2)
+            nn.init.zeros_(self.readout.bias)
+
+    def forward(self, x: Tensor, h: Tensor, mask: Tensor, t: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Apply the network.
+
+        Args:
+            x: positions (B, N, D), any D.
+            h: features (B, N, F).
+            mask: True for a real point (B, N).
+            t: time (B,), only for a network made with `time=True`.
+
+        Returns:
+            dx (B, N, D) with zero centroid, and dh (B, N, F), both zero at padding.
+        """
+        n = mask.sum(1).to(x.dtype)
+        weights = pair_mask(mask).to(x.dtype) / (n - 1).clamp(min=1)[:, None, None]
+        per_cloud = [n.log()] if t is None else [n.log(), t]
+        scalars = torch.stack(per_cloud, -1).unsqueeze(1).expand(-1, x.shape[1], -1)
+        squared = squared_distances(x)
+        hidden = self.embed(torch.cat([h, scalars], -1))
+        moved = x
+        for block in self.blocks:
+            moved, hidden = block(moved, hidden, squared, weights)
+        dh = h if self.readout is None else self.readout(hidden) * mask.unsqueeze(-1).to(h.dtype)
+        return project(moved - x, mask), dh

@@ -1,0 +1,123 @@
+"""An experiment as validated data: what a TOML file in `experiments/` may say, with the defaults."""
+
+import difflib
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, Field, ValidationError
+
+from molflow.errors import MolflowError
+from molflow.flows.config import Config, FreeFormConfig
+
+
+class DataConfig(Config):
+    """The data set to train on."""
+
+    name: Literal["qm9"] = "qm9"
+
+
+class ObjectiveConfig(Config):
+    """The free-form loss: `beta` weighs the reconstruction error, `n_probes` vectors estimate the volume change."""
+
+    beta: float = Field(100.0, gt=0)
+    n_probes: int = Field(1, gt=0)
+    surrogate: Literal["encoder_jvp", "decoder_jvp"] = "decoder_jvp"
+
+
+class OptimizerConfig(Config):
+    """AdamW with linear warm-up, then a cosine decay to `final_fraction` of the learning rate."""
+
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup_steps: int = Field(500, ge=0)
+    final_fraction: float = Field(0.02, gt=0, le=1)
+
+
+class TrainingConfig(Config):
+    """How long, in what batches, and how often to look."""
+
+    epochs: int = Field(10, gt=0)
+    batch_size: int = Field(64, gt=0)
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+    log_every: int = Field(50, gt=0, description="steps averaged in a line of metrics.jsonl")
+    checkpoint_every: int = Field(500, gt=0, description="steps between checkpoints")
+    validate_every: int = Field(5000, gt=0, description="steps between validations")
+    validation_molecules: int = Field(128, gt=0, description="held-out molecules for the exact likelihood")
+    validation_samples: int = Field(500, gt=0, description="samples scored for stability")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class ExperimentConfig(Config):
+    """One training run."""
+
+    name: str = Field(min_length=1)
+    seed: int = Field(0, ge=0)
+    data: DataConfig = DataConfig()
+    model: FreeFormConfig
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    training: TrainingConfig = TrainingConfig()
+
+
+def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """Read a TOML experiment file, with `a.b=value` overrides (value as in TOML; a bare word is a string).
+
+    Raises:
+        MolflowError: no such file, not TOML, an unknown key (the nearest known one is named) or an unfit value.
+    """
+    path = Path(path)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MolflowError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise MolflowError(f"{path}: not a TOML file: {error}") from error
+    for override in overrides:
+        _apply(table, override)
+    return parse(ExperimentConfig, table, str(path))
+
+
+def parse(model: type[Config], table: dict[str, Any], source: str) -> Any:
+    """Validate a table against a configuration class; errors become one line that names `source` and the key."""
+    try:
+        return model.model_validate(table)
+    except ValidationError as error:
+        raise MolflowError(f"{source}: " + "; ".join(_explain(model, e) for e in error.errors())) from error
+
+
+def _apply(table: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    *parents, last = key.strip().split(".")
+    if not equals or not last:
+        raise MolflowError(f"--set {override}: expected a.b=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    for name in parents:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            raise MolflowError(f"--set {override}: {name} is a value, not a table")
+    table[last] = value
+
+
+def _explain(model: type[BaseModel], error: Any) -> str:
+    # A discriminated union puts its tag into the location; it is no key of the file.
+    tags = {"molecules", "particles"}
+    location = [str(part) for part in error["loc"] if part not in tags]
+    key = ".".join(location)
+    if error["type"] != "extra_forbidden":
+        return f"{key}: {error['msg']}" + (f" (got {error['input']!r})" if error["type"] != "missing" else "")
+    near = difflib.get_close_matches(location[-1], _known_keys(model), n=1, cutoff=0.4)
+    return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _known_keys(model: type[BaseModel]) -> set[str]:
+    keys = set(model.model_fields)
+    for field in model.model_fields.values():
+        for inner in (field.annotation, *get_args(field.annotation)):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                keys |= _known_keys(inner)
+    return keys

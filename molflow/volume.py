@@ -1,0 +1,88 @@
+"""How a map between point clouds changes volume: the exact log-determinant and the surrogate of free-form flows."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from molflow.geometry import MeanFreeSpace, Points
+
+Map = Callable[[Points], Points]
+
+
+def jvp(function: Map, at: Points, tangent: Points) -> tuple[Points, Points]:
+    """Value and directional derivative, function(at) and J(at) tangent, by forward mode. Differentiable in reverse mode."""
+    value, derivative = torch.func.jvp(lambda x, h: tuple(function(Points(x, h))), tuple(at), tuple(tangent))
+    return Points(*value), Points(*derivative)
+
+
+def vjp(function: Map, at: Points) -> tuple[Points, Callable[[Points], Points]]:
+    """Value and pull-back: function(at) and v -> v^T J(at). The value is differentiable, the pull-back is not."""
+    x, h = at.x.detach().requires_grad_(), at.h.detach().requires_grad_()
+    # The gradient must also flow into `at`; adding zero joins the leaves to it without a second evaluation.
+    with torch.enable_grad():
+        value = function(Points(at.x + (x - x.detach()), at.h + (h - h.detach())))
+
+    def pull_back(v: Points) -> Points:
+        grad = torch.autograd.grad(tuple(value), (x, h), tuple(v), retain_graph=True, materialize_grads=True)
+        return Points(*grad)
+
+    return value, pull_back
+
+
+def exact_log_det(function: Map, at: Points, space: MeanFreeSpace) -> tuple[Points, Tensor]:
+    """log |det J| of a map of the mean-free space to itself, from its Jacobian in an orthonormal basis.
+
+    One forward-mode derivative per dimension, then an LU decomposition. Differentiable.
+
+    Returns:
+        function(at), and the log-determinant in nats, (B,).
+    """
+    value: Points | None = None
+    columns = []
+    for direction in space.basis(at.x.dtype):
+        value, derivative = jvp(function, at, direction)
+        columns.append(space.coordinates(derivative))
+    if value is None:
+        return function(at), at.x.new_zeros(len(at.x))
+    jacobian = torch.stack(columns, -1)
+    padding = torch.diag_embed((~space.coordinate_mask()).to(at.x.dtype))
+    return value, torch.linalg.slogdet(jacobian + padding).logabsdet
+
+
+def surrogate_encoder_jvp(
+    encoder: Map, decoder: Map, x: Points, probes: Sequence[Points]
+) -> tuple[Points, Points, Tensor]:
+    """The FFF surrogate with the encoder differentiated forwards: mean over probes of sg(v^T g'(z)) f'(x) v.
+
+    Where g inverts f, its gradient with respect to the encoder's parameters is, in expectation over probes with
+    E[v v^T] = 1, that of log |det f'(x)|. Its value means nothing (arXiv 2310.16624).
+
+    Returns:
+        z = encoder(x), x' = decoder(z), the surrogate (B,).
+    """
+    z, pushed = jvp(encoder, x, probes[0])
+    derivatives = [pushed] + [jvp(encoder, x, v)[1] for v in probes[1:]]
+    reconstruction, pull_back = vjp(decoder, z)
+    terms = [pull_back(v).detach().dot(d) for v, d in zip(probes, derivatives, strict=True)]
+    return z, reconstruction, torch.stack(terms).mean(0)
+
+
+def surrogate_decoder_jvp(
+    encoder: Map, decoder: Map, x: Points, probes: Sequence[Points]
+) -> tuple[Points, Points, Tensor]:
+    """The mirrored surrogate, with the encoder differentiated backwards twice: mean over probes of v^T f'(x) sg(g'(z) v).
+
+    Same expectation and meaning as `surrogate_encoder_jvp`.
+    """
+    leaf = Points(x.x.clone().requires_grad_(), x.h.clone().requires_grad_())
+    z = encoder(leaf)
+    terms = []
+    reconstruction: Points | None = None
+    for v in probes:
+        pulled = torch.autograd.grad(tuple(z), tuple(leaf), tuple(v), create_graph=True, materialize_grads=True)
+        value, pushed = jvp(decoder, z, v)
+        reconstruction = value if reconstruction is None else reconstruction
+        terms.append(Points(*pulled).dot(pushed.detach()))
+    assert reconstruction is not None
+    return z, reconstruction, torch.stack(terms).mean(0)

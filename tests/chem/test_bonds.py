@@ -1,0 +1,170 @@
+"""The look-up rules on molecules worked out by hand, and the vectorised code against a plain one on real molecules."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from molflow.chem import SYMBOLS, atomic_number, bond_orders, read_structures, stability, symbol
+from molflow.chem.bonds import BOND_LENGTHS, MARGINS, VALENCES
+from molflow.errors import MolflowError
+
+QM9 = Path(__file__).parents[1] / "fixtures" / "qm9_200.npz"
+TETRAHEDRON = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / np.sqrt(3)
+
+# name -> elements, positions in Å, bonds {(i, j): order}, stable atoms
+BY_HAND = {
+    "water": ("OHH", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]], {(0, 1): 1, (0, 2): 1}, [1, 1, 1]),
+    "methane": ("CHHHH", [[0, 0, 0], *(1.09 * TETRAHEDRON)], {(0, k): 1 for k in range(1, 5)}, [1] * 5),
+    "methyl radical": ("CHHH", [[0, 0, 0], *(1.09 * TETRAHEDRON[:3])], {(0, k): 1 for k in range(1, 4)}, [0, 1, 1, 1]),
+    "HCN": ("HCN", [[-1.06, 0, 0], [0, 0, 0], [1.15, 0, 0]], {(0, 1): 1, (1, 2): 3}, [1, 1, 1]),
+    "CO2": ("OCO", [[-1.16, 0, 0], [0, 0, 0], [1.16, 0, 0]], {(0, 1): 2, (1, 2): 2}, [1, 1, 1]),
+    "H:O:H with a third H": ("OHHH", [[0, 0, 0], [0.96, 0, 0], [-0.96, 0, 0], [0, 0.96, 0]], None, [0, 1, 1, 1]),
+    "a hydrogen between two": ("HHH", [[0, 0, 0], [0.74, 0, 0], [1.48, 0, 0]], {(0, 1): 1, (1, 2): 1}, [1, 0, 1]),
+    "two carbons on one spot": ("CC", [[0, 0, 0], [0, 0, 0]], {(0, 1): 3}, [0, 0]),
+    "two hydrogens on one spot": ("HH", [[1, 1, 1], [1, 1, 1]], {(0, 1): 1}, [1, 1]),
+    "lone atom": ("C", [[0, 0, 0]], {}, [0]),
+    "atom at NaN": ("HH", [[0, 0, 0], [np.nan, 0, 0]], {}, [0, 0]),
+}
+
+
+def batch_of(elements, positions):
+    numbers = np.array([[atomic_number(element) for element in elements]])
+    return np.array([positions], dtype=np.float64), numbers, np.ones(numbers.shape, dtype=bool)
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_molecules_worked_out_by_hand(name):
+    elements, positions, bonds, stable = BY_HAND[name]
+    batch = batch_of(elements, positions)
+    orders = bond_orders(*batch)[0]
+    if bonds is not None:
+        found = {(i, j): int(orders[i, j]) for i, j in orders.triu().nonzero().tolist()}
+        assert found == bonds
+    atoms, molecules = stability(*batch)
+    assert atoms[0].tolist() == [bool(s) for s in stable]
+    assert molecules.tolist() == [all(stable)]
+
+
+@pytest.mark.parametrize(("pair", "lengths"), BOND_LENGTHS.items())
+def test_every_limit_of_the_table_is_strict(pair, lengths):
+    for order, (length, margin) in enumerate(zip(lengths, MARGINS, strict=False), start=1):
+        limit = (length + margin) / 100
+        for elements in (pair, pair[::-1]):
+            for distance, expected in ((limit - 1e-6, order), (limit, order - 1), (limit + 1e-6, order - 1)):
+                orders = bond_orders(*batch_of(elements, [[0, 0, 0], [0, 0, distance]]))
+                assert orders[0].tolist() == [[0, expected], [expected, 0]]
+
+
+def plain_reference(positions, numbers):
+    """The rules as EDM states them, pair by pair."""
+    elements = [symbol(int(z)) for z in numbers]
+    orders = np.zeros((len(elements), len(elements)), dtype=int)
+    for i in range(len(elements)):
+        for j in range(i):
+            lengths = BOND_LENGTHS.get((elements[i], elements[j])) or BOND_LENGTHS[elements[j], elements[i]]
+            distance = 100 * np.linalg.norm(positions[i].astype(np.float64) - positions[j].astype(np.float64))
+            if distance < lengths[0] + 10:
+                order = 1
+                if len(lengths) > 1 and distance < lengths[1] + 5:
+                    order = 2
+                    if len(lengths) > 2 and distance < lengths[2] + 3:
+                        order = 3
+                orders[i, j] = orders[j, i] = order
+    return orders, orders.sum(1) == [VALENCES[element] for element in elements]
+
+
+@pytest.fixture(scope="module")
+def qm9():
+    with np.load(QM9) as archive:
+        return archive["positions"], archive["atomic_numbers"], archive["mask"]
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.15, 0.4])
+def test_equals_the_plain_reference_on_real_molecules(qm9, noise):
+    positions, numbers, mask = qm9
+    positions = positions + noise * np.random.default_rng(0).normal(size=positions.shape).astype(np.float32)
+    orders = bond_orders(positions, numbers, mask)
+    atoms, molecules = stability(positions, numbers, mask)
+    seen = set()
+    for b in range(len(mask)):
+        n = mask[b].sum()
+        expected_orders, expected_atoms = plain_reference(positions[b, :n], numbers[b, :n])
+        np.testing.assert_array_equal(orders[b, :n, :n], expected_orders)
+        assert atoms[b, :n].tolist() == expected_atoms.tolist()
+        assert bool(molecules[b]) == expected_atoms.all()
+        seen |= set(expected_orders.flat)
+    assert seen == {0, 1, 2, 3}
+
+
+def test_padding_permutation_and_place_in_the_batch_change_nothing(qm9):
+    positions, numbers, mask = (torch.as_tensor(array) for array in qm9)
+    atoms, molecules = stability(positions, numbers, mask)
+    assert 0 < molecules.sum() < len(molecules)
+    assert not atoms[~mask].any()
+
+    # junk in the padding, more padding, atoms and molecules shuffled: everything follows
+    generator = torch.Generator().manual_seed(0)
+    wide = [torch.cat([t, torch.zeros(len(t), 5, *t.shape[2:], dtype=t.dtype)], 1) for t in (positions, numbers, mask)]
+    wide[0] = wide[0].where(wide[2][..., None], 0.3)
+    wide[1] = wide[1].where(wide[2], 16)
+    place = torch.randperm(len(mask), generator=generator)
+    atom = torch.randperm(wide[2].shape[1], generator=generator)
+    shuffled_atoms, shuffled_molecules = stability(*(t[place][:, atom] for t in wide))
+    padded_atoms = torch.cat([atoms, torch.zeros(len(atoms), 5, dtype=torch.bool)], 1)
+    assert torch.equal(shuffled_atoms, padded_atoms[place][:, atom])
+    assert torch.equal(shuffled_molecules, molecules[place])
+
+
+def test_far_from_the_origin_distances_stay_precise(qm9):
+    positions, numbers, mask = qm9
+    moved = positions.astype(np.float64) + 1e5
+    assert torch.equal(bond_orders(moved, numbers, mask), bond_orders(positions, numbers, mask))
+
+
+def test_orders_are_symmetric_and_zero_on_the_diagonal_and_in_padding(qm9):
+    orders = bond_orders(*qm9)
+    real = torch.as_tensor(qm9[2])
+    assert torch.equal(orders, orders.transpose(1, 2))
+    assert not orders.diagonal(dim1=1, dim2=2).any()
+    assert not orders[~real].any()
+
+
+def test_a_molecule_without_atoms_is_not_stable():
+    atoms, molecules = stability(np.zeros((2, 3, 3)), np.zeros((2, 3), int), np.zeros((2, 3), bool))
+    assert not atoms.any()
+    assert molecules.tolist() == [False, False]
+
+
+def test_stability_of_the_200_real_molecules(qm9):
+    assert len(read_structures(QM9)) == 200
+    assert int(stability(*qm9)[1].sum()) == 190
+
+
+def test_an_element_outside_the_tables_is_named_with_its_place():
+    numbers = np.array([[8, 1], [1, 16]])
+    with pytest.raises(MolflowError, match=r"molecule 2 of the batch, atom 2: element S .* H C N O F"):
+        stability(np.zeros((2, 2, 3)), numbers, np.ones((2, 2), bool))
+    with pytest.raises(MolflowError, match="unknown atomic number 300"):
+        stability(np.zeros((1, 1, 3)), np.array([[300]]), np.ones((1, 1), bool))
+
+
+def test_shapes_that_disagree_are_shown():
+    with pytest.raises(MolflowError, match=r"got \(2, 3, 2\), \(2, 3\) and \(2, 3\)"):
+        bond_orders(np.zeros((2, 3, 2)), np.ones((2, 3), int), np.ones((2, 3), bool))
+    with pytest.raises(MolflowError, match=r"got \(2, 3, 3\), \(2, 3\) and \(2, 4\)"):
+        bond_orders(np.zeros((2, 3, 3)), np.ones((2, 3), int), np.ones((2, 4), bool))
+
+
+def test_elements_are_the_periodic_table():
+    Chem = pytest.importorskip("rdkit.Chem")
+    table = Chem.GetPeriodicTable()
+    assert [table.GetElementSymbol(z) for z in range(1, 119)] == list(SYMBOLS)
+    assert [atomic_number(s) for s in SYMBOLS] == list(range(1, 119))
+    assert (symbol(17), atomic_number("CL"), atomic_number("cl")) == ("Cl", 17, 17)
+    with pytest.raises(MolflowError, match="'Xx'"):
+        atomic_number("Xx")
+    for z in (0, -1, 119):
+        with pytest.raises(MolflowError, match=f"unknown atomic number {z};"):
+            symbol(z)

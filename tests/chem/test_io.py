@@ -1,0 +1,318 @@
+"""Molecule files: what is written is read again, and every kind of damage is named with file and record."""
+
+import contextlib
+import io
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rdkit import Chem
+
+from molflow.chem import Structure, StructureWriter, check_writable, read_structures
+from molflow.errors import MolflowError
+
+QM9 = Path(__file__).parents[1] / "fixtures" / "qm9_200.npz"
+WATER = Structure(np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]), np.array([8, 1, 1]))
+CROWDED = Structure(np.array([[0, 0, 0], [0.74, 0, 0], [1.48, 0, 0]]), np.array([1, 1, 1]))
+SILANE_PART = Structure(np.array([[0, 0, 0], [1.48, 0, 0]]), np.array([14, 1]))
+EMPTY = Structure(np.zeros((0, 3)), np.zeros(0, dtype=int))
+
+
+def write(path, structures):
+    with StructureWriter(path) as writer:
+        for structure in structures:
+            writer.write(structure)
+    return path
+
+
+def assert_same(found, expected, tolerance):
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a.atomic_numbers, b.atomic_numbers)
+        np.testing.assert_allclose(a.positions, b.positions, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize(("suffix", "tolerance"), [(".sdf", 5.1e-5), (".SD", 5.1e-5), (".xyz", 5.1e-9), (".npz", 0)])
+def test_round_trip(tmp_path, suffix, tolerance):
+    structures = [*read_structures(QM9)[:20], CROWDED, EMPTY, SILANE_PART]
+    path = write(tmp_path / f"new folder/out{suffix}", structures)
+    found = read_structures(path)
+    if suffix == ".npz":
+        structures = [Structure(s.positions.astype(np.float32), s.atomic_numbers) for s in structures]
+    assert_same(found, structures, tolerance)
+    assert {s.positions.dtype for s in found} == {np.dtype("float32" if suffix == ".npz" else "float64")}
+
+
+def test_sdf_is_what_rdkit_reads_with_its_bonds(tmp_path):
+    path = write(tmp_path / "out.sdf", [WATER, CROWDED, SILANE_PART])
+    mols = list(Chem.SDMolSupplier(str(path), sanitize=False, removeHs=False))
+    assert [mol.GetNumBonds() for mol in mols] == [2, 2, 0]
+    assert [mol.GetProp("_Name") for mol in mols] == ["molecule 1", "molecule 2", "molecule 3"]
+    assert mols[0].GetConformer().Is3D()
+
+
+def test_npz_layout(tmp_path):
+    with np.load(write(tmp_path / "out.npz", [WATER, SILANE_PART])) as archive:
+        assert archive["mask"].tolist() == [[True] * 3, [True, True, False]]
+        assert archive["atomic_numbers"].tolist() == [[8, 1, 1], [14, 1, 0]]
+        assert archive["positions"].shape == (2, 3, 3)
+        assert not archive["positions"][1, 2].any()
+
+
+@pytest.mark.parametrize("suffix", [".sdf", ".xyz"])
+def test_sdf_and_xyz_are_on_disk_after_every_call(tmp_path, suffix):
+    path = tmp_path / f"out{suffix}"
+    with StructureWriter(path) as writer:
+        for count in (1, 2):
+            writer.write(WATER)
+            assert len(read_structures(path)) == count == writer.count
+
+
+@pytest.mark.parametrize("suffix", [".sdf", ".xyz", ".npz"])
+def test_an_interrupted_run_keeps_what_is_finished(tmp_path, suffix):
+    path = tmp_path / f"out{suffix}"
+    with contextlib.suppress(KeyboardInterrupt), StructureWriter(path) as writer:
+        writer.write(WATER)
+        raise KeyboardInterrupt
+    assert len(read_structures(path)) == 1
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_an_older_npz_stays_until_the_new_one_is_whole(tmp_path, monkeypatch):
+    path = write(tmp_path / "out.npz", [WATER])
+    writer = StructureWriter(path)
+    writer.write(SILANE_PART)
+    assert_same(read_structures(path), [WATER], 1e-6)
+
+    def full_disk(file, **arrays):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", full_disk)
+        with pytest.raises(OSError, match="disk full"):
+            writer.close()
+    assert_same(read_structures(path), [WATER], 1e-6)
+    assert os.listdir(tmp_path) == ["out.npz"]
+    writer.close()
+    assert_same(read_structures(path), [SILANE_PART], 1e-6)
+
+
+@pytest.mark.parametrize("suffix", [".sdf", ".xyz", ".npz"])
+@pytest.mark.parametrize(
+    ("bad", "cause"),
+    [
+        (Structure(np.array([[0, 0, np.inf]]), np.array([1])), "atom 1: coordinate is not finite"),
+        (Structure(np.zeros((1, 3)), np.array([0])), "atom 1: unknown element with atomic number 0"),
+        (Structure(np.zeros((2, 3)), np.array([1])), r"expected positions \(n, 3\)"),
+    ],
+)
+def test_the_writer_refuses_what_could_not_be_read_again(tmp_path, suffix, bad, cause):
+    path = tmp_path / f"out{suffix}"
+    with StructureWriter(path) as writer:
+        writer.write(WATER)
+        with pytest.raises(MolflowError, match=rf"out{suffix}, record 2.*{cause}"):
+            writer.write(bad)
+    assert len(read_structures(path)) == 1
+
+
+def test_xyz_of_other_programs(tmp_path):
+    text = "2\nanything $$$$ 17 here, or nothing\nCL 0 0 0\n  1\t1.27e0 -0.0 0 0.5 extra\n\n1\n\nHe 1 2 3\r\n\n\n"
+    path = tmp_path / "a.xyz"
+    path.write_bytes(text.encode())
+    found = read_structures(path)
+    assert [s.atomic_numbers.tolist() for s in found] == [[17, 1], [2]]
+    assert found[0].positions.tolist() == [[0, 0, 0], [1.27, 0, 0]]
+    assert found[1].positions.tolist() == [[1, 2, 3]]
+
+
+def test_sdf_with_v3000_data_fields_and_no_last_separator(tmp_path):
+    mol = Chem.SDMolSupplier(str(write(tmp_path / "a.sdf", [WATER])), removeHs=False)[0]
+    block = Chem.MolToV3KMolBlock(mol)
+    path = tmp_path / "b.sdf"
+    path.write_text(f"{block}>  <note>\nM  END of nothing\n\n$$$$\n{Chem.MolToMolBlock(mol)}")
+    assert_same(read_structures(path), [WATER, WATER], 5.1e-5)
+
+
+# ---- damage ----------------------------------------------------------------------------------------------------------
+
+XYZ = "1\nfirst\nH 0 0 0\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        ("", "the file is empty"),
+        ("\n \n", "no molecules in the file"),
+        (XYZ + "3\nc\nO 0 0 0\nH 1 0 0\n", "record 2, line 8: truncated after 2 of 3 atoms"),
+        (XYZ + "3\n", "record 2, line 6: truncated after 0 of 3 atoms"),
+        (XYZ + "1\nc\nO 0 0 0\nH 1 0 0\n", "record 3, line 7: expected the number of atoms, got 'H 1 0 0'"),
+        (XYZ + "2\nc\nO 0 0 0\n1\nc\nH 0 0 0\n", r"record 2, line 7: expected 'symbol x y z', got '1' \(atom 2 of 2\)"),
+        (XYZ + "1\nc\nO 0 0\n", "record 2, line 6: expected 'symbol x y z', got 'O 0 0'"),
+        (XYZ + "1\nc\nO 0 0 1.5*^-6\n", "record 2, line 6: expected 'symbol x y z'"),
+        (XYZ + "1\nc\nXx 0 0 0\n", "record 2, line 6: unknown element 'Xx'"),
+        (XYZ + "1\nc\n200 0 0 0\n", "record 2, line 6: unknown atomic number 200"),
+        (XYZ + "2\nc\nO 0 0 0\nH 0 nan 0\n", "record 2, atom 2: coordinate is not finite"),
+        (XYZ + "1\nc\nO 0 -inf 0\n", "record 2, atom 1: coordinate is not finite"),
+        ("\x00\x01\x02", "record 1, line 1: expected the number of atoms"),
+        ("9" * 5000, "record 1, line 1: expected the number of atoms"),
+        ("-1\n\n", "record 1, line 1: expected the number of atoms"),
+    ],
+)
+def test_damaged_xyz(tmp_path, content, cause):
+    path = tmp_path / "bad.xyz"
+    path.write_text(content)
+    with pytest.raises(MolflowError, match=rf"bad\.xyz.*{cause}") as caught:
+        read_structures(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def sdf(tmp_path):
+    return write(tmp_path / "bad.sdf", [WATER, WATER])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "cause"),
+    [
+        ("  3  2  0", "  2  2  0", "malformed; expected a V2000 or V3000 mol block"),
+        ("  3  2  0", "  4  2  0", "malformed"),
+        ("  3  2  0", "  2  0  0", "malformed"),
+        ("    0.9600", "       nan", "malformed; .* with finite coordinates"),
+        ("    0.9600", "       x.y", "malformed"),
+        ("  1  3  1  0", "  1  9  1  0", "malformed"),
+        ("M  END\n", "", "truncated, 'M  END' is missing"),
+        (" O ", " Xx", "atom 1: unknown element with atomic number 0"),
+    ],
+)
+def test_damaged_sdf(sdf, old, new, cause, capfd):
+    first, second, _ = sdf.read_text().split("$$$$\n")
+    assert old in second
+    sdf.write_text(f"{first}$$$$\n{second.replace(old, new, 1)}$$$$\n{first}$$$$\n")
+    with pytest.raises(MolflowError, match=rf"bad\.sdf, record 2.*{cause}") as caught:
+        read_structures(sdf)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""
+
+
+def test_sdf_cut_off_in_its_last_record(sdf):
+    sdf.write_text(sdf.read_text()[:-60])
+    with pytest.raises(MolflowError, match="record 2: truncated"):
+        read_structures(sdf)
+
+
+def test_empty_or_binary_sdf(tmp_path):
+    path = tmp_path / "bad.sdf"
+    path.write_bytes(b"")
+    with pytest.raises(MolflowError, match=r"bad\.sdf: the file is empty"):
+        read_structures(path)
+    path.write_bytes(bytes(range(256)))
+    with pytest.raises(MolflowError, match=r"bad\.sdf, record 1: truncated"):
+        read_structures(path)
+
+
+class Unpickled:
+    def __reduce__(self):
+        return os.abort, ()
+
+
+GOOD = {
+    "positions": np.zeros((1, 2, 3), np.float32),
+    "atomic_numbers": np.array([[8, 1]], np.uint8),
+    "mask": np.ones((1, 2), bool),
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        ({"mask": None}, "mask is not a file in the archive; expected"),
+        ({"positions": np.zeros((1, 3, 3))}, r"expected .* got float64 \(1, 3, 3\), uint8 \(1, 2\), bool \(1, 2\)"),
+        ({"positions": np.zeros((1, 2, 2))}, r"got float64 \(1, 2, 2\)"),
+        ({"mask": np.ones((1, 2))}, r"float64 \(1, 2\)$"),
+        ({"atomic_numbers": np.ones((1, 2))}, r"got float32 \(1, 2, 3\), float64"),
+        ({"positions": np.full((1, 2, 3), "a")}, "got <U1"),
+        ({"positions": np.array([[[Unpickled()] * 3] * 2])}, "Object arrays cannot be loaded"),
+        ({"positions": np.full((1, 2, 3), np.nan)}, "record 1, atom 1: coordinate is not finite"),
+        ({"atomic_numbers": np.array([[8, 0]])}, "record 1, atom 2: unknown element with atomic number 0"),
+        ({"atomic_numbers": np.array([[8, 2**64 - 1]], np.uint64)}, "record 1, atom 2: unknown element"),
+        (
+            {"positions": np.zeros((0, 2, 3)), "atomic_numbers": np.zeros((0, 2), int), "mask": np.zeros((0, 2), bool)},
+            "no molecules in the file",
+        ),
+    ],
+)
+def test_wrong_npz(tmp_path, change, cause):
+    path = tmp_path / "bad.npz"
+    np.savez(path, **{key: value for key, value in (GOOD | change).items() if value is not None})
+    with pytest.raises(MolflowError, match=rf"bad\.npz.*{cause}") as caught:
+        read_structures(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_npz(tmp_path):
+    path = tmp_path / "bad.npz"
+    np.savez_compressed(path, **{**GOOD, "positions": np.random.default_rng(0).normal(size=(1, 2, 3))})
+    good = path.read_bytes()
+    path.write_bytes(good[:-30])
+    with pytest.raises(MolflowError, match=r"bad\.npz: not an NPZ file, or truncated"):
+        read_structures(path)
+
+    # whatever byte is hit, it is a MolflowError or harmless
+    refused = []
+    for place in range(len(good)):
+        path.write_bytes(good[:place] + bytes([good[place] ^ 0xFF]) + good[place + 1 :])
+        try:
+            read_structures(path)
+        except MolflowError as error:
+            refused.append(str(error))
+    assert len(refused) > len(good) / 2
+    assert all(message.startswith(str(path)) and "\n" not in message for message in refused)
+
+    bare = io.BytesIO()
+    np.save(bare, GOOD["positions"])
+    path.write_bytes(bare.getvalue())
+    with pytest.raises(MolflowError, match="not an NPZ file"):
+        read_structures(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        for key in GOOD:
+            archive.writestr(f"{key}.npy", b"\x93NUMPY\x01\x00junk")
+    with pytest.raises(MolflowError, match=r"bad\.npz: .*; expected numeric positions"):
+        read_structures(path)
+
+
+def test_unreadable_places(tmp_path):
+    with pytest.raises(MolflowError, match=r"none\.sdf: no such file"):
+        read_structures(tmp_path / "none.sdf")
+    (tmp_path / "folder.sdf").mkdir()
+    with pytest.raises(MolflowError, match=r"folder\.sdf: is a directory"):
+        read_structures(tmp_path / "folder.sdf")
+    (tmp_path / "a.pdb").write_text("x")
+    with pytest.raises(MolflowError, match=r"a\.pdb: unknown suffix '\.pdb'; accepted are \.sdf \.sd \.xyz \.npz"):
+        read_structures(tmp_path / "a.pdb")
+
+
+@pytest.mark.parametrize("check", [check_writable, StructureWriter])
+def test_unwritable_places_are_found_before_any_work(tmp_path, check):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.sdf").mkdir()
+    for name, cause in [
+        ("file/below/out.sdf", r"out\.sdf: cannot be written \(.+\)"),
+        ("folder.sdf", r"folder\.sdf: is a directory"),
+        ("out.mol2", r"out\.mol2: unknown suffix '\.mol2'; accepted are"),
+        ("out", r"unknown suffix ''"),
+    ]:
+        with pytest.raises(MolflowError, match=cause):
+            check(tmp_path / name)
+    with pytest.raises(MolflowError, match=r"/proc/out\.xyz: cannot be written"):
+        check("/proc/out.xyz")
+
+
+def test_checking_leaves_an_existing_file_and_no_new_one(tmp_path):
+    check_writable(tmp_path / "new/deep/out.xyz")
+    assert list((tmp_path / "new/deep").iterdir()) == []
+    (tmp_path / "old.xyz").write_text("content")
+    check_writable(tmp_path / "old.xyz")
+    assert (tmp_path / "old.xyz").read_text() == "content"

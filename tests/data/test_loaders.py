@@ -1,0 +1,52 @@
+"""The laws of EqualSizeBatches: each molecule once, one size a batch, the order a function of (seed, epoch)."""
+
+import numpy as np
+import pytest
+
+from molflow.data import EqualSizeBatches
+from molflow.errors import MolflowError
+
+N_ATOMS = np.random.default_rng(1).integers(3, 30, 1000)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64, 5000])
+def test_an_epoch_is_a_partition_by_size(batch_size):
+    batches = EqualSizeBatches(N_ATOMS, batch_size)
+    epoch = batches.epoch(3)
+    assert len(epoch) == len(batches)
+    np.testing.assert_array_equal(np.sort(np.concatenate(epoch)), np.arange(1000))
+    assert all(1 <= len(batch) <= batch_size and len(set(N_ATOMS[batch])) == 1 for batch in epoch)
+    assert sum(len(batch) < batch_size for batch in epoch) <= 27
+
+
+def same(one, other):
+    return len(one) == len(other) and all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_order_is_a_function_of_seed_and_epoch():
+    batches = EqualSizeBatches(N_ATOMS, 16, seed=5)
+    first = batches.epoch(2)
+    batches.epoch(9)
+    assert same(first, batches.epoch(2))
+    assert same(first, EqualSizeBatches(N_ATOMS, 16, seed=5).epoch(2))
+    assert not same(first, batches.epoch(3))
+    assert not same(first, EqualSizeBatches(N_ATOMS, 16, seed=6).epoch(2))
+
+
+def test_batch_order_does_not_follow_size():
+    sizes = [N_ATOMS[batch[0]] for batch in EqualSizeBatches(N_ATOMS, 16).epoch(0)]
+    assert sizes != sorted(sizes)
+
+
+def test_qm9_fills_nearly_all_batches(qm9):
+    epoch = EqualSizeBatches(qm9.n_atoms, 64).epoch(0)
+    assert sum(len(batch) < 64 for batch in epoch) <= 27
+    positions, _, mask = qm9.padded(epoch[0])
+    assert mask.all()
+    assert positions.shape[:2] == mask.shape
+
+
+@pytest.mark.parametrize(("n_atoms", "batch_size", "seed"), [([], 4, 0), ([3], 0, 0), ([3], 4, -1)])
+def test_bad_arguments(n_atoms, batch_size, seed):
+    with pytest.raises(MolflowError):
+        EqualSizeBatches(np.array(n_atoms), batch_size, seed)

@@ -1,0 +1,103 @@
+"""Scores of sets small enough to count by hand, and the honesty of what could not be computed."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from molflow.chem import Structure, canonical_smiles, read_structures, to_rdkit
+from molflow.chem.bonds import PROTOCOL
+from molflow.errors import MolflowError
+from molflow.evaluation import evaluate_molecules, molecules, wilson_interval
+
+QM9 = Path(__file__).parents[1] / "fixtures" / "qm9_200.npz"
+WATER = Structure(np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]), np.array([8, 1, 1]))
+HCN = Structure(np.array([[-1.06, 0, 0], [0, 0, 0], [1.15, 0, 0]]), np.array([1, 6, 7]))
+CROWDED = Structure(np.array([[0, 0, 0], [0.74, 0, 0], [1.48, 0, 0]]), np.array([1, 1, 1]))
+TWO_WATERS = Structure(np.vstack([WATER.positions, WATER.positions + 9]), np.array([8, 1, 1] * 2))
+OXYGEN = Structure(np.zeros((1, 3)), np.array([8]))
+NOTHING = Structure(np.zeros((0, 3)), np.zeros(0, dtype=int))
+
+FIXED_KEYS = {
+    "n_molecules", "atom_stability", "molecule_stability", "validity", "connected_validity", "uniqueness", "novelty",
+    "protocol", "reference_scores",
+}  # fmt: skip
+
+
+def test_a_set_counted_by_hand():
+    scores = evaluate_molecules([WATER, WATER, HCN, CROWDED, TWO_WATERS, OXYGEN, NOTHING], training_smiles={"C#N"})
+    assert (scores.n_molecules, scores.n_atoms) == (7, 19)
+    assert scores.atom_stability == 17 / 19  # not the middle hydrogen of three, not the lone oxygen
+    assert scores.molecule_stability == 4 / 7
+    assert scores.validity == 5 / 7  # not the crowded one, not the one without atoms
+    assert scores.connected_validity == 4 / 7
+    assert scores.uniqueness == 3 / 4  # O twice, C#N, [O]
+    assert scores.novelty == 2 / 3
+    assert scores.protocol == PROTOCOL
+    assert scores.reference_scores is None
+
+
+def test_what_is_not_computed_is_none():
+    scores = evaluate_molecules([WATER], rdkit=False).to_dict()
+    missing = {"validity", "connected_validity", "uniqueness", "novelty", "validity_interval", "reference_scores"}
+    assert missing <= {key for key, value in scores.items() if value is None}
+    assert scores["molecule_stability"] == 1
+
+    nothing_valid = evaluate_molecules([CROWDED], training_smiles=[])
+    assert (nothing_valid.validity, nothing_valid.connected_validity) == (0, 0)
+    assert nothing_valid.uniqueness is None
+    assert nothing_valid.novelty is None
+    assert evaluate_molecules([WATER]).novelty is None
+    assert evaluate_molecules([NOTHING]).atom_stability is None
+
+
+def test_the_dictionary_has_the_fixed_keys_and_is_json():
+    scores = evaluate_molecules([WATER, CROWDED], reference="qm9").to_dict()
+    assert scores.keys() >= FIXED_KEYS | {"n_atoms", "atom_stability_interval", "molecule_stability_interval"}
+    assert json.loads(json.dumps(scores))["molecule_stability"] == 0.5
+
+
+def test_the_recorded_qm9_scores_are_the_ceiling_under_this_protocol():
+    recorded = evaluate_molecules([WATER], reference="qm9").reference_scores
+    assert recorded["name"] == "qm9"
+    assert recorded["n_molecules"] == 130831
+    assert recorded["protocol"] == PROTOCOL
+    assert round(100 * recorded["molecule_stability"], 2) == 95.28
+    assert round(100 * recorded["atom_stability"], 2) == 99.36
+    # 200 molecules of the same set must agree with it
+    sample = evaluate_molecules(read_structures(QM9))
+    for key in ("molecule_stability", "validity", "connected_validity"):
+        low, high = getattr(sample, f"{key}_interval")
+        assert low <= recorded[key] <= high
+
+
+def test_order_and_chunks_change_no_score(monkeypatch):
+    structures = read_structures(QM9)
+    known = {canonical_smiles(mol) for x, z in structures[:50] if (mol := to_rdkit(x, z)) is not None}
+    whole = evaluate_molecules(structures, training_smiles=known)
+    assert 0 < whole.novelty < 1
+    monkeypatch.setattr(molecules, "_PAIRS_AT_ONCE", 1)
+    assert evaluate_molecules(structures[::-1], training_smiles=known) == whole
+
+
+def test_bad_input_is_named():
+    with pytest.raises(MolflowError, match="no molecules to evaluate"):
+        evaluate_molecules([])
+    with pytest.raises(MolflowError, match="unknown reference 'qm7'; known are qm9"):
+        evaluate_molecules([WATER], reference="qm7")
+    sulphur = Structure(np.zeros((1, 3)), np.array([16]))
+    with pytest.raises(MolflowError, match=r"molecule 3: element S .* H C N O F"):
+        evaluate_molecules([WATER, NOTHING, sulphur, WATER])
+
+
+@pytest.mark.parametrize(("successes", "total"), [(0, 10), (10, 10), (3, 10), (870, 10000)])
+def test_wilson_interval_equals_scipy(successes, total):
+    stats = pytest.importorskip("scipy.stats")
+    z = stats.norm.ppf(0.975)
+    expected = stats.binomtest(successes, total).proportion_ci(0.95, method="wilson")
+    np.testing.assert_allclose(wilson_interval(successes, total, z), expected, atol=1e-12)
+
+
+def test_wilson_interval_of_nothing_is_none():
+    assert wilson_interval(0, 0) is None
