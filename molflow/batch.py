@@ -62,7 +62,8 @@ class MoleculeBatch:
         def grow(t: Tensor) -> Tensor:
             return torch.cat([t, t.new_zeros(t.shape[0], n - t.shape[1], *t.shape[2:])], 1)
 
-        return cls(*(torch.cat([grow(getattr(b, k)) for b in batches]) for k in ("positions", "atomic_numbers", "mask")))
+        names = ("positions", "atomic_numbers", "mask")
+        return cls(*(torch.cat([grow(getattr(b, name)) for b in batches]) for name in names))
 
     @property
     def n_atoms(self) -> Tensor:

@@ -1,10 +1,13 @@
-"""Writing files so that they appear whole or not at all."""
+"""Writing files so that they appear whole or not at all, and finding out beforehand whether they can be written."""
 
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from molflow.errors import MolflowError
 
 
 @contextmanager
@@ -19,3 +22,27 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Make sure that a file can be written at `path`, before any work is spent on its content.
+
+    Missing parent directories are made. An existing file is left as it is.
+
+    Raises:
+        MolflowError: a directory in the file's place, or a parent that cannot be made or written to.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise MolflowError(f"{path}: is a directory; expected the name of a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Only trying tells: permission bits say nothing of read-only or special file systems, nor to root.
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+        if path.exists():
+            path.open("ab").close()
+    except OSError as error:
+        raise MolflowError(
+            f"{path}: cannot be written ({error.strerror or error}); expected a writable place"
+        ) from error

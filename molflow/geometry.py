@@ -77,8 +77,8 @@ def pair_mask(mask: Tensor) -> Tensor:
 def helmert(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Orthonormal basis (n, n - 1) of the vectors of n numbers that sum to zero (Helmert contrasts).
 
-    Column k is (1, ..., 1, -k, 0, ..., 0) / sqrt(k (k + 1)) with k ones. It touches the first k + 1 points only, so for a
-    configuration padded at its end the first n_real - 1 columns are a basis of its own mean-free space.
+    Column k is (1, ..., 1, -k, 0, ..., 0) / sqrt(k (k + 1)) with k ones. It touches the first k + 1 points only, so the
+    first n_real - 1 columns are a basis for a configuration that is padded at its end.
     """
     k = torch.arange(1, n, dtype=dtype, device=device)
     i = torch.arange(n, dtype=dtype, device=device).unsqueeze(1)
@@ -146,10 +146,7 @@ class MeanFreeSpace:
             raise ValueError(f"{count} orthogonal probes need {count} dimensions, got {int(self.dof.min())}")
         draws = [self.randn(generator, dtype) for _ in range(count)]
         flat = torch.stack([torch.cat([v.x, v.h], -1).flatten(1) for v in draws], -1)
-        if count == 1:
-            orthonormal = flat / flat.norm(dim=1, keepdim=True)
-        else:
-            orthonormal = torch.linalg.qr(flat).Q
+        orthonormal = flat / flat.norm(dim=1, keepdim=True) if count == 1 else torch.linalg.qr(flat).Q
         scaled = orthonormal * self.dof.to(dtype).sqrt()[:, None, None]
         vectors = scaled.unflatten(1, (self.mask.shape[1], self.dim + self.n_features))
         return [Points(v[..., : self.dim], v[..., self.dim :]) for v in vectors.unbind(-1)]

@@ -9,10 +9,14 @@ from molflow.geometry import MeanFreeSpace, Points
 
 Map = Callable[[Points], Points]
 
+DERIVATIVES_AT_ONCE = 256  # directions times configurations: bounds the memory of an exact Jacobian
+
 
 def jvp(function: Map, at: Points, tangent: Points) -> tuple[Points, Points]:
-    """Value and directional derivative, function(at) and J(at) tangent, by forward mode. Differentiable in reverse mode."""
-    value, derivative = torch.func.jvp(lambda x, h: tuple(function(Points(x, h))), tuple(at), tuple(tangent))
+    """function(at) and J(at) tangent, by forward mode; both can be differentiated in reverse mode."""
+    value, derivative = torch.func.jvp(  # type: ignore[misc]
+        lambda x, h: tuple(function(Points(x, h))), tuple(at), tuple(tangent)
+    )
     return Points(*value), Points(*derivative)
 
 
@@ -33,21 +37,21 @@ def vjp(function: Map, at: Points) -> tuple[Points, Callable[[Points], Points]]:
 def exact_log_det(function: Map, at: Points, space: MeanFreeSpace) -> tuple[Points, Tensor]:
     """log |det J| of a map of the mean-free space to itself, from its Jacobian in an orthonormal basis.
 
-    One forward-mode derivative per dimension, then an LU decomposition. Differentiable.
+    One forward-mode derivative per dimension, many at a time, then an LU decomposition. Differentiable.
 
     Returns:
         function(at), and the log-determinant in nats, (B,).
     """
-    value: Points | None = None
-    columns = []
-    for direction in space.basis(at.x.dtype):
-        value, derivative = jvp(function, at, direction)
-        columns.append(space.coordinates(derivative))
-    if value is None:
+    basis = list(space.basis(at.x.dtype))
+    if not basis:
         return function(at), at.x.new_zeros(len(at.x))
-    jacobian = torch.stack(columns, -1)
+    directions = torch.stack([v.x for v in basis]), torch.stack([v.h for v in basis])
+    columns = torch.func.vmap(
+        lambda x, h: space.coordinates(jvp(function, at, Points(x, h))[1]),
+        chunk_size=max(1, DERIVATIVES_AT_ONCE // len(at.x)),
+    )(*directions)
     padding = torch.diag_embed((~space.coordinate_mask()).to(at.x.dtype))
-    return value, torch.linalg.slogdet(jacobian + padding).logabsdet
+    return function(at), torch.linalg.slogdet(columns.permute(1, 2, 0) + padding).logabsdet
 
 
 def surrogate_encoder_jvp(
@@ -71,7 +75,7 @@ def surrogate_encoder_jvp(
 def surrogate_decoder_jvp(
     encoder: Map, decoder: Map, x: Points, probes: Sequence[Points]
 ) -> tuple[Points, Points, Tensor]:
-    """The mirrored surrogate, with the encoder differentiated backwards twice: mean over probes of v^T f'(x) sg(g'(z) v).
+    """The mirrored surrogate, the encoder differentiated twice in reverse: mean over probes of v^T f'(x) sg(g'(z) v).
 
     Same expectation and meaning as `surrogate_encoder_jvp`.
     """

@@ -4,7 +4,6 @@ Only positions and elements travel: bonds are always derived from distances, so 
 """
 
 import os
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
+from molflow import files
 from molflow.chem.bonds import ELEMENTS
 from molflow.chem.build import bonded_mol
 from molflow.chem.elements import SYMBOLS, atomic_number, symbol
@@ -191,21 +191,8 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     Raises:
         MolflowError: an unknown suffix, a directory in the file's place, a parent that cannot be made or written to.
     """
-    path = Path(path)
-    _suffix(path)
-    if path.is_dir():
-        raise MolflowError(f"{path}: is a directory; expected the name of a file")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Only trying tells: permission bits say nothing of read-only or special file systems, nor to root.
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-        if path.exists():
-            path.open("ab").close()
-    except OSError as error:
-        raise MolflowError(
-            f"{path}: cannot be written ({error.strerror or error}); expected a writable place"
-        ) from error
+    _suffix(Path(path))
+    files.check_writable(path)
 
 
 class StructureWriter:
@@ -289,10 +276,5 @@ def _write_npz(path: Path, structures: list[Structure]) -> None:
     mask = np.zeros(shape, dtype=bool)
     for k, (x, z) in enumerate(structures):
         positions[k, : len(z)], numbers[k, : len(z)], mask[k, : len(z)] = x, z, True
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            np.savez(file, positions=positions, atomic_numbers=numbers, mask=mask)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with files.atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, positions=positions, atomic_numbers=numbers, mask=mask)

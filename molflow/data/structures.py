@@ -3,8 +3,6 @@
 Every data source ends here, batches are cut from here by indexing, and the NPZ file is the cache of a data set.
 """
 
-import os
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from molflow.errors import MolflowError
+from molflow.files import atomic_path
 
 _PROPERTY = "property."  # prefix of the property arrays in an NPZ file
 
@@ -132,17 +131,11 @@ class MoleculeSet:
         if self.smiles is not None:
             arrays["smiles"] = np.char.encode(self.smiles, "utf-8")  # a quarter of the size of unicode arrays
         arrays |= {_PROPERTY + name: values for name, values in self.properties.items()}
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         try:
-            with open(temporary, "xb") as file:
+            with atomic_path(path) as temporary, temporary.open("wb") as file:
                 np.savez(file, **arrays)  # type: ignore[arg-type]
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
         except OSError as error:
             raise MolflowError(f"{path}: cannot be written: {error.strerror}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | Path) -> "MoleculeSet":

@@ -1,6 +1,6 @@
 """Judging samples: scores of molecules, with counts, intervals and the protocol they belong to."""
 
-from molflow.evaluation.molecules import MoleculeScores, evaluate_molecules
+from molflow.evaluation.molecules import MoleculeScores, evaluate
 from molflow.evaluation.statistics import wilson_interval
 
-__all__ = ["MoleculeScores", "evaluate_molecules", "wilson_interval"]
+__all__ = ["MoleculeScores", "evaluate", "wilson_interval"]

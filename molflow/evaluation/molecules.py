@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from molflow.batch import MoleculeBatch
 from molflow.chem.bonds import ELEMENTS, PROTOCOL, bond_orders, stability_of_orders
 from molflow.chem.build import canonical_smiles, is_connected, to_rdkit
 from molflow.chem.elements import atomic_number, symbol
@@ -64,8 +65,8 @@ class MoleculeScores:
         return asdict(self)
 
 
-def evaluate_molecules(
-    structures: Sequence[Structure],
+def evaluate(
+    molecules: MoleculeBatch | Sequence[Structure],
     *,
     reference: str | None = None,
     training_smiles: Collection[str] | None = None,
@@ -74,7 +75,7 @@ def evaluate_molecules(
     """Score molecules given by positions and elements alone.
 
     Args:
-        structures: positions (n, 3) in Å and atomic_numbers (n,) of each molecule.
+        molecules: a batch, or positions (n, 3) in Å and atomic_numbers (n,) of each molecule.
         reference: a name in `REFERENCES`, whose recorded scores are set beside these.
         training_smiles: SMILES made by `molflow.chem.canonical_smiles`, for the novelty.
         rdkit: False leaves out all but stability, and RDKit is not loaded.
@@ -85,6 +86,7 @@ def evaluate_molecules(
     Source: stability by arXiv 2203.17003; uniqueness is taken over connected molecules only, so a model cannot
         gain by fragments.
     """
+    structures = list(molecules.structures()) if isinstance(molecules, MoleculeBatch) else molecules
     if not structures:
         raise MolflowError("no molecules to evaluate; expected at least one")
     reference_scores = None if reference is None else _reference_scores(reference)
@@ -95,10 +97,10 @@ def evaluate_molecules(
     for positions, numbers in _equal_size_chunks(structures):
         mask = np.ones(numbers.shape, dtype=bool)
         orders = bond_orders(positions, numbers, mask)
-        atoms, molecules = stability_of_orders(orders, numbers, mask)
+        stable_atom, stable_molecule = stability_of_orders(orders, numbers, mask)
         n_atoms += numbers.size
-        stable_atoms += int(atoms.sum())
-        stable_molecules += int(molecules.sum())
+        stable_atoms += int(stable_atom.sum())
+        stable_molecules += int(stable_molecule.sum())
         if not rdkit:
             continue
         for x, z, order in zip(positions, numbers, orders.numpy(), strict=True):

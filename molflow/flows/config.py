@@ -6,7 +6,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from molflow.distributions import AtomCounts
-from molflow.flows.base import Flow
 from molflow.flows.dequantization import DEQUANTIZERS
 from molflow.flows.domains import Domain, MoleculeDomain, ParticleDomain
 from molflow.flows.free_form import FreeFormFlow
@@ -33,7 +32,7 @@ class EGNNConfig(Config):
 
 
 class MoleculesConfig(Config):
-    """`MoleculeDomain`. `atom_counts` (entry n counts molecules with n atoms) is taken from the training data where empty."""
+    """`MoleculeDomain`. `atom_counts` (entry n: molecules with n atoms) come from the training data where empty."""
 
     kind: Literal["molecules"] = "molecules"
     elements: tuple[str, ...] = ("H", "C", "N", "O", "F")
@@ -66,7 +65,7 @@ class FreeFormConfig(Config):
     encoder: EGNNConfig = EGNNConfig()
     decoder: EGNNConfig = EGNNConfig()
 
-    def build(self) -> Flow:
+    def build(self) -> FreeFormFlow:
         """A flow with fresh weights; seed torch before for reproducible ones."""
         domain = self.domain.build()
         return FreeFormFlow(domain, self.encoder.build(domain.n_features), self.decoder.build(domain.n_features))

@@ -48,7 +48,7 @@ class Dequantizer(nn.Module, ABC):
 
     @abstractmethod
     def squash(self, u: Tensor, types: Tensor) -> tuple[Tensor, Tensor]:
-        """Map u in R^F bijectively to the features that read as `types`; also log |dh/du| for each entry, both (B, N, F)."""
+        """Map u in R^F one-to-one to features that read as `types`; also log |dh/du| of each entry, both (B, N, F)."""
 
     def quantize(self, h: Tensor) -> Tensor:
         """The type that features stand for, their largest entry: (B, N, F) -> (B, N)."""
@@ -56,7 +56,7 @@ class Dequantizer(nn.Module, ABC):
 
 
 class ArgmaxDequantizer(Dequantizer):
-    """Argmax dequantisation (arXiv 2102.05379): a Gaussian u, thresholded so that the entry of the true type is largest.
+    """Argmax dequantisation (arXiv 2102.05379): a Gaussian u, thresholded so that the true type's entry is largest.
 
     h_c = u_c and h_k = u_c - softplus(u_c - u_k) for the other entries.
     """
@@ -65,7 +65,7 @@ class ArgmaxDequantizer(Dequantizer):
         super().__init__(n_types)
         nn.init.constant_(self.log_std, math.log(0.5))
         with torch.no_grad():
-            self.mean += 2 * torch.eye(n_types) - 0.5
+            self.mean.copy_(2 * torch.eye(n_types) - 0.5)
 
     def squash(self, u: Tensor, types: Tensor) -> tuple[Tensor, Tensor]:
         top = u.gather(-1, types.unsqueeze(-1))

@@ -18,7 +18,7 @@ from molflow.errors import MolflowError
 from molflow.flows.dequantization import Dequantizer
 from molflow.geometry import MeanFreeSpace, Points, project
 
-Data = TypeVar("Data", MoleculeBatch, Tensor)
+Data = TypeVar("Data")
 
 
 class Domain(nn.Module, ABC, Generic[Data]):

@@ -1,8 +1,8 @@
 """An E(n)-equivariant graph network on fully connected point clouds, written with dense pair tensors.
 
 The architecture is that of EGNN (arXiv 2102.09844) with the gates and the inner message layers that E-NF, EDM and FFF
-use. The first layer of every pair MLP is split, W [h_i, h_j, d_ij] = A h_i + B h_j + C d_ij, so no concatenation is ever
-made and half of the arithmetic falls away; gate, mask and sum over neighbours are one matrix product.
+use. The first layer of every pair MLP is split, W [h_i, h_j, d_ij] = A h_i + B h_j + C d_ij, so nothing is concatenated
+and most of its arithmetic falls away; gate, mask and sum over neighbours are one matrix product.
 """
 
 import torch

@@ -1,0 +1,40 @@
+"""The models that come with molflow: one folder each, a checkpoint with its card."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from molflow.errors import MolflowError
+from molflow.flows.base import Flow
+from molflow.training.checkpoint import CARD, load, read_json
+
+_HERE = Path(__file__).parent
+
+
+def model_cards() -> dict[str, Any]:
+    """Name -> card of every shipped model: data, split, seed, steps, versions, measured scores."""
+    return {card.parent.name: read_json(card) for card in sorted(_HERE.glob(f"*/{CARD}"))}
+
+
+def load_pretrained(name: str, device: torch.device | str = "cpu") -> Flow:
+    """A shipped model, ready to sample.
+
+    Raises:
+        MolflowError: no such model; the known ones are listed.
+    """
+    known = sorted(model_cards())
+    if name not in known:
+        raise MolflowError(f"unknown model {name!r}; shipped are: {', '.join(known)}")
+    return load(_HERE / name, device)
+
+
+def load_named(name_or_folder: str, device: torch.device | str = "cpu") -> Flow:
+    """A shipped model by name, or a checkpoint folder by path.
+
+    Raises:
+        MolflowError: neither; the shipped names are listed.
+    """
+    if name_or_folder not in model_cards() and Path(name_or_folder).is_dir():
+        return load(name_or_folder, device)
+    return load_pretrained(name_or_folder, device)

@@ -11,14 +11,15 @@ import math
 import time
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from molflow.batch import MoleculeBatch
@@ -67,7 +68,7 @@ class Run:
     def state(self) -> dict[str, Any]:
         return copy.deepcopy(
             {
-                "objective": self.objective.state_dict(),
+                "flow": self.objective.flow.state_dict(),
                 "ema": self.ema.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "scheduler": self.scheduler.state_dict(),
@@ -80,7 +81,7 @@ class Run:
 
     def restore(self, state: dict[str, Any]) -> None:
         state = copy.deepcopy(state)
-        self.objective.load_state_dict(state["objective"])
+        self.objective.flow.load_state_dict(state["flow"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
@@ -123,6 +124,7 @@ def train(
     else:
         _make_folder(folder)
     validation = _batch(validation_set, np.arange(min(config.training.validation_molecules, len(validation_set))))
+    flow, ema_flow = run.objective.flow, cast(Flow, run.ema.module)
     parameters = [p for p in run.objective.parameters() if p.requires_grad]
     good = run.state()
     generator = torch.Generator(device)
@@ -131,7 +133,7 @@ def train(
 
     def checkpoint() -> None:
         save_state(folder, good)
-        save_model(folder, config, run.ema.module.flow, _card(config, run.step, batches, last_validation))
+        save_model(folder, config, ema_flow, _card(config, run.step, batches, last_validation))
 
     with (
         metrics_path.open("a", encoding="utf-8") as metrics_file,
@@ -153,7 +155,7 @@ def train(
                         continue
                     run.optimizer.step()
                     run.scheduler.step()
-                    run.ema.update_parameters(run.objective)
+                    run.ema.update_parameters(flow)
                     run.pending.append(_floats(loss=loss, gradient_norm=norm, molecules=len(data), **parts))
                     run.step += 1
                     bar.update()
@@ -165,7 +167,7 @@ def train(
                         bar.set_postfix(loss=f"{line['loss']:.4g}")
                         run.pending = []
                     if run.step % config.training.validate_every == 0 or run.step == total_steps:
-                        last_validation = validate(run.ema.module.flow, validation, config, run.step)
+                        last_validation = validate(ema_flow, validation, config, run.step)
                         metrics.write(run.step, **last_validation)
                     if run.step % config.training.checkpoint_every == 0 or run.step == total_steps:
                         run.rollbacks = 0
@@ -206,7 +208,7 @@ class _Metrics:
 
             self.board = SummaryWriter(str(folder / "tensorboard"))
 
-    def write(self, step: int, **values: float) -> None:
+    def write(self, step: int, **values: Any) -> None:
         self.file.write(json.dumps({"step": step, **values}) + "\n")
         self.file.flush()
         if self.board is not None:
@@ -223,12 +225,19 @@ def _new_run(config: ExperimentConfig, device: torch.device, total_steps: int, s
     optimizer = torch.optim.AdamW(
         objective.parameters(), lr=config.optimizer.learning_rate, weight_decay=config.optimizer.weight_decay
     )
-    ema = AveragedModel(objective, multi_avg_fn=get_ema_multi_avg_fn(config.training.ema_decay))
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _schedule(config.optimizer, step, total_steps))
+    ema = AveragedModel(flow, avg_fn=partial(_ema, config.training.ema_decay))
+    factor = partial(_schedule, config.optimizer, total_steps)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     return Run(objective, ema, optimizer, scheduler, AdaptiveClip(), step=0, pending=[], rollbacks=0)
 
 
-def _schedule(config: OptimizerConfig, step: int, total_steps: int) -> float:
+def _ema(decay: float, average: Tensor, value: Tensor, n_averaged: Tensor | int) -> Tensor:
+    """Exponential moving average whose decay grows to its value, so that the random start is forgotten soon."""
+    n = float(n_averaged)
+    return average.lerp(value, 1 - min(decay, (1 + n) / (10 + n)))
+
+
+def _schedule(config: OptimizerConfig, total_steps: int, step: int) -> float:
     """Factor of the learning rate: linear warm-up, then cosine decay."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
@@ -302,9 +311,7 @@ def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
     return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]} if rows else {"loss": math.nan}
 
 
-def _card(
-    config: ExperimentConfig, step: int, batches: EqualSizeBatches, scores: dict[str, float]
-) -> dict[str, Any]:
+def _card(config: ExperimentConfig, step: int, batches: EqualSizeBatches, scores: dict[str, float]) -> dict[str, Any]:
     return {
         "name": config.name,
         "data": config.data.name,

@@ -9,7 +9,7 @@ import pytest
 from molflow.chem import Structure, canonical_smiles, read_structures, to_rdkit
 from molflow.chem.bonds import PROTOCOL
 from molflow.errors import MolflowError
-from molflow.evaluation import evaluate_molecules, molecules, wilson_interval
+from molflow.evaluation import evaluate, molecules, wilson_interval
 
 QM9 = Path(__file__).parents[1] / "fixtures" / "qm9_200.npz"
 WATER = Structure(np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]), np.array([8, 1, 1]))
@@ -26,7 +26,7 @@ FIXED_KEYS = {
 
 
 def test_a_set_counted_by_hand():
-    scores = evaluate_molecules([WATER, WATER, HCN, CROWDED, TWO_WATERS, OXYGEN, NOTHING], training_smiles={"C#N"})
+    scores = evaluate([WATER, WATER, HCN, CROWDED, TWO_WATERS, OXYGEN, NOTHING], training_smiles={"C#N"})
     assert (scores.n_molecules, scores.n_atoms) == (7, 19)
     assert scores.atom_stability == 17 / 19  # not the middle hydrogen of three, not the lone oxygen
     assert scores.molecule_stability == 4 / 7
@@ -39,34 +39,34 @@ def test_a_set_counted_by_hand():
 
 
 def test_what_is_not_computed_is_none():
-    scores = evaluate_molecules([WATER], rdkit=False).to_dict()
+    scores = evaluate([WATER], rdkit=False).to_dict()
     missing = {"validity", "connected_validity", "uniqueness", "novelty", "validity_interval", "reference_scores"}
     assert missing <= {key for key, value in scores.items() if value is None}
     assert scores["molecule_stability"] == 1
 
-    nothing_valid = evaluate_molecules([CROWDED], training_smiles=[])
+    nothing_valid = evaluate([CROWDED], training_smiles=[])
     assert (nothing_valid.validity, nothing_valid.connected_validity) == (0, 0)
     assert nothing_valid.uniqueness is None
     assert nothing_valid.novelty is None
-    assert evaluate_molecules([WATER]).novelty is None
-    assert evaluate_molecules([NOTHING]).atom_stability is None
+    assert evaluate([WATER]).novelty is None
+    assert evaluate([NOTHING]).atom_stability is None
 
 
 def test_the_dictionary_has_the_fixed_keys_and_is_json():
-    scores = evaluate_molecules([WATER, CROWDED], reference="qm9").to_dict()
+    scores = evaluate([WATER, CROWDED], reference="qm9").to_dict()
     assert scores.keys() >= FIXED_KEYS | {"n_atoms", "atom_stability_interval", "molecule_stability_interval"}
     assert json.loads(json.dumps(scores))["molecule_stability"] == 0.5
 
 
 def test_the_recorded_qm9_scores_are_the_ceiling_under_this_protocol():
-    recorded = evaluate_molecules([WATER], reference="qm9").reference_scores
+    recorded = evaluate([WATER], reference="qm9").reference_scores
     assert recorded["name"] == "qm9"
     assert recorded["n_molecules"] == 130831
     assert recorded["protocol"] == PROTOCOL
     assert round(100 * recorded["molecule_stability"], 2) == 95.28
     assert round(100 * recorded["atom_stability"], 2) == 99.36
     # 200 molecules of the same set must agree with it
-    sample = evaluate_molecules(read_structures(QM9))
+    sample = evaluate(read_structures(QM9))
     for key in ("molecule_stability", "validity", "connected_validity"):
         low, high = getattr(sample, f"{key}_interval")
         assert low <= recorded[key] <= high
@@ -75,20 +75,20 @@ def test_the_recorded_qm9_scores_are_the_ceiling_under_this_protocol():
 def test_order_and_chunks_change_no_score(monkeypatch):
     structures = read_structures(QM9)
     known = {canonical_smiles(mol) for x, z in structures[:50] if (mol := to_rdkit(x, z)) is not None}
-    whole = evaluate_molecules(structures, training_smiles=known)
+    whole = evaluate(structures, training_smiles=known)
     assert 0 < whole.novelty < 1
     monkeypatch.setattr(molecules, "_PAIRS_AT_ONCE", 1)
-    assert evaluate_molecules(structures[::-1], training_smiles=known) == whole
+    assert evaluate(structures[::-1], training_smiles=known) == whole
 
 
 def test_bad_input_is_named():
     with pytest.raises(MolflowError, match="no molecules to evaluate"):
-        evaluate_molecules([])
+        evaluate([])
     with pytest.raises(MolflowError, match="unknown reference 'qm7'; known are qm9"):
-        evaluate_molecules([WATER], reference="qm7")
+        evaluate([WATER], reference="qm7")
     sulphur = Structure(np.zeros((1, 3)), np.array([16]))
     with pytest.raises(MolflowError, match=r"molecule 3: element S .* H C N O F"):
-        evaluate_molecules([WATER, NOTHING, sulphur, WATER])
+        evaluate([WATER, NOTHING, sulphur, WATER])
 
 
 @pytest.mark.parametrize(("successes", "total"), [(0, 10), (10, 10), (3, 10), (870, 10000)])

@@ -1,0 +1,316 @@
+"""The command line: parse, call, show, exit code 0 (done), 1 (failed) or 2 (bad usage)."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+import molflow
+from molflow.chem import StructureWriter, read_structures
+from molflow.chem.io import check_writable as check_structure_file
+from molflow.errors import MolflowError
+from molflow.files import check_writable
+
+app = typer.Typer(
+    help="Generate molecules with E(n)-equivariant free-form flows, train such flows, and score molecules.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+benchmark = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(benchmark, name="benchmark")
+console = Console(highlight=False, soft_wrap=True)
+
+# typer carries its own copy of click in some versions, so click's name is reached through typer's.
+UsageError: Any = typer.BadParameter.__bases__[0]
+
+Model = Annotated[str, typer.Option("--model", "-m", help="A shipped model (see `molflow models`) or a folder.")]
+Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Molecules made at a time.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: run a command and exit with its code; errors are one line on stderr."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
+    try:
+        code = app(list(arguments) if arguments is not None else None, prog_name="molflow", standalone_mode=False)
+    except MolflowError as error:
+        code = _complain(str(error), 1)
+    except UsageError as error:
+        code = _complain(error.format_message(), 2)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _complain("interrupted", 1)
+    except BrokenPipeError:
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(message: str, code: int) -> int:
+    typer.echo(f"molflow: error: {message}", err=True)
+    return code
+
+
+@app.command()
+def data(
+    name: Annotated[Literal["qm9"], typer.Argument(help="The data set.")],
+    source: Annotated[
+        Literal["wheel", "pyg"], typer.Option(help="The qm9pack wheel, or PyTorch Geometric's download.")
+    ] = "wheel",
+    force: Annotated[bool, typer.Option("--force", help="Prepare it again.")] = False,
+    json: Json = None,
+) -> None:
+    """Prepare a data set: read its source, check it, and keep it in the cache."""
+    from molflow.data import MoleculeSet, prepare_qm9
+
+    _check_json(json)
+    path = prepare_qm9(source, force=force)
+    molecules = MoleculeSet.load(path)
+    sizes = molecules.n_atoms
+    record = {
+        "name": name,
+        "file": str(path),
+        "n_molecules": len(molecules),
+        "n_atoms": int(sizes.sum()),
+        "smallest": int(sizes.min()),
+        "largest": int(sizes.max()),
+    }
+    _show([record], json)
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="An experiment file, such as experiments/qm9.toml.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; by default runs/NAME.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Override a value, as a.b=c; repeatable.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
+    start_from: Annotated[Path | None, typer.Option(help="Begin with the weights of this model.safetensors.")] = None,
+) -> None:
+    """Train a flow."""
+    experiment = molflow.load_experiment(config, set_ or ())
+    folder = out or Path("runs") / experiment.name
+    try:
+        molflow.train(experiment, folder, resume=resume, start_from=start_from)
+    except KeyboardInterrupt as error:
+        raise MolflowError(f"interrupted; continue with --resume (checkpoint in {folder})") from error
+    console.print(f"The model is in {folder}; sample it with: molflow sample --model {folder}")
+
+
+@app.command()
+def sample(
+    n: Annotated[int, typer.Option("-n", min=1, help="How many molecules.")] = 1000,
+    out: Annotated[Path, typer.Option("--out", "-o", help=".sdf, .xyz or .npz file.")] = Path("molecules.sdf"),
+    model: Model = "qm9",
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same molecules.")] = 0,
+    temperature: Annotated[float, typer.Option(min=1e-6, help="Standard deviation of the latent.")] = 1.0,
+    batch_size: BatchSize = 1024,
+    device: Device = "cpu",
+    json: Json = None,
+) -> None:
+    """Generate molecules, write them to a file, and score them."""
+    from molflow.batch import MoleculeBatch
+    from molflow.evaluation.throughput import sampling_record
+
+    _check_json(json)
+    check_structure_file(out)
+    flow = _load(model, device)
+    batches: list[MoleculeBatch] = []
+    elapsed, before = 0.0, time.perf_counter()
+    with StructureWriter(out) as writer, tqdm(total=n, desc="sampling", unit="molecule", dynamic_ncols=True) as bar:
+        try:
+            for batch in flow.iter_samples(n, seed, temperature, batch_size):
+                elapsed += time.perf_counter() - before
+                for structure in batch.structures():
+                    writer.write(structure)
+                    bar.update()
+                batches.append(batch.to("cpu"))
+                before = time.perf_counter()
+        except KeyboardInterrupt as error:
+            raise MolflowError(f"interrupted; {out} keeps the {writer.count} molecules that were finished") from error
+    molecules = MoleculeBatch.concatenate(batches)
+    scores = molflow.evaluate(molecules, reference="qm9").to_dict()
+    record = scores | sampling_record(model, molecules, elapsed, device, batch_size) | {"seed": seed, "file": str(out)}
+    _show_scores({model: record}, json)
+    console.print(f"{n} molecules are in {out}")
+
+
+@app.command()
+def evaluate(
+    files: Annotated[list[Path], typer.Argument(help="SDF, XYZ or NPZ files of molecules.")],
+    reference: Annotated[
+        Literal["qm9"] | None, typer.Option(help="A data set whose own scores are set beside these.")
+    ] = None,
+    json: Json = None,
+) -> None:
+    """Score the molecules in files."""
+    _check_json(json)
+    records = {}
+    for file in files:
+        structures = read_structures(file)
+        try:
+            records[str(file)] = molflow.evaluate(structures, reference=reference).to_dict()
+        except MolflowError as error:
+            raise MolflowError(f"{file}: {error}") from error
+    _show_scores(records, json)
+
+
+@app.command()
+def models(json: Json = None) -> None:
+    """List the shipped models with their measured scores."""
+    from molflow.pretrained import model_cards
+
+    _check_json(json)
+    keep = ("data", "representation", "steps", "atom_stability", "molecule_stability", "molecules_sampled")
+    cards = model_cards()
+    _show([{"model": name} | {k: card[k] for k in keep if k in card} for name, card in cards.items()])
+    _write_json(json, cards)
+
+
+@benchmark.command("sampling")
+def benchmark_sampling(
+    model: Model = "qm9",
+    n: Annotated[int, typer.Option("-n", min=1, help="Molecules in each repeat.")] = 1000,
+    batch_size: BatchSize = 1024,
+    device: Device = "cpu",
+    json: Json = None,
+) -> None:
+    """Time sampling, raw and for each stable molecule: the median of three runs after a warm-up."""
+    from molflow.evaluation.throughput import sampling_throughput
+
+    _check_json(json)
+    flow = _load(model, device)
+
+    def draw(count: int, seed: int) -> Any:
+        return flow.sample(count, seed=seed, batch_size=batch_size)
+
+    _show([sampling_throughput(model, draw, n, batch_size=batch_size, device=device)], json)
+
+
+@benchmark.command("training")
+def benchmark_training(
+    model: Model = "qm9",
+    n_atoms: Annotated[int, typer.Option(min=2, help="Atoms of each molecule.")] = 18,
+    batch_size: BatchSize = 64,
+    device: Device = "cpu",
+    json: Json = None,
+) -> None:
+    """Time a training step of a model's networks, on random molecules of one size."""
+    from molflow.evaluation.throughput import training_throughput
+
+    _check_json(json)
+    step = _training_step(model, n_atoms, batch_size, device)
+    _show([training_throughput(model, step, batch_size=batch_size, device=device) | {"n_atoms": n_atoms}], json)
+
+
+def _training_step(model: str, n_atoms: int, batch_size: int, device: str) -> Callable[[], None]:
+    import torch
+
+    from molflow.batch import MoleculeBatch
+    from molflow.flows.domains import MoleculeDomain
+    from molflow.training.config import ObjectiveConfig
+    from molflow.training.objectives import FreeFormObjective
+
+    flow = _load(model, device)
+    if not isinstance(flow, molflow.FreeFormFlow) or not isinstance(flow.domain, MoleculeDomain):
+        raise MolflowError(f"{model}: expected a free-form flow of molecules")
+    generator = flow.generator(0)
+    mask = torch.ones(batch_size, n_atoms, dtype=torch.bool, device=device)
+    positions = flow.domain.space(mask).randn(generator).x * flow.domain.scale
+    types = torch.randint(len(flow.domain.elements), mask.shape, generator=generator, device=device)
+    molecules = MoleculeBatch(positions, flow.domain.atomic_numbers[types], mask)
+    objective = FreeFormObjective(flow, ObjectiveConfig())
+    optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-5)
+
+    def step() -> None:
+        loss, _ = objective(molecules, generator)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def _load(model: str, device: str) -> molflow.Flow:
+    import torch
+
+    from molflow.pretrained import load_named
+
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise typer.BadParameter(f"unknown device {device!r}; expected cpu, cuda or cuda:N") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise MolflowError(f"--device {device}: torch finds no CUDA device here")
+    return load_named(model, chosen)
+
+
+def _check_json(path: Path | None) -> None:
+    if path is not None:
+        check_writable(path)
+
+
+def _write_json(path: Path | None, content: Any) -> None:
+    from molflow.training.checkpoint import write_json
+
+    if path is not None:
+        write_json(path, content)
+
+
+def _show(records: list[dict[str, Any]], json: Path | None = None) -> None:
+    """One line for each figure, one column for each record."""
+    table = Table(box=None, show_header=False)
+    for key in records[0] if records else ():
+        table.add_row(key.replace("_", " "), *(_text(record.get(key)) for record in records))
+    console.print(table)
+    _write_json(json, records[0] if len(records) == 1 else records)
+
+
+_PERCENTAGES = ("atom_stability", "molecule_stability", "validity", "connected_validity", "uniqueness", "novelty")
+_SPEEDS = ("ms_per_molecule", "ms_per_stable_molecule")
+
+
+def _show_scores(records: dict[str, dict[str, Any]], json: Path | None) -> None:
+    """Scores of one or more sets of molecules beside those of the reference."""
+    first = next(iter(records.values()))
+    reference = first["reference_scores"]
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("")
+    for name in records:
+        table.add_column(name, justify="right")
+    if reference:
+        table.add_column(f"{reference['name']} itself", justify="right")
+    columns = [*records.values(), *([reference] if reference else [])]
+    table.add_row("molecules", *(f"{c['n_molecules']:,}" for c in columns))
+    for key in _PERCENTAGES:
+        if any(c.get(key) is not None for c in columns):
+            table.add_row(key.replace("_", " "), *(_percent(c, key) for c in columns))
+    for key in _SPEEDS:
+        if key in first:
+            table.add_row(key.replace("_", " "), *(_text(c[key]) if key in c else "" for c in columns))
+    console.print(table)
+    console.print(f"Bonds by {first['protocol']}; in brackets the 95 % interval.")
+    _write_json(json, first if len(records) == 1 else records)
+
+
+def _percent(scores: dict[str, Any], key: str) -> str:
+    if scores.get(key) is None:
+        return "-"
+    interval = scores.get(f"{key}_interval")
+    text = f"{100 * scores[key]:.2f} %"
+    return text if interval is None else f"{text} [{100 * interval[0]:.2f}, {100 * interval[1]:.2f}]"
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool | str):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"

@@ -1,0 +1,148 @@
+"""Changes of volume, against a slow Jacobian and on a non-linear pair of maps that invert each other exactly."""
+
+import pytest
+import torch
+from laws import NETWORKS, random_points, randomize
+from torch import nn
+from torch.nn.functional import softplus
+
+from molflow.geometry import MeanFreeSpace, Points, pair_mask, squared_distances
+from molflow.nn import EGNN
+from molflow.testing import TOLERANCE, assert_equivariant, assert_inverse, assert_log_det
+from molflow.volume import exact_log_det, surrogate_decoder_jvp, surrogate_encoder_jvp, vjp
+
+SURROGATES = [surrogate_encoder_jvp, surrogate_decoder_jvp]
+
+
+class CouplingPair(nn.Module):
+    """Features move by what the positions say, then positions by what the features say; each step inverts in closed form.
+
+    h <- h + tanh(W sum_j exp(-d_ij^2) + V sum_j tanh h_j), the sums over neighbours, is split so that it inverts:
+        u_i = sum_j m_ij exp(-d_ij^2),  h' = h + tanh(u w),  x' = (1 + L) x,  h'' = h' exp(tanh(u' v))
+    with L the graph Laplacian of positive weights softplus(a . (h'_i + h'_j)) and u' the same function of x'.
+    """
+
+    def __init__(self, n_features):
+        super().__init__()
+        generator = torch.Generator().manual_seed(4)
+        for name in ("w", "a", "v"):
+            value = torch.randn(n_features, dtype=torch.float64, generator=generator)
+            self.register_parameter(name, nn.Parameter(value))
+
+    def crowding(self, x, mask):
+        return ((-squared_distances(x)).exp() * pair_mask(mask)).sum(-1, keepdim=True)
+
+    def mixing(self, h, mask):
+        s = h @ self.a
+        weights = softplus(s.unsqueeze(1) + s.unsqueeze(2)) * pair_mask(mask) / mask.shape[1]
+        return torch.eye(mask.shape[1]).to(h) + torch.diag_embed(weights.sum(-1)) - weights
+
+    def forward(self, p, mask):
+        real = mask.unsqueeze(-1)
+        h = p.h + torch.tanh(self.crowding(p.x, mask) * self.w) * real
+        x = self.mixing(h, mask) @ p.x
+        return Points(x, h * torch.tanh(self.crowding(x, mask) * self.v).exp())
+
+    def inverse(self, p, mask):
+        h = p.h * (-torch.tanh(self.crowding(p.x, mask) * self.v)).exp()
+        x = torch.linalg.solve(self.mixing(h, mask), p.x)
+        return Points(x, h - torch.tanh(self.crowding(x, mask) * self.w) * mask.unsqueeze(-1))
+
+
+@pytest.fixture(params=[[4, 4], [5, 2, 4]], ids=str)
+def exact_pair(request):
+    points, mask = random_points(3, 2, request.param)
+    return CouplingPair(2), points, mask, MeanFreeSpace(mask, 3, 2)
+
+
+def flat_gradient(value, parameters):
+    return torch.cat([g.flatten() for g in torch.autograd.grad(value, list(parameters))])
+
+
+def test_the_exact_pair_is_one(exact_pair):
+    pair, points, mask, space = exact_pair
+    assert (torch.cat(pair(points, mask), -1) - torch.cat(points, -1)).abs().max() > 0.5
+    assert_inverse(pair, pair.inverse, points, mask)
+    assert_inverse(pair.inverse, pair, points, mask)
+    assert_equivariant(lambda x, h, m: pair(Points(x, h), m) - (x, h), *points, mask)
+    _, forward = exact_log_det(lambda p: pair(p, mask), points, space)
+    _, backward = exact_log_det(lambda p: pair.inverse(p, mask), pair(points, mask), space)
+    torch.testing.assert_close(forward, -backward, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("surrogate", SURROGATES)
+def test_surrogate_gradient_over_all_directions_is_that_of_the_log_determinant(exact_pair, surrogate):
+    pair, points, mask, space = exact_pair
+    basis = list(space.basis(torch.float64))
+    probes = [v * len(basis) ** 0.5 for v in basis]
+    *_, terms = surrogate(lambda p: pair(p, mask), lambda z: pair.inverse(z, mask), points, probes)
+    _, log_det = exact_log_det(lambda p: pair(p, mask), points, space)
+    weights = torch.arange(1.0, len(mask) + 1).double()  # tells the configurations of the batch apart
+    got, expected = (flat_gradient(value @ weights, pair.parameters()) for value in (terms, log_det))
+    assert expected.abs().min() > 1e-3
+    torch.testing.assert_close(got, expected, atol=1e-8, rtol=0)
+
+
+@pytest.mark.parametrize("surrogate", SURROGATES)
+def test_surrogate_gradient_over_a_full_set_of_random_probes(surrogate):
+    points, mask = random_points(2, 1, [3, 3])
+    pair, space = CouplingPair(1), MeanFreeSpace(mask, 2, 1)
+    probes = space.probes(7, torch.Generator().manual_seed(0), torch.float64)
+    *_, terms = surrogate(lambda p: pair(p, mask), lambda z: pair.inverse(z, mask), points, probes)
+    _, log_det = exact_log_det(lambda p: pair(p, mask), points, space)
+    got, expected = (flat_gradient(value.sum(), pair.parameters()) for value in (terms, log_det))
+    torch.testing.assert_close(got, expected, atol=1e-8, rtol=0)
+
+
+def residual(network):
+    def function(points, mask):
+        def f(p):
+            return p + network(*p, mask)
+
+        return exact_log_det(f, points, MeanFreeSpace(mask, points.x.shape[-1], points.h.shape[-1]))
+
+    return function
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if "time" not in name])
+def test_exact_log_det_is_that_of_the_slow_jacobian(name):
+    dim, n_features, build = NETWORKS[name]
+    points, mask = random_points(dim, n_features, [4, 2, 3])
+    network = randomize(build()).double()
+    value, log_det = residual(network)(points, mask)
+    torch.testing.assert_close(torch.cat(value, -1), torch.cat(points + network(*points, mask), -1), atol=1e-12, rtol=0)
+    assert log_det.abs().min() > 1e-3
+    assert_log_det(residual(network), points, mask)
+
+
+def test_exact_log_det_of_a_space_without_dimensions_is_zero():
+    points, mask = random_points(3, 0, [1, 1])
+    _, log_det = residual(EGNN(0, hidden=4, n_blocks=1).double())(points, mask)
+    assert log_det.tolist() == [0, 0]
+
+
+def test_exact_log_det_is_differentiable():
+    points, mask = random_points(2, 1, [3, 2])
+    network = randomize(EGNN(1, hidden=6, n_blocks=1)).double()
+    weight = network.blocks[0].coordinates.second.weight
+    direction = torch.randn(weight.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    value = residual(network)(points, mask)[1].sum()
+    (gradient,) = torch.autograd.grad(value, [weight])
+    ends = []
+    with torch.no_grad():
+        for shift in (1e-5, -2e-5):
+            weight += shift * direction
+            ends.append(residual(network)(points, mask)[1].sum())
+    torch.testing.assert_close((gradient * direction).sum(), (ends[0] - ends[1]) / 2e-5, atol=1e-7, rtol=1e-6)
+
+
+def test_vjp_value_passes_gradients_on_and_pull_back_is_the_transpose(exact_pair):
+    pair, points, mask, space = exact_pair
+    leaf = Points(points.x.clone().requires_grad_(), points.h.clone().requires_grad_())
+    v = space.randn(torch.Generator().manual_seed(0), torch.float64)
+    value, pull_back = vjp(lambda p: pair(p, mask), leaf)
+    pulled = torch.cat(pull_back(v), -1)
+    through = torch.cat(torch.autograd.grad(tuple(value), tuple(leaf), tuple(v)), -1)
+    direct = torch.cat(torch.autograd.grad(tuple(pair(leaf, mask)), tuple(leaf), tuple(v)), -1)
+    for got in (pulled, through):
+        torch.testing.assert_close(got, direct, atol=TOLERANCE[torch.float64], rtol=0)
