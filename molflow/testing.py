@@ -41,8 +41,8 @@ def assert_equivariant(network: Network, x: Tensor, h: Tensor, mask: Tensor, *, 
         AssertionError: a law is broken; the message names it and the error.
 
     Example:
-        >>> egnn = molflow.nn.EGNN(0, n_blocks=2)
-        >>> assert_equivariant(egnn, torch.randn(4, 7, 2), torch.zeros(4, 7, 0), torch.ones(4, 7, dtype=torch.bool))
+        >>> network, mask = molflow.nn.EGNN(0, n_blocks=2), torch.ones(4, 7, dtype=torch.bool)
+        >>> errors = assert_equivariant(network, torch.randn(4, 7, 2), torch.zeros(4, 7, 0), mask)
     """
     points, value = Points(x, h), Points(*network(x, h, mask))
     _check("zero padding", torch.cat(value, -1)[~mask], torch.zeros(()))
@@ -189,7 +189,8 @@ def _check(name: str, got: Tensor, expected: Tensor) -> float:
     """The largest deviation, relative to the largest entry or to 1; it must be within `TOLERANCE`."""
     if not got.numel():
         return 0.0
-    error = float((got - expected).detach().abs().max() / expected.abs().max().clamp(min=1))
+    got, expected = got.detach(), expected.detach()
+    error = float((got - expected).abs().max() / expected.abs().max().clamp(min=1))
     allowed = TOLERANCE[got.dtype]
     assert error <= allowed, f"{name}: error {error:.2e}, allowed are {allowed:.0e} in {got.dtype}"
     return error

@@ -42,7 +42,7 @@ PARTICLE_FLOWS: dict[str, Callable[[], Flow]] = {
 FLOWS = MOLECULE_FLOWS | PARTICLE_FLOWS
 
 
-def randomize(module: nn.Module, seed: int = 0, strength: float = 0.5) -> nn.Module:
+def randomize(module: nn.Module, seed: int = 0, strength: float = 0.7) -> nn.Module:
     """Give every network in `module` weights of order one: a fresh network is nearly zero and obeys any law."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -15,11 +15,10 @@ SURROGATES = [surrogate_encoder_jvp, surrogate_decoder_jvp]
 
 
 class CouplingPair(nn.Module):
-    """Features move by what the positions say, then positions by what the features say; each step inverts in closed form.
+    """Features move by what the positions say, then positions by what the features say, then features again.
 
-    h <- h + tanh(W sum_j exp(-d_ij^2) + V sum_j tanh h_j), the sums over neighbours, is split so that it inverts:
-        u_i = sum_j m_ij exp(-d_ij^2),  h' = h + tanh(u w),  x' = (1 + L) x,  h'' = h' exp(tanh(u' v))
-    with L the graph Laplacian of positive weights softplus(a . (h'_i + h'_j)) and u' the same function of x'.
+    With u_i(x) = sum_j exp(-d_ij^2) over the neighbours, and L the graph Laplacian of the weights
+    softplus(a (h'_i + h'_j)) / 4:  h' = h + tanh(u(x) w),  x' = (1 + L) x,  h'' = h' exp(tanh(u(x') v)).
     """
 
     def __init__(self, n_features):
@@ -34,7 +33,7 @@ class CouplingPair(nn.Module):
 
     def mixing(self, h, mask):
         s = h @ self.a
-        weights = softplus(s.unsqueeze(1) + s.unsqueeze(2)) * pair_mask(mask) / mask.shape[1]
+        weights = softplus(s.unsqueeze(1) + s.unsqueeze(2)) * pair_mask(mask) / 4
         return torch.eye(mask.shape[1]).to(h) + torch.diag_embed(weights.sum(-1)) - weights
 
     def forward(self, p, mask):

@@ -106,7 +106,7 @@ class Flow(nn.Module, ABC, Generic[Data]):
         for z, mask, log_p in self._latents(n, seed, temperature, batch_size):
             points, log_det = _by_size(self.decode_with_log_det, z, mask)
             parts.append(self.domain.from_points(points, mask))
-            densities.append(log_p - log_det + self.domain.log_unit(mask))
+            densities.append(log_p - log_det + self.domain.log_unit(mask, z.x.dtype))
         return self.domain.concatenate(parts), torch.cat(densities)
 
     def log_prob(self, data: Data, *, which: Which = "encoder", seed: int = 0) -> Tensor:

@@ -37,9 +37,9 @@ class Domain(nn.Module, ABC, Generic[Data]):
     def space(self, mask: Tensor) -> MeanFreeSpace:
         return MeanFreeSpace(mask, self.dim, self.n_features)
 
-    def log_unit(self, mask: Tensor) -> Tensor:
+    def log_unit(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
         """Log density lost when positions are rescaled to data units, -(n - 1) D log scale, (B,)."""
-        return -self.space(mask).position_dof * math.log(self.scale)
+        return -self.space(mask).position_dof.to(dtype) * math.log(self.scale)
 
     @abstractmethod
     def to_points(self, data: Data, generator: torch.Generator | None) -> tuple[Points, Tensor, Tensor]:
@@ -96,7 +96,7 @@ class MoleculeDomain(Domain[MoleculeBatch]):
         h, log_q = self.dequantizer(types, mask, generator)
         # h has the precision of the model, and so have the positions from here on.
         x = project(data.positions.to(h.dtype), mask) / self.scale
-        return Points(x, h), mask, self.log_prob_mask(mask) - log_q + self.log_unit(mask)
+        return Points(x, h), mask, self.log_prob_mask(mask) - log_q + self.log_unit(mask, h.dtype)
 
     def from_points(self, points: Points, mask: Tensor) -> MoleculeBatch:
         types = self.dequantizer.quantize(points.h)
@@ -131,7 +131,7 @@ class ParticleDomain(Domain[Tensor]):
             raise MolflowError(f"expected configurations (B, {self.n_particles}, {self.dim}), got {tuple(data.shape)}")
         mask = torch.ones(data.shape[:2], dtype=torch.bool, device=data.device)
         points = Points(project(data, mask) / self.scale, data.new_zeros(*data.shape[:2], 0))
-        return points, mask, self.log_unit(mask).to(data.dtype)
+        return points, mask, self.log_unit(mask, data.dtype)
 
     def from_points(self, points: Points, mask: Tensor) -> Tensor:
         return points.x * self.scale

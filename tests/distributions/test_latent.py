@@ -13,7 +13,7 @@ from molflow.testing import assert_integrates_to_one, assert_invariant
 def test_log_prob_is_that_of_the_coordinates(temperature):
     points, mask = random_points(3, 2)
     space = MeanFreeSpace(mask, 3, 2)
-    each = torch.distributions.Normal(0.0, temperature).log_prob(space.coordinates(points))
+    each = torch.distributions.Normal(torch.zeros(()).double(), temperature).log_prob(space.coordinates(points))
     expected = (each * space.coordinate_mask()).sum(1)
     got = MeanFreeNormal(space, temperature).log_prob(points)
     torch.testing.assert_close(got, expected, atol=1e-10, rtol=0)

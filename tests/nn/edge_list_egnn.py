@@ -92,7 +92,9 @@ class EdgeListEGNN(nn.Module):
 def edges(mask: Tensor) -> tuple[Tensor, Tensor]:
     """Indices (E,) and (E,) into the B N points of all ordered pairs of different real points of one cloud."""
     n = mask.shape[1]
-    cloud, i, j = (mask.unsqueeze(2) & mask.unsqueeze(1) & ~torch.eye(n, dtype=torch.bool)).nonzero(as_tuple=True)
+    cloud, i, j = (mask.unsqueeze(2) & mask.unsqueeze(1) & ~torch.eye(n, dtype=torch.bool, device=mask.device)).nonzero(
+        as_tuple=True
+    )
     return cloud * n + i, cloud * n + j
 
 

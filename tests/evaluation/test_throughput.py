@@ -1,0 +1,81 @@
+"""Records of speed: what they hold, how they are counted, and None for what cannot be."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from molflow.batch import MoleculeBatch
+from molflow.chem import Structure, read_structures
+from molflow.evaluation import evaluate
+from molflow.evaluation.throughput import peak_memory_mb, sampling_record, sampling_throughput, training_throughput
+
+QM9 = MoleculeBatch.from_structures(read_structures(Path(__file__).parents[1] / "fixtures" / "qm9_200.npz"))
+LONE_ATOMS = MoleculeBatch.from_structures([Structure(np.zeros((1, 3)), np.array([8]))] * 200)
+CONDITIONS = {"peak_memory_mb", "device", "threads", "batch_size"}
+SAMPLING = CONDITIONS | {
+    "model", "n", "ms_per_molecule", "ms_per_stable_molecule", "molecules_per_s", "stable_molecules_per_s",
+}  # fmt: skip
+
+
+def test_sampling_record():
+    record = sampling_record("a", QM9, 4.0, "cpu", 64)
+    stable = evaluate(QM9, rdkit=False).molecule_stability
+    assert 0 < stable < 1
+    assert record.keys() == SAMPLING
+    assert (record["model"], record["n"], record["device"], record["batch_size"]) == ("a", 200, "cpu", 64)
+    assert record["threads"] == torch.get_num_threads()
+    assert record["ms_per_molecule"] == pytest.approx(20)
+    assert record["molecules_per_s"] == pytest.approx(50)
+    assert record["ms_per_stable_molecule"] == pytest.approx(20 / stable)
+    assert record["stable_molecules_per_s"] == pytest.approx(50 * stable)
+
+
+def test_the_price_of_a_stable_molecule_is_none_where_none_is_stable():
+    record = sampling_record("a", LONE_ATOMS, 4.0, "cpu", 64)
+    assert record["ms_per_stable_molecule"] is None
+    assert record["stable_molecules_per_s"] == 0
+    assert record["ms_per_molecule"] == pytest.approx(20)
+
+
+@pytest.mark.parametrize(("n", "batch_size", "warm_up"), [(20, 8, 8), (5, 8, 5)])
+def test_sampling_throughput_warms_up_and_takes_the_median(n, batch_size, warm_up):
+    calls, naps = [], {0: 0.05, 1: 0.1, 2: 0.5}
+
+    def sample(count, seed):
+        calls.append((count, seed))
+        time.sleep(naps[seed] if len(calls) > 1 else 1)
+        return QM9[:count]
+
+    record = sampling_throughput("a", sample, n, batch_size=batch_size)
+    assert calls == [(warm_up, 0), (n, 0), (n, 1), (n, 2)]
+    assert record.keys() == SAMPLING | {"repeats"}
+    assert (record["n"], record["repeats"]) == (n, 3)
+    assert 0.1 <= record["ms_per_molecule"] * n / 1e3 < 0.3
+
+
+def test_training_throughput():
+    calls = []
+
+    def step():
+        calls.append(1)
+        time.sleep(0.5 if len(calls) in (1, 3) else 0.05)
+
+    record = training_throughput("a", step, batch_size=64)
+    assert len(calls) == 6
+    assert record.keys() == CONDITIONS | {"model", "ms_per_step", "molecules_per_s", "repeats"}
+    assert 50 <= record["ms_per_step"] < 300
+    assert record["molecules_per_s"] == pytest.approx(64e3 / record["ms_per_step"])
+
+
+def test_peak_memory_grows_and_stays():
+    before = peak_memory_mb()
+    assert 10 < before < 1e6
+    block = np.ones(int(1e6 * before / 8))  # as much again
+    during = peak_memory_mb()
+    assert during > before
+    assert during - before <= 1.1 * block.nbytes / 1e6
+    del block
+    assert peak_memory_mb() >= during

@@ -1,0 +1,298 @@
+"""Laws of every flow, and two flows whose density is known in closed form."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from laws import FLOWS, MOLECULE_FLOWS, PARTICLE_FLOWS, make_flow, random_data, random_points
+from torch import nn
+from torch.distributions import MultivariateNormal, Normal
+
+from molflow.batch import MoleculeBatch
+from molflow.chem import Structure
+from molflow.distributions import MeanFreeNormal
+from molflow.errors import MolflowError
+from molflow.flows import FreeFormFlow, ParticleDomain
+from molflow.geometry import Points
+from molflow.testing import (
+    assert_integrates_to_one,
+    assert_invariant,
+    assert_inverse,
+    assert_log_det,
+    reference_log_det,
+)
+
+WHICH = ["encoder", "decoder"]
+
+
+@pytest.fixture(params=FLOWS)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def flow(name):
+    return make_flow(name)
+
+
+@pytest.fixture
+def molecule_flow():
+    return make_flow("molecules-argmax")
+
+
+def positions_of(data):
+    return data.positions if isinstance(data, MoleculeBatch) else data
+
+
+def with_positions(data, positions):
+    return MoleculeBatch(positions, data.atomic_numbers, data.mask) if isinstance(data, MoleculeBatch) else positions
+
+
+def as_tensor(data):
+    return torch.cat([data.positions, data.atomic_numbers[..., None]], -1) if isinstance(data, MoleculeBatch) else data
+
+
+def close(a, b, atol=1e-10, **kwargs):
+    torch.testing.assert_close(a, b, atol=atol, rtol=0, **kwargs)
+
+
+# What is known in closed form
+
+
+def test_a_flow_that_does_nothing_is_the_latent_in_other_units(name, flow):
+    for network in (flow.encoder, flow.decoder):
+        for parameter in network.parameters():
+            nn.init.zeros_(parameter)
+    data = random_data(flow)
+    points, mask, _ = flow.domain.to_points(data, flow.generator(5))
+    centred = positions_of(data) - positions_of(data).sum(1, keepdim=True) / mask.sum(1)[:, None, None]
+    dof = ((mask.sum(1) - 1) * flow.domain.dim).double()
+    squares = (centred.square() * mask[..., None]).sum((1, 2))
+    expected = -squares / (2 * flow.domain.scale**2) - dof / 2 * math.log(2 * math.pi * flow.domain.scale**2)
+    if isinstance(data, MoleculeBatch):
+        of_size = torch.tensor([2.0, 2.0, 1.0, 1.0]).double() / 6  # 5, 3, 2 and 4 atoms
+        _, log_q = flow.domain.dequantizer(flow.domain.types[data.atomic_numbers], mask, flow.generator(5))
+        expected += of_size.log() + (Normal(0.0, 1.0).log_prob(points.h).sum(-1) * mask).sum(1) - log_q
+    for which in WHICH:
+        likelihood = flow.likelihood(data, which=which, seed=5)
+        close(likelihood.log_prob, expected, atol=1e-8)
+        assert not likelihood.reconstruction_error.any()
+        assert likelihood.which == which
+
+
+class Linear(nn.Module):
+    """(x, h) -> (a x, A h + b), as a network: what is added to its input."""
+
+    def __init__(self, a, matrix, shift):
+        super().__init__()
+        self.a, self.matrix, self.shift = (
+            nn.Parameter(torch.as_tensor(t, dtype=torch.float64)) for t in (a, matrix, shift)
+        )
+
+    def forward(self, x, h, mask):
+        return (self.a - 1) * x, (h @ self.matrix.T + self.shift - h) * mask.unsqueeze(-1)
+
+
+def linear_flow(flow, a=0.6):
+    generator = torch.Generator().manual_seed(0)
+    k = flow.domain.n_features
+    matrix = torch.eye(k) + 0.3 * torch.randn(k, k, generator=generator)
+    shift = torch.randn(k, generator=generator)
+    matrix, shift = matrix.double(), shift.double()
+    inverse = torch.linalg.inv(matrix)
+    return FreeFormFlow(flow.domain, Linear(a, matrix, shift), Linear(1 / a, inverse, -inverse @ shift)).double()
+
+
+@pytest.mark.parametrize("which", WHICH)
+def test_a_linear_flow_has_a_normal_density(flow, which):
+    flow = linear_flow(flow)
+    points, mask = random_points(flow.domain.dim, flow.domain.n_features)
+    assert_inverse(flow.encode, flow.decode, points, mask)
+    coordinates = flow.domain.space(mask).coordinates(Points(points.x, points.h[..., :0]))
+    each = Normal(torch.zeros(()).double(), 1 / 0.6).log_prob(coordinates)
+    expected = (each * flow.domain.space(mask).coordinate_mask()[:, : coordinates.shape[1]]).sum(1)
+    if flow.domain.n_features:
+        matrix, shift = flow.encoder.matrix, flow.encoder.shift
+        features = MultivariateNormal(torch.linalg.solve(matrix, -shift), precision_matrix=matrix.T @ matrix)
+        expected = expected + (features.log_prob(points.h) * mask).sum(1)
+    log_p, error = flow.points_log_prob(points, mask, which)
+    close(log_p, expected, atol=1e-8)
+    assert error.max() < 1e-12
+
+
+@pytest.mark.parametrize("name", PARTICLE_FLOWS)
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_samples_of_a_linear_flow_carry_their_density(flow, temperature):
+    flow = linear_flow(flow)
+    x, log_q = flow.sample_and_log_prob(50, seed=0, temperature=temperature)
+    width = flow.domain.scale * temperature / 0.6
+    dof = 3 * flow.domain.dim
+    close(log_q, -x.square().sum((1, 2)) / (2 * width**2) - dof / 2 * math.log(2 * math.pi * width**2), atol=1e-8)
+    if temperature == 1:
+        for which in WHICH:
+            close(log_q, flow.log_prob(x, which=which), atol=1e-8)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3])
+@pytest.mark.parametrize("which", WHICH)
+def test_a_linear_flow_integrates_to_one(dim, which):
+    flow = FreeFormFlow(
+        ParticleDomain(2, dim, scale=1.7), *(Linear(a, torch.eye(0), torch.zeros(0)) for a in (0.6, 1 / 0.6))
+    )
+    assert_integrates_to_one(lambda x: flow.log_prob(x, which=which), dim, extent=25.0, tolerance=1e-5)
+
+
+# Laws of all flows
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("which", WHICH)
+def test_log_prob_of_points_is_invariant(name, which, dtype):
+    flow = make_flow(name, dtype)
+    points, mask = random_points(flow.domain.dim, flow.domain.n_features, [4, 2, 3], dtype)
+    assert_invariant(lambda p, m: flow.points_log_prob(p, m, which)[0], points, mask)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_log_prob_of_data_is_invariant(name, dtype):
+    """Under rotation, reflection and translation, with the same dequantisation noise."""
+    flow = make_flow(name, dtype)
+    data = random_data(flow, dtype)
+    x = positions_of(data)
+    matrix = torch.linalg.qr(
+        torch.randn(x.shape[-1], x.shape[-1], generator=torch.Generator().manual_seed(0)).double()
+    ).Q
+    shift = torch.full((len(x), 1, 1), 0.7)
+    if isinstance(data, MoleculeBatch):
+        shift = shift * data.mask.unsqueeze(-1)
+    expected = flow.log_prob(data, seed=1)
+    assert expected.dtype == dtype
+    tolerance = 1e-10 if dtype == torch.float64 else 1e-4 * float(expected.detach().abs().max())
+    for moved in (x @ matrix.to(dtype), -x, x + shift):
+        close(flow.log_prob(with_positions(data, moved), seed=1), expected, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", MOLECULE_FLOWS)
+def test_padding_of_molecules_changes_nothing(flow):
+    data = random_data(flow)
+    grow = [nn.functional.pad(data.positions, (0, 0, 0, 2))]
+    grow += [nn.functional.pad(t, (0, 2)) for t in (data.atomic_numbers, data.mask)]
+    for a, b in zip(flow.likelihood(data, seed=1)[:2], flow.likelihood(MoleculeBatch(*grow), seed=1)[:2], strict=True):
+        close(a, b)
+
+
+@pytest.mark.parametrize("which", WHICH)
+def test_a_batch_gives_what_its_configurations_give_alone(flow, which):
+    points, mask = random_points(flow.domain.dim, flow.domain.n_features, [4, 2, 4, 3])
+    together = torch.stack(flow.points_log_prob(points, mask, which), 1)
+    alone = [flow.points_log_prob(Points(*(t[i : i + 1] for t in points)), mask[i : i + 1], which) for i in range(4)]
+    close(together, torch.stack([torch.cat(value) for value in alone]))
+
+
+@pytest.mark.parametrize("direction", ["encode_with_log_det", "decode_with_log_det"])
+def test_log_determinants(flow, direction):
+    points, mask = random_points(flow.domain.dim, flow.domain.n_features, [3, 2])
+    image, log_det = getattr(flow, direction)(points, mask)
+    plain = (flow.encode if direction.startswith("encode") else flow.decode)(points, mask)
+    close(torch.cat(image, -1), torch.cat(plain, -1))
+    assert log_det.abs().min() > 1e-3
+    assert_log_det(getattr(flow, direction), points, mask)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_samples_carry_the_decoder_density_at_their_own_latent(flow, temperature):
+    data, log_q = flow.sample_and_log_prob(6, seed=3, temperature=temperature)
+    generator = flow.generator(3)
+    mask = flow.domain.sample_mask(6, generator, flow.device)
+    latent = MeanFreeNormal(flow.domain.space(mask), temperature)
+    z = latent.sample(generator, flow.dtype)
+    close(as_tensor(flow.domain.from_points(flow.decode(z, mask), mask)), as_tensor(data))
+    log_det = reference_log_det(flow.decode, z, mask)
+    log_unit = -(mask.sum(1) - 1).double() * flow.domain.dim * math.log(flow.domain.scale)
+    close(log_q, flow.domain.log_prob_mask(mask) + latent.log_prob(z) - log_det + log_unit, atol=1e-8)
+
+
+def test_a_seed_decides_the_samples(flow):
+    samples = flow.sample(7, seed=1, batch_size=3)
+    assert torch.equal(as_tensor(flow.sample(7, seed=1, batch_size=3)), as_tensor(samples))
+    assert len(samples) == 7
+    other = flow.sample(7, seed=2, batch_size=3)
+    assert as_tensor(other).shape != as_tensor(samples).shape or not torch.equal(as_tensor(other), as_tensor(samples))
+    with_density, log_q = flow.sample_and_log_prob(7, seed=1, batch_size=3)
+    close(as_tensor(with_density), as_tensor(samples), atol=1e-12)
+    assert log_q.shape == (7,)
+
+
+def test_sampling_leaves_the_global_generator_alone(flow):
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    flow.sample(3, seed=1)
+    flow.log_prob(random_data(flow))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_samples_are_mean_free_and_of_the_domain(flow):
+    samples = flow.sample(20, seed=0)
+    assert positions_of(samples).sum(1).abs().max() < 1e-10
+    if isinstance(samples, MoleculeBatch):
+        assert set(samples.n_atoms.tolist()) <= {2, 3, 4, 5}
+        assert set(samples.atomic_numbers[samples.mask].tolist()) <= {1, 6, 7, 8, 9}
+    else:
+        assert samples.shape == (20, 4, flow.domain.dim)
+
+
+def test_a_state_dict_carries_the_whole_flow(name, flow):
+    data = random_data(flow)
+    other = FLOWS[name]().double()
+    assert (other.log_prob(data) - flow.log_prob(data)).abs().min() > 1e-3
+    other.load_state_dict(flow.state_dict())
+    assert torch.equal(other.log_prob(data), flow.log_prob(data))
+    assert torch.equal(as_tensor(other.sample(3, seed=0)), as_tensor(flow.sample(3, seed=0)))
+
+
+@pytest.mark.parametrize("surrogate", ["encoder_jvp", "decoder_jvp"])
+def test_every_parameter_is_trained(flow, surrogate):
+    terms = flow.terms(random_data(flow), flow.generator(0), n_probes=2, surrogate=surrogate)
+    assert all(term.shape == (4,) for term in terms)
+    terms.loss(beta=10.0).backward()
+    for key, parameter in flow.named_parameters():
+        assert parameter.grad is not None, key
+        assert torch.isfinite(parameter.grad).all(), key
+        assert parameter.grad.abs().max() > 0, key
+
+
+@pytest.mark.parametrize("n", [0, -1])
+def test_fewer_than_one_sample_is_refused(flow, n):
+    for draw in (flow.sample, flow.sample_and_log_prob):
+        with pytest.raises(ValueError, match=f"at least 1, got {n}"):
+            draw(n, seed=0)
+
+
+def test_an_unknown_map_is_refused(flow):
+    with pytest.raises(ValueError, match="'encoder' or 'decoder', got 'both'"):
+        flow.log_prob(random_data(flow), which="both")
+
+
+@pytest.mark.parametrize("number", [16, 2, 118])
+def test_an_unknown_element_is_named(molecule_flow, number):
+    data = random_data(molecule_flow)
+    data.atomic_numbers[1, 0] = number
+    symbol = {16: "S", 2: "He", 118: "Og"}[number]
+    with pytest.raises(MolflowError, match=f"element {symbol} is not one this model knows: H, C, N, O, F"):
+        molecule_flow.log_prob(data)
+
+
+def test_configurations_of_another_shape_are_refused():
+    with pytest.raises(MolflowError, match=r"expected configurations \(B, 4, 2\), got \(1, 4, 3\)"):
+        make_flow("particles-2d").log_prob(torch.zeros(1, 4, 3).double())
+
+
+def test_a_size_without_data_has_no_probability(molecule_flow):
+    data = MoleculeBatch.concatenate(
+        [random_data(molecule_flow), MoleculeBatch.from_structures([Structure(np.zeros((1, 3)), np.ones(1))])]
+    )
+    log_p = molecule_flow.log_prob(MoleculeBatch(data.positions.double(), data.atomic_numbers, data.mask))
+    assert torch.isfinite(log_p).tolist() == [True] * 4 + [False]
+    assert log_p[-1] == -torch.inf

@@ -1,0 +1,104 @@
+"""MoleculeBatch: what it refuses, and that molecules survive every way in and out."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from molflow.batch import MoleculeBatch
+from molflow.chem import Structure, canonical_smiles, read_structures
+
+QM9 = Path(__file__).parent / "fixtures" / "qm9_200.npz"
+X, Z, MASK = torch.tensor([[[1.0] * 3, [0.0] * 3]]), torch.tensor([[6, 0]]), torch.tensor([[True, False]])
+
+
+@pytest.fixture(scope="module")
+def structures():
+    return read_structures(QM9)
+
+
+@pytest.fixture
+def batch(structures):
+    return MoleculeBatch.from_structures(structures)
+
+
+def assert_same(batch, structures):
+    assert len(batch) == len(structures)
+    for (x, z), (expected_x, expected_z) in zip(batch.structures(), structures, strict=True):
+        np.testing.assert_array_equal(z, expected_z)
+        np.testing.assert_array_equal(x, np.asarray(expected_x, dtype=np.float32))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"positions": X[0]}, "expected positions"),
+        ({"positions": X[:, :1]}, r"expected positions \(B, N, 3\).* got \(1, 1, 3\) and \(1, 2\)"),
+        ({"mask": MASK.long()}, "expected a bool mask"),
+        ({"mask": MASK[:, :1]}, r"expected a bool mask \(1, 2\)"),
+        ({"mask": ~MASK, "positions": X.flip(1), "atomic_numbers": Z.flip(1)}, "padding must be at the end"),
+        ({"positions": X + 1}, "padding must be zero"),
+        ({"atomic_numbers": Z + 1}, "padding must be zero"),
+    ],
+)
+def test_what_is_no_batch_is_refused(change, message):
+    arguments = {"positions": X, "atomic_numbers": Z, "mask": MASK}
+    MoleculeBatch(**arguments)
+    with pytest.raises(ValueError, match=message):
+        MoleculeBatch(**(arguments | change))
+
+
+def test_from_structures_pads_and_structures_unpads(batch, structures):
+    assert batch.mask.shape[1] == max(len(z) for _, z in structures)
+    assert batch.n_atoms.tolist() == [len(z) for _, z in structures]
+    assert_same(batch, structures)
+
+
+def test_no_structures_are_an_empty_batch():
+    assert len(MoleculeBatch.from_structures([])) == 0
+
+
+@pytest.mark.parametrize("index", [slice(3, 9, 2), [5, 0, 5], torch.tensor([7, 1])], ids=str)
+def test_indexing_selects_molecules(batch, structures, index):
+    wanted = range(len(structures))[index] if isinstance(index, slice) else [int(i) for i in index]
+    assert_same(batch[index], [structures[i] for i in wanted])
+
+
+def test_a_mask_selects_molecules(batch, structures):
+    small = batch.n_atoms < 17
+    assert_same(batch[small], [s for s in structures if len(s.atomic_numbers) < 17])
+
+
+def test_concatenate_is_the_way_back(structures):
+    parts = [MoleculeBatch.from_structures(structures[i : i + 70]) for i in range(0, 200, 70)]
+    assert len({part.mask.shape[1] for part in parts}) > 1
+    assert_same(MoleculeBatch.concatenate(parts), structures)
+
+
+def test_pyg_round_trip(batch, structures):
+    from torch_geometric.data import Batch
+
+    data = batch.to_pyg()
+    assert data[3].pos.shape == (len(structures[3].atomic_numbers), 3)
+    assert_same(MoleculeBatch.from_pyg(data), structures)
+    assert_same(MoleculeBatch.from_pyg(Batch.from_data_list(data)), structures)
+
+
+@pytest.mark.parametrize(("suffix", "atol"), [("npz", 0), ("xyz", 1e-7), ("sdf", 1e-4)])
+def test_file_round_trip(batch, tmp_path, suffix, atol):
+    path = tmp_path / f"molecules.{suffix}"
+    batch.write(path)
+    again = MoleculeBatch.from_structures(read_structures(path))
+    assert torch.equal(again.atomic_numbers, batch.atomic_numbers)
+    assert torch.equal(again.mask, batch.mask)
+    torch.testing.assert_close(again.positions, batch.positions, atol=atol, rtol=0)
+
+
+def test_to_rdkit_builds_molecules_and_gives_none_where_it_cannot(batch):
+    molecules = batch[:50].to_rdkit()
+    assert sum(m is not None for m in molecules) >= 45
+    assert all(m is None or m.GetNumAtoms() == n for m, n in zip(molecules, batch.n_atoms.tolist(), strict=False))
+    assert len({canonical_smiles(m) for m in molecules if m is not None}) > 40
+    crowded = Structure(np.array([[0.0, 0, 0], [0.74, 0, 0], [1.48, 0, 0]]), np.array([1, 1, 1]))
+    assert MoleculeBatch.from_structures([crowded]).to_rdkit() == [None]

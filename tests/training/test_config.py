@@ -1,0 +1,113 @@
+"""Experiment files: what is read, what is refused, and what the refusal says."""
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from molflow.errors import MolflowError
+from molflow.training.config import ExperimentConfig, load_experiment, parse
+
+TINY = Path(__file__).with_name("tiny.toml")
+EXPERIMENTS = sorted((Path(__file__).parents[2] / "experiments").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", [TINY, *EXPERIMENTS], ids=lambda path: path.stem)
+def test_experiments_load_and_survive_json(path):
+    config = load_experiment(path)
+    again = parse(ExperimentConfig, json.loads(json.dumps(config.model_dump(mode="json"))), "config.json")
+    assert again == config
+    assert load_experiment(path, ["seed=987"]) != config
+
+
+def test_there_is_an_experiment_for_qm9():
+    assert "qm9" in [path.stem for path in EXPERIMENTS]
+
+
+@pytest.mark.parametrize(
+    ("override", "found"),
+    [
+        ("optimizer.learning_rate=3e-4", lambda c: c.optimizer.learning_rate == 3e-4),
+        ("training.epochs=7", lambda c: c.training.epochs == 7),
+        ("model.encoder.hidden = 24", lambda c: c.model.encoder.hidden == 24 and c.model.encoder.n_blocks == 1),
+        ("name=run_2", lambda c: c.name == "run_2"),
+        ('name="a=b.c"', lambda c: c.name == "a=b.c"),
+        ("name=3 steps", lambda c: c.name == "3 steps"),
+        ("objective.surrogate=encoder_jvp", lambda c: c.objective.surrogate == "encoder_jvp"),  # no such table in TINY
+        ('model.domain.elements=["H", "C"]', lambda c: c.model.domain.elements == ("H", "C")),
+    ],
+)
+def test_overrides(override, found):
+    assert not found(load_experiment(TINY))
+    assert found(load_experiment(TINY, [override]))
+
+
+def test_the_last_override_wins():
+    assert load_experiment(TINY, ["seed=1", "seed=2"]).seed == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sed=1", "unknown key sed; did you mean seed?"),
+        ("training.batchsize=1", "unknown key training.batchsize; did you mean batch_size?"),
+        ("model.encoder.n_block=1", "unknown key model.encoder.n_block; did you mean n_blocks?"),
+        ("model.domain.element=[]", "unknown key model.domain.element; did you mean elements?"),
+        ("optimiser.learning_rate=1", "unknown key optimiser; did you mean optimizer?"),
+        ("qqq=1", "unknown key qqq"),
+        ("training.epochs=many", "training.epochs: Input should be a valid integer"),
+        ("training.epochs=0", "training.epochs: Input should be greater than 0 (got 0)"),
+        ("optimizer.learning_rate=-1e-3", "optimizer.learning_rate: Input should be greater than 0 (got -0.001)"),
+        ("training.ema_decay=1", "training.ema_decay: Input should be less than 1"),
+        ("name=true", "name: Input should be a valid string (got True)"),
+        ("name=", "name: String should have at least 1 character"),
+        ("data.name=qm8", "data.name: Input should be 'qm9' (got 'qm8')"),
+        ("model.domain.kind=crystals", "model.domain: Input tag 'crystals'"),
+        ("training=5", "training: Input should be a valid dictionary"),
+        ("seed", "--set seed: expected a.b=value"),
+        ("=5", "--set =5: expected a.b=value"),
+        ("name.first=1", "--set name.first=1: name is a value, not a table"),
+    ],
+)
+def test_wrong_values_are_named_in_one_line(override, message):
+    with pytest.raises(MolflowError) as caught:
+        load_experiment(TINY, [override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_several_mistakes_are_told_together():
+    with pytest.raises(MolflowError, match=r"tiny\.toml: training\.epochs: .*; unknown key sed; did"):
+        load_experiment(TINY, ["sed=1", "training.epochs=0"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "name: Field required; model: Field required"),
+        (b"name = 'a'\nseed = \n", r"not a TOML file: .*line 2"),
+        (b"name = '\xff'", "not a TOML file"),
+        (TINY.read_bytes() + b"\n[extra]\n", "unknown key extra"),
+    ],
+)
+def test_unfit_files(tmp_path, content, message):
+    path = tmp_path / "bad.toml"
+    path.write_bytes(content)
+    with pytest.raises(MolflowError, match=rf"bad\.toml: {message}"):
+        load_experiment(path)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(MolflowError, match=r"none\.toml: cannot be read: No such file"):
+        load_experiment(tmp_path / "none.toml")
+    with pytest.raises(MolflowError, match="cannot be read: Is a directory"):
+        load_experiment(tmp_path)
+
+
+def test_configuration_is_frozen():
+    config = load_experiment(TINY)
+    with pytest.raises(ValidationError, match="frozen"):
+        config.seed = 1
+    with pytest.raises(ValidationError, match="frozen"):
+        config.model.encoder.hidden = 1
