@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from molflow import chem, data, evaluation, testing
+    from molflow import chem, data, evaluation
+    from molflow import testing as testing
     from molflow.batch import MoleculeBatch
     from molflow.errors import MolflowError
     from molflow.evaluation import evaluate

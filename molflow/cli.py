@@ -20,12 +20,11 @@ from molflow.files import check_writable
 
 app = typer.Typer(
     help="Generate molecules with E(n)-equivariant free-form flows, train such flows, and score molecules.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-benchmark = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True, rich_markup_mode=None)
+benchmark = typer.Typer(help="Measure speed on this machine.", rich_markup_mode=None)
 app.add_typer(benchmark, name="benchmark")
 console = Console(highlight=False, soft_wrap=True)
 
@@ -42,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: run a command and exit with its code; errors are one line on stderr."""
     logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
-        code = app(list(arguments) if arguments is not None else None, prog_name="molflow", standalone_mode=False)
+        words = list(sys.argv[1:] if arguments is None else arguments)
+        code = app(words or ["--help"], prog_name="molflow", standalone_mode=False)
     except MolflowError as error:
         code = _complain(str(error), 1)
     except UsageError as error:
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _complain(message: str, code: int) -> int:
-    typer.echo(f"molflow: error: {message}", err=True)
+    typer.echo(f"molflow: error: {' '.join(message.split())}", err=True)
     return code
 
 
@@ -93,14 +93,21 @@ def train(
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override a value, as a.b=c; repeatable.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
     start_from: Annotated[Path | None, typer.Option(help="Begin with the weights of this model.safetensors.")] = None,
+    json: Json = None,
 ) -> None:
     """Train a flow."""
+    from molflow.training.checkpoint import CARD, STATE, read_json
+
+    _check_json(json)
     experiment = molflow.load_experiment(config, set_ or ())
     folder = out or Path("runs") / experiment.name
     try:
         molflow.train(experiment, folder, resume=resume, start_from=start_from)
     except KeyboardInterrupt as error:
+        if not (folder / STATE).exists():
+            raise
         raise MolflowError(f"interrupted; continue with --resume (checkpoint in {folder})") from error
+    _write_json(json, read_json(folder / CARD))
     console.print(f"The model is in {folder}; sample it with: molflow sample --model {folder}")
 
 
@@ -168,10 +175,21 @@ def models(json: Json = None) -> None:
     from molflow.pretrained import model_cards
 
     _check_json(json)
-    keep = ("data", "representation", "steps", "atom_stability", "molecule_stability", "molecules_sampled")
     cards = model_cards()
-    _show([{"model": name} | {k: card[k] for k in keep if k in card} for name, card in cards.items()])
+    _show([_summary(name, card) for name, card in cards.items()])
     _write_json(json, cards)
+
+
+def _summary(name: str, card: dict[str, Any]) -> dict[str, Any]:
+    scores = card.get("scores") or {}
+    return {
+        "model": name,
+        **{key: card.get(key) for key in ("data", "representation", "epochs")},
+        "molecules sampled": scores.get("n_molecules"),
+        "atom stability": _percent(scores, "atom_stability"),
+        "molecule stability": _percent(scores, "molecule_stability"),
+        "test NLL, nats": scores.get("test_nll_decoder"),
+    }
 
 
 @benchmark.command("sampling")
@@ -199,6 +217,7 @@ def benchmark_training(
     model: Model = "qm9",
     n_atoms: Annotated[int, typer.Option(min=2, help="Atoms of each molecule.")] = 18,
     batch_size: BatchSize = 64,
+    micro_batch: Annotated[int | None, typer.Option(min=1, help="Back-propagate so many at a time.")] = None,
     device: Device = "cpu",
     json: Json = None,
 ) -> None:
@@ -206,17 +225,39 @@ def benchmark_training(
     from molflow.evaluation.throughput import training_throughput
 
     _check_json(json)
-    step = _training_step(model, n_atoms, batch_size, device)
+    step = _training_step(model, n_atoms, batch_size, micro_batch, device)
     _show([training_throughput(model, step, batch_size=batch_size, device=device) | {"n_atoms": n_atoms}], json)
 
 
-def _training_step(model: str, n_atoms: int, batch_size: int, device: str) -> Callable[[], None]:
+@benchmark.command("evaluation")
+def benchmark_evaluation(json: Json = None) -> None:
+    """Time the stability look-up on all of QM9, which also gives the ceiling of the metric."""
+    from molflow.data import load_qm9
+    from molflow.evaluation.throughput import conditions, seconds
+
+    _check_json(json)
+    structures = list(load_qm9("all").structures())
+    scores: list[Any] = []
+    elapsed = seconds(lambda: scores.append(molflow.evaluate(structures, rdkit=False)))
+    record = {
+        "n_molecules": scores[0].n_molecules,
+        "n_atoms": scores[0].n_atoms,
+        "molecule_stability": scores[0].molecule_stability,
+        "atom_stability": scores[0].atom_stability,
+        "molecules_per_s": len(structures) / elapsed,
+    }
+    _show([record | {"threads": conditions("cpu", 0)["threads"]}], json)
+
+
+def _training_step(
+    model: str, n_atoms: int, batch_size: int, micro_batch: int | None, device: str
+) -> Callable[[], None]:
     import torch
 
     from molflow.batch import MoleculeBatch
     from molflow.flows.domains import MoleculeDomain
     from molflow.training.config import ObjectiveConfig
-    from molflow.training.objectives import FreeFormObjective
+    from molflow.training.objectives import FreeFormObjective, accumulate_gradients
 
     flow = _load(model, device)
     if not isinstance(flow, molflow.FreeFormFlow) or not isinstance(flow.domain, MoleculeDomain):
@@ -230,9 +271,8 @@ def _training_step(model: str, n_atoms: int, batch_size: int, device: str) -> Ca
     optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-5)
 
     def step() -> None:
-        loss, _ = objective(molecules, generator)
         optimizer.zero_grad()
-        loss.backward()
+        accumulate_gradients(objective, molecules, generator, micro_batch)
         optimizer.step()
 
     return step
@@ -241,6 +281,7 @@ def _training_step(model: str, n_atoms: int, batch_size: int, device: str) -> Ca
 def _load(model: str, device: str) -> molflow.Flow:
     import torch
 
+    from molflow.flows.domains import MoleculeDomain
     from molflow.pretrained import load_named
 
     try:
@@ -249,7 +290,10 @@ def _load(model: str, device: str) -> molflow.Flow:
         raise typer.BadParameter(f"unknown device {device!r}; expected cpu, cuda or cuda:N") from error
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise MolflowError(f"--device {device}: torch finds no CUDA device here")
-    return load_named(model, chosen)
+    flow = load_named(model, chosen)
+    if not isinstance(flow.domain, MoleculeDomain):
+        raise MolflowError(f"{model}: expected a flow of molecules")
+    return flow
 
 
 def _check_json(path: Path | None) -> None:

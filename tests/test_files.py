@@ -22,9 +22,14 @@ def test_a_file_appears_when_the_block_ends(tmp_path):
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, error):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(type(error)), atomic_path(str(path)) as temporary:
-        temporary.write_text("half")
-        raise error
+
+    def fail_half_way():
+        with atomic_path(str(path)) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(type(error)):
+        fail_half_way()
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
 

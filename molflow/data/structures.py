@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from molflow.batch import MoleculeBatch
+from molflow.chem.io import Structure
 from molflow.errors import MolflowError
 from molflow.files import atomic_path
 
@@ -119,10 +122,14 @@ class MoleculeSet:
         atomic_numbers[~mask] = 0
         return positions, atomic_numbers, mask
 
-    def structures(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def batch(self, indices: Any) -> MoleculeBatch:
+        """The chosen molecules as a `MoleculeBatch`, padded to the largest of them."""
+        return MoleculeBatch(*(torch.from_numpy(array) for array in self.padded(indices)))
+
+    def structures(self) -> Iterator[Structure]:
         """Each molecule's positions (n, 3) and atomic_numbers (n,), as views."""
         for start, stop in zip(self.offsets[:-1], self.offsets[1:], strict=True):
-            yield self.positions[start:stop], self.atomic_numbers[start:stop]
+            yield Structure(self.positions[start:stop], self.atomic_numbers[start:stop])
 
     def save(self, path: str | Path) -> None:
         """Write an uncompressed NPZ. It appears whole or not at all: a crash leaves an earlier file as it was."""

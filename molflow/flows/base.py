@@ -17,6 +17,8 @@ from molflow.geometry import Points
 
 Which = Literal["encoder", "decoder"]
 
+PAIRS_IN_CACHE = 2048  # pairs of points; with 64 channels in float32, half a megabyte
+
 
 class Likelihood(NamedTuple):
     """A log-likelihood with what is needed to judge it.
@@ -167,18 +169,21 @@ def _by_size(
 
     The map gives points and one number for each configuration.
     """
-    sizes = mask.sum(1)
-    distinct = sizes.unique().tolist()
-    if distinct == [mask.shape[1]]:
-        return function(points, mask)
     order, values, clouds = [], [], []
-    for n in distinct:
-        index = (sizes == n).nonzero().squeeze(1)
+    for index, n in _groups(mask):
         cloud, value = function(Points(points.x[index, :n], points.h[index, :n]), mask[index, :n])
-        padding = mask.shape[1] - n
-        clouds.append([nn.functional.pad(t, (0, 0, 0, padding)) for t in cloud])
+        clouds.append([nn.functional.pad(t, (0, 0, 0, mask.shape[1] - n)) for t in cloud])
         values.append(value)
         order.append(index)
     back = torch.cat(order).argsort()
     x, h = (torch.cat(tensors)[back] for tensors in zip(*clouds, strict=True))
     return Points(x, h), torch.cat(values)[back]
+
+
+def _groups(mask: Tensor) -> Iterator[tuple[Tensor, int]]:
+    """Indices of configurations of one size, and that size; few at a time on a CPU, to keep pair tensors in cache."""
+    sizes = mask.sum(1)
+    for n in sizes.unique().tolist():
+        index = (sizes == n).nonzero().squeeze(1)
+        at_once = max(1, PAIRS_IN_CACHE // n**2) if mask.device.type == "cpu" else len(index)
+        yield from ((part, n) for part in index.split(at_once))

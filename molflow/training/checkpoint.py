@@ -4,12 +4,13 @@ Nothing here ever unpickles: weights are safetensors, and the training state is 
 """
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from molflow.errors import MolflowError
@@ -36,10 +37,12 @@ def read_json(path: Path) -> Any:
 
 
 def save_model(folder: Path, config: ExperimentConfig, flow: nn.Module, card: dict[str, Any]) -> None:
-    """Write the configuration, the weights and the card."""
+    """Write the configuration, the weights and the card; `folder` is made if it does not exist."""
+    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / CONFIG, config.model_dump(mode="json"))
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in flow.state_dict().items()}
     with atomic_path(folder / WEIGHTS) as temporary:
-        save_file({k: v.detach().cpu().contiguous() for k, v in flow.state_dict().items()}, temporary)
+        temporary.write_bytes(save(weights))  # save_file would make it readable to its owner alone
     write_json(folder / CARD, card)
 
 
@@ -53,7 +56,11 @@ def load(folder: str | Path, device: torch.device | str = "cpu") -> Flow:
     folder = Path(folder)
     if not folder.is_dir():
         raise MolflowError(f"{folder}: no such checkpoint folder")
-    flow = read_config(folder).model.build()
+    config = read_config(folder)
+    try:
+        flow = config.model.build()
+    except ValueError as error:
+        raise MolflowError(f"{folder / CONFIG}: {error}") from error
     load_weights(flow, folder / WEIGHTS)
     return flow.to(device).eval()
 
@@ -95,6 +102,8 @@ def load_state(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise MolflowError(f"{path}: no such file; there is nothing to resume in {folder}")
     try:
+        if not zipfile.is_zipfile(path):  # torch would try it as a bare pickle
+            raise ValueError("not a zip archive")
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged archive can raise nearly anything
-        raise MolflowError(f"{path}: not a readable training state: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # a damaged archive can raise nearly anything, and torch's advice is to unpickle it
+        raise MolflowError(f"{path}: damaged, or not a training state; nothing in it was executed") from error

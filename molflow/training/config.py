@@ -39,7 +39,9 @@ class TrainingConfig(Config):
     """How long, in what batches, and how often to look."""
 
     epochs: int = Field(10, gt=0)
+    max_steps: int | None = Field(None, gt=0, description="stop after this many steps; by default after `epochs`")
     batch_size: int = Field(64, gt=0)
+    micro_batch: int | None = Field(None, gt=0, description="back-propagate so many at a time; less memory")
     ema_decay: float = Field(0.999, ge=0, lt=1)
     log_every: int = Field(50, gt=0, description="steps averaged in a line of metrics.jsonl")
     checkpoint_every: int = Field(500, gt=0, description="steps between checkpoints")
@@ -109,7 +111,8 @@ def _explain(model: type[BaseModel], error: Any) -> str:
     location = [str(part) for part in error["loc"] if part not in tags]
     key = ".".join(location)
     if error["type"] != "extra_forbidden":
-        return f"{key}: {error['msg']}" + (f" (got {error['input']!r})" if error["type"] != "missing" else "")
+        got = "" if error["type"] == "missing" else f" (got {error['input']!r})"
+        return (f"{key}: " if key else "") + error["msg"] + got
     near = difflib.get_close_matches(location[-1], _known_keys(model), n=1, cutoff=0.4)
     return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "")
 

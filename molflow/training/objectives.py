@@ -25,3 +25,31 @@ class FreeFormObjective(nn.Module):
             "correction": terms.correction.detach().mean(),
         }
         return terms.loss(self.config.beta), parts
+
+
+def accumulate_gradients(
+    objective: nn.Module, data: Any, generator: torch.Generator | None, micro_batch: int | None = None
+) -> tuple[float, dict[str, float]]:
+    """Add the gradient of the mean loss of a batch to the parameters' gradients, a part of the batch at a time.
+
+    Memory follows the part, not the batch.
+
+    Args:
+        objective: (data, generator) -> (loss, parts), means over what it is given.
+        data: anything with a length that can be sliced.
+        generator: source of the noise.
+        micro_batch: configurations in a part; by default all.
+
+    Returns:
+        The loss and its parts, means over the batch.
+    """
+    total = len(data)
+    sums: dict[str, float] = {}
+    for start in range(0, total, micro_batch or total):
+        piece = data[start : start + (micro_batch or total)]
+        share = len(piece) / total
+        loss, parts = objective(piece, generator)
+        (loss * share).backward()
+        for name, value in {"loss": loss, **parts}.items():
+            sums[name] = sums.get(name, 0.0) + share * value.item()
+    return sums.pop("loss"), sums

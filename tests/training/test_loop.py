@@ -21,9 +21,11 @@ from torch.nn.parallel import DistributedDataParallel
 from molflow import train
 from molflow.data import EqualSizeBatches, load_qm9
 from molflow.errors import MolflowError
-from molflow.training import load, loop
+from molflow.training import load
 from molflow.training.checkpoint import CARD, STATE, WEIGHTS, load_state, read_config, save_state
 from molflow.training.config import OptimizerConfig, load_experiment
+from molflow.training.run import AdaptiveClip, schedule
+from molflow.training.run import new_run as new_run_
 
 TINY = Path(__file__).with_name("tiny.toml")
 # A shell that starts pytest in the background lets its children ignore Ctrl-C.
@@ -118,7 +120,7 @@ def test_what_a_run_leaves(whole_run):
     card = json.loads((whole_run / CARD).read_text())
     assert card == json.loads((whole_run.parent / "card.json").read_text())
     assert (card["name"], card["data"], card["seed"], card["steps"]) == ("tiny", "qm9", 0, 24)
-    assert card["scores"] == {key: value for key, value in validations[-1].items() if key != "step"}
+    assert card["validation"] == {key: value for key, value in validations[-1].items() if key != "step"}
     config = read_config(whole_run)
     assert sum(config.model.domain.atom_counts) == 100_000
     assert config.optimizer == tiny().optimizer
@@ -159,7 +161,7 @@ def test_roll_back_and_then_an_error(tmp_path, caplog):
     steps = [int(re.search("at step ([0-9]+)", message)[1]) for message in caplog.messages]
     assert steps == [1, 3, 5, 7, 9]
     assert all("rolled back to the weights of step 0" in message for message in caplog.messages)
-    begun = loop._new_run(read_config(tmp_path), torch.device("cpu"), 1, None).objective.flow.state_dict()
+    begun = new_run_(read_config(tmp_path), torch.device("cpu"), 1, None).objective.flow.state_dict()
     assert all(torch.equal(tensor, begun[name]) for name, tensor in load(tmp_path).state_dict().items())
 
 
@@ -179,7 +181,7 @@ def test_figures_that_are_not_finite_are_null(tmp_path):
 
 
 def new_run(*overrides):
-    return loop._new_run(tiny(SIZES, *overrides), torch.device("cpu"), 10, None)
+    return new_run_(tiny(SIZES, *overrides), torch.device("cpu"), 10, None)
 
 
 def test_roll_back_restores_everything_but_goes_on():
@@ -200,17 +202,18 @@ def test_roll_back_restores_everything_but_goes_on():
         state = run.state()
         moments = [entry["exp_avg"] for entry in state["optimizer"]["state"].values()]
         tensors = [*state["flow"].values(), *state["ema"].values(), *moments]
-        return torch.cat([t.flatten() for t in tensors]), [state[key] for key in ("norms", "pending", "scheduler")]
+        return torch.cat([t.flatten() for t in tensors]), [list(run.clip.norms), list(run.pending)]
 
     some_steps()
     good, before = run.state(), snapshot()
     some_steps()
     with torch.no_grad():
         parameters[0].fill_(math.nan)
-    loop._roll_back(run, good, EqualSizeBatches(load_qm9("validation").n_atoms, 8).epoch(0)[0])
+    run.roll_back(good, EqualSizeBatches(load_qm9("validation").n_atoms, 8).epoch(0)[0])
     assert torch.equal(snapshot()[0], before[0])
     assert snapshot()[1] == before[1]
     assert (run.step, run.rollbacks) == (3, 1)
+    assert run.scheduler.last_epoch == 3  # the schedule belongs to the step, not to the weights
     some_steps()  # must not reach into the saved state
     run.restore(good)
     assert torch.equal(snapshot()[0], before[0])
@@ -235,7 +238,7 @@ def test_average_by_hand(decay, second, third):
 
 def test_schedule():
     config = OptimizerConfig(warmup_steps=10, final_fraction=0.1)
-    factor = [loop._schedule(config, 110, step) for step in range(120)]
+    factor = [schedule(config, 110, step) for step in range(120)]
     assert factor[:10] == pytest.approx([(k + 1) / 10 for k in range(10)])
     assert factor[10] == max(factor) == 1
     assert factor[60] == pytest.approx(0.55)
@@ -251,7 +254,7 @@ def clipped(clip, gradient):
 
 
 def test_adaptive_clip():
-    clip = loop.AdaptiveClip()
+    clip = AdaptiveClip()
     assert clipped(clip, 4.0) == (4, 4)  # nothing to compare with
     assert clipped(clip, -2.0) == (2, -2)
     limit = 1.5 * 3 + 2 * 1
@@ -270,7 +273,7 @@ def test_adaptive_clip():
 def test_the_objective_can_be_distributed(tmp_path):
     objective = new_run().objective
     qm9 = load_qm9("validation")
-    data = loop._batch(qm9, EqualSizeBatches(qm9.n_atoms, 8).epoch(0)[0])
+    data = qm9.batch(EqualSizeBatches(qm9.n_atoms, 8).epoch(0)[0])
 
     def gradients(module):
         module.zero_grad()

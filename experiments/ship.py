@@ -1,0 +1,58 @@
+"""Measure a trained model and put it into the package: weights, configuration, and a card with its scores.
+
+    python experiments/ship.py runs/qm9 --name qm9 [--samples 10000] [--test-molecules 256]
+
+Scores are those of `molflow evaluate` on the samples (seed 0), and the exact negative log-likelihood of test molecules.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import torch
+
+import molflow
+from molflow.data import load_qm9
+from molflow.evaluation.throughput import sampling_record, seconds
+from molflow.training.checkpoint import CARD, CONFIG, WEIGHTS, read_json, write_json
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--how", default="", help="one sentence on how the run was made")
+    parser.add_argument("--samples", type=int, default=10_000)
+    parser.add_argument("--test-molecules", type=int, default=256)
+    arguments = parser.parse_args()
+
+    flow = molflow.load(arguments.run)
+    batches: list[molflow.MoleculeBatch] = []
+    elapsed = seconds(lambda: batches.append(flow.sample(arguments.samples, seed=0)))
+    speed = sampling_record(arguments.name, batches[0], elapsed, "cpu", 1024)
+    with torch.no_grad():
+        molecules = load_qm9("test").batch(slice(arguments.test_molecules))
+        encoder = flow.likelihood(molecules, which="encoder")
+        decoder = flow.likelihood(molecules, which="decoder")
+    scores = molflow.evaluate(batches[0]).to_dict() | {
+        "sampling_seed": 0,
+        "temperature": 1.0,
+        "test_molecules": len(molecules),
+        "test_nll_encoder": -encoder.log_prob.mean().item(),
+        "test_nll_decoder": -decoder.log_prob.mean().item(),
+        "test_nll_standard_error": (decoder.log_prob.std() / len(molecules) ** 0.5).item(),
+        "test_reconstruction_error": encoder.reconstruction_error.mean().item(),
+        **{key: speed[key] for key in ("ms_per_molecule", "ms_per_stable_molecule", "device", "threads")},
+    }
+    folder = Path(molflow.__file__).parent / "pretrained" / arguments.name
+    folder.mkdir(exist_ok=True)
+    for name in (CONFIG, WEIGHTS):
+        shutil.copyfile(arguments.run / name, folder / name)
+    card = read_json(arguments.run / CARD)
+    write_json(folder / CARD, card | {"name": arguments.name, "how": arguments.how, "scores": scores})
+    for key in ("n_molecules", "atom_stability", "molecule_stability", "validity", "test_nll_decoder"):
+        print(key, scores[key])  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

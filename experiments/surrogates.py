@@ -1,0 +1,71 @@
+"""Which of the two mirrored surrogates: noise of their gradients and time, on a trained model and real molecules.
+
+    python experiments/surrogates.py [--model qm9] [--probes 16] [--json FILE]
+
+Relative variance is E|g - mean g|^2 / |mean g|^2 over single-probe gradients of the whole encoder for one batch of
+molecules; the agreement of the two mean gradients is their cosine.
+"""
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from molflow.data import load_qm9
+from molflow.evaluation.throughput import seconds
+from molflow.flows import FreeFormFlow
+from molflow.flows.free_form import SURROGATES
+from molflow.pretrained import load_named
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="qm9")
+    parser.add_argument("--probes", type=int, default=16)
+    parser.add_argument("--molecules", type=int, default=64)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+
+    flow = load_named(arguments.model)
+    assert isinstance(flow, FreeFormFlow)
+    validation = load_qm9("validation")
+    indices = (validation.n_atoms == 18).nonzero()[0][: arguments.molecules]
+    points, mask, _ = flow.domain.to_points(validation.batch(indices), flow.generator(0))
+    points, space = points.detach(), flow.domain.space(mask)
+    parameters = list(flow.encoder.parameters())
+    records, means = [], []
+    for name, surrogate in SURROGATES.items():
+        gradients: list[torch.Tensor] = []
+
+        def draw(seed: int, surrogate: Any = surrogate, gradients: list[torch.Tensor] = gradients) -> None:
+            probes = space.probes(1, flow.generator(seed))
+            _, _, value = surrogate(lambda p: flow.encode(p, mask), lambda z: flow.decode(z, mask), points, probes)
+            gradient = torch.autograd.grad(value.mean(), parameters, allow_unused=True, materialize_grads=True)
+            gradients.append(torch.cat([g.flatten() for g in gradient]))
+
+        times = [seconds(lambda seed=seed: draw(seed)) for seed in range(arguments.probes)]
+        stacked = torch.stack(gradients)
+        mean = stacked.mean(0)
+        variance = (stacked - mean).square().sum(1).sum() / (len(stacked) - 1)
+        means.append(mean)
+        records.append(
+            {
+                "surrogate": name,
+                "relative_variance": float(variance / mean.square().sum()),
+                "ms_per_molecule": 1e3 * statistics.median(times) / len(indices),
+                "probes": arguments.probes,
+                "molecules": len(indices),
+            }
+        )
+    for record in records:
+        record["cosine_of_means"] = float(torch.cosine_similarity(means[0], means[1], dim=0))
+        print(record)  # noqa: T201
+    if arguments.json:
+        arguments.json.write_text(json.dumps(records, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""What a run writes down: lines of metrics.jsonl, and TensorBoard where it is installed."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from molflow.files import atomic_path
+
+
+class Metrics:
+    """Lines of metrics.jsonl, and TensorBoard where it is installed."""
+
+    def __init__(self, file: Any, folder: Path):
+        self.file = file
+        self.board = None
+        if find_spec("tensorboard"):
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(str(folder / "tensorboard"))
+
+    def write(self, step: int, **values: Any) -> None:
+        self.file.write(json.dumps({"step": step, **values}) + "\n")
+        self.file.flush()
+        if self.board is not None:
+            for name, value in values.items():
+                if value is not None:
+                    self.board.add_scalar(name, value, step)
+
+
+def forget_after(path: Path, step: int) -> None:
+    """Drop the log lines of steps that a killed run did after its last checkpoint: they will be done again."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    kept = []
+    for line in lines:
+        try:
+            kept += [line] if json.loads(line)["step"] <= step else []
+        except ValueError:  # the line that was being written
+            break
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+def mean(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}

@@ -1,0 +1,392 @@
+"""The command line as a user meets it: files, figures, exit codes, and one clear line for whatever is wrong."""
+
+import json
+import os
+import pickle
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from molflow import pretrained
+from molflow.chem import read_structures
+from molflow.cli import main
+from molflow.training.checkpoint import CONFIG, WEIGHTS, save_model
+from molflow.training.config import ExperimentConfig, load_experiment, parse
+
+QM9 = Path(__file__).parent / "fixtures" / "qm9_200.npz"
+TINY = Path(__file__).parent / "training" / "tiny.toml"
+COMMANDS = ("data", "train", "sample", "evaluate", "models", "benchmark sampling", "benchmark training")
+SCORES = {
+    "n_molecules", "atom_stability", "molecule_stability", "validity", "connected_validity", "uniqueness", "novelty",
+    "protocol", "reference_scores",
+}  # fmt: skip
+SPEEDS = {
+    "model", "n", "ms_per_molecule", "ms_per_stable_molecule", "molecules_per_s", "stable_molecules_per_s",
+    "peak_memory_mb", "device", "threads", "batch_size",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    config = load_experiment(TINY, ["model.domain.atom_counts=[0, 0, 1, 2, 0, 3, 5]"])
+    torch.manual_seed(0)
+    save_model(folder, config, config.model.build(), {"data": "nothing", "steps": 0})
+    return folder
+
+
+@pytest.fixture
+def molflow(capfd):
+    """Run a command; gives (exit code, stdout, stderr)."""
+
+    def run(*words):
+        with pytest.raises(SystemExit) as stop:
+            main([str(word) for word in words])
+        return stop.value.code, *capfd.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def fails(molflow, tmp_path, monkeypatch):
+    """Run a command in an empty folder that must fail with one line and leave no file; gives (exit code, line)."""
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+    def run(*words):
+        code, out, err = molflow(*words)
+        assert (out, len(err.splitlines()), os.listdir()) == ("", 1, [])
+        assert err.startswith("molflow: error: ")
+        return code, err.removeprefix("molflow: error: ").rstrip("\n")
+
+    return run
+
+
+# ---- what works ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help(molflow, command):
+    code, out, err = molflow(*command.split(), "--help")
+    assert (code, err) == (0, "")
+    assert f"molflow {command}" in out
+    assert "--json" in out
+
+
+def test_help_without_a_command_lists_the_commands(molflow, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["molflow"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 0
+    code, out, _ = molflow("--help")
+    assert code == 0
+    assert all(re.search(rf"^  {command.split()[0]} ", out, re.MULTILINE) for command in COMMANDS)
+
+
+def test_it_is_installed_as_a_program():
+    program = Path(sys.executable).with_name("molflow")
+    result = subprocess.run([program, "models", "--nonsense"], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "molflow: error: No such option: --nonsense\n"
+
+
+@pytest.mark.parametrize("suffix", ["sdf", "xyz", "npz"])
+def test_sample(molflow, model, tmp_path, suffix):
+    out, figures = tmp_path / "new" / f"a.{suffix}", tmp_path / "new" / "a.json"
+    code, text, _ = molflow("sample", "-m", model, "-n", 30, "--batch-size", 8, "--out", out, "--json", figures)
+    assert code == 0
+    assert "30 molecules are in" in text
+    structures = read_structures(out)
+    assert len(structures) == 30
+    assert {len(s.atomic_numbers) for s in structures} <= {2, 3, 5, 6}
+    record = json.loads(figures.read_text())
+    assert record.keys() >= SCORES | SPEEDS
+    assert (record["n"], record["n_molecules"], record["batch_size"]) == (30, 30, 8)
+    assert record["model"] == str(model)
+    assert record["reference_scores"]["molecule_stability"] == pytest.approx(0.9528, abs=1e-4)
+    assert sorted(os.listdir(out.parent)) == sorted([out.name, figures.name])
+
+
+def test_the_seed_decides_what_is_sampled(molflow, model, tmp_path):
+    def sampled(*words):
+        assert molflow("sample", "-m", model, "-n", 20, "-o", tmp_path / "a.sdf", *words)[0] == 0
+        return (tmp_path / "a.sdf").read_bytes()
+
+    first = sampled("--seed", 1)
+    assert sampled("--seed", 1) == first
+    assert sampled("--seed", 2) != first
+    assert sampled("--seed", 1, "--temperature", 0.5) != first
+
+
+def test_sampled_scores_are_those_of_the_file(molflow, model, tmp_path):
+    out, sampled, scored = (tmp_path / name for name in ("a.npz", "a.json", "b.json"))
+    assert molflow("sample", "-m", model, "-n", 50, "-o", out, "--json", sampled)[0] == 0
+    assert molflow("evaluate", out, "--reference", "qm9", "--json", scored)[0] == 0
+    sampled, scored = (json.loads(path.read_text()) for path in (sampled, scored))
+    assert 0 < scored["atom_stability"] < 1
+    assert {key: sampled[key] for key in scored} == scored
+
+
+def test_evaluate(molflow, tmp_path):
+    path = tmp_path / "a.json"
+    code, text, err = molflow("evaluate", QM9, "--json", path)
+    assert (code, err) == (0, "")
+    record = json.loads(path.read_text())
+    assert record.keys() >= SCORES
+    assert (record["n_molecules"], record["reference_scores"], record["novelty"]) == (200, None, None)
+    assert 0.9 < record["molecule_stability"] <= 1
+    assert f"{100 * record['molecule_stability']:.2f} %" in text
+
+
+def test_evaluate_several_files(molflow, tmp_path):
+    path, copy = tmp_path / "a.json", shutil.copy(QM9, tmp_path / "copy.npz")
+    assert molflow("evaluate", QM9, copy, "--json", path)[0] == 0
+    records = json.loads(path.read_text())
+    assert records.keys() == {str(QM9), str(copy)}
+    assert records[str(QM9)] == records[str(copy)]
+
+
+def test_data(molflow, tmp_path):
+    path = tmp_path / "a.json"
+    assert molflow("data", "qm9", "--json", path)[0] == 0
+    record = json.loads(path.read_text())
+    assert (record["n_molecules"], record["n_atoms"]) == (130_831, 2_359_210)
+    assert (record["smallest"], record["largest"]) == (3, 29)
+    assert Path(record["file"]).is_file()
+
+
+def test_models(molflow, model, tmp_path, monkeypatch):
+    shelf = tmp_path / "shelf"
+    shutil.copytree(model, shelf / "tiny")
+    monkeypatch.setattr(pretrained, "_HERE", shelf)
+    code, text, err = molflow("models", "--json", tmp_path / "a.json")
+    assert (code, err) == (0, "")
+    assert "tiny" in text
+    assert json.loads((tmp_path / "a.json").read_text()) == {"tiny": {"data": "nothing", "steps": 0}}
+
+
+def test_benchmark_sampling(molflow, model, tmp_path):
+    path = tmp_path / "a.json"
+    code, text, _ = molflow("benchmark", "sampling", "-m", model, "-n", 20, "--batch-size", 8, "--json", path)
+    assert code == 0
+    record = json.loads(path.read_text())
+    assert record.keys() >= SPEEDS
+    assert (record["n"], record["batch_size"], record["device"]) == (20, 8, "cpu")
+    assert record["molecules_per_s"] == pytest.approx(1e3 / record["ms_per_molecule"])
+    assert "ms per molecule" in text
+
+
+def test_benchmark_training(molflow, model, tmp_path):
+    path = tmp_path / "a.json"
+    words = ("benchmark", "training", "-m", model, "--n-atoms", 5, "--batch-size", 8, "--json", path)
+    assert molflow(*words)[0] == 0
+    record = json.loads(path.read_text())
+    assert (record["n_atoms"], record["batch_size"]) == (5, 8)
+    assert record["molecules_per_s"] == pytest.approx(8e3 / record["ms_per_step"])
+    assert record["peak_memory_mb"] > 0
+
+
+def test_an_interrupted_sample_keeps_what_is_finished(model, tmp_path):
+    out, figures = tmp_path / "a.sdf", tmp_path / "a.json"
+    # A shell that starts pytest in the background lets its children ignore Ctrl-C.
+    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from molflow.cli import main; "
+    words = ["sample", "-m", str(model), "-n", "200000", "-o", str(out), "--json", str(figures), "--batch-size", "64"]
+    process = subprocess.Popen([sys.executable, "-c", f"{program}main()", *words], stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (out.exists() and out.stat().st_size > 50_000):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    last = err.splitlines()[-1]
+    kept = int(
+        re.fullmatch(rf"molflow: error: interrupted; {out} keeps the (\d+) molecules that were finished", last)[1]
+    )
+    assert process.returncode == 1
+    assert "Traceback" not in err
+    assert len(read_structures(out)) == kept
+    assert 50 < kept < 200_000
+    assert os.listdir(tmp_path) == ["a.sdf"]
+
+
+# ---- bad usage: exit code 2 ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("nonsense", "No such command 'nonsense'"),
+        ("sampel", "No such command 'sampel'. Did you mean 'sample'?"),
+        ("benchmark", "Missing command"),
+        ("benchmark nonsense", "No such command 'nonsense'"),
+        ("sample -n 0", "Invalid value for '-n': .* greater than or equal to 1"),
+        ("sample -n many", "Invalid value for '-n'"),
+        ("sample --batch-size 0", "Invalid value for '--batch-size'"),
+        ("sample --seed -1", "Invalid value for '--seed'"),
+        ("sample --temperature 0", "Invalid value for '--temperature'"),
+        ("sample --device tpu9", "unknown device 'tpu9'; expected cpu, cuda or cuda:N"),
+        ("sample --nonsense", "No such option: --nonsense"),
+        ("evaluate", "Missing argument"),
+        ("evaluate a.sdf --reference qm8", "'qm8' is not .*qm9"),
+        ("data", "Missing argument"),
+        ("data qm8", "'qm8' is not .*qm9"),
+        ("train", "Missing argument"),
+    ],
+)
+def test_bad_usage(fails, command, message):
+    code, line = fails(*command.split())
+    assert code == 2
+    assert re.search(message, line)
+
+
+# ---- bad input: exit code 1 ------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_model_lists_the_known_ones(fails, model, tmp_path, monkeypatch):
+    for name in ("small", "large"):
+        shutil.copytree(model, tmp_path / "shelf" / name)
+    monkeypatch.setattr(pretrained, "_HERE", tmp_path / "shelf")
+    for command in (["sample", "-o", "../a.sdf"], ["benchmark", "sampling"], ["benchmark", "training"]):
+        assert fails(*command, "--model", "qm99") == (1, "unknown model 'qm99'; shipped are: large, small")
+
+
+@pytest.mark.parametrize("option", ["--out", "--json"])
+@pytest.mark.parametrize("place", ["/dev/null/a.sdf", "/proc/none/a.sdf", "."])
+def test_an_unwritable_place_is_found_before_the_model_is_loaded(fails, option, place):
+    code, line = fails("sample", "--model", "no such model", option, place)
+    assert code == 1
+    assert line.startswith(f"{place}: ")
+
+
+@pytest.mark.parametrize(
+    "command", ["evaluate none.sdf", "data qm9", "models", "train none.toml", "benchmark training"]
+)
+def test_every_command_checks_its_json_file_first(fails, command):
+    code, line = fails(*command.split(), "--json", "/dev/null/a.json")
+    assert code == 1
+    assert line.startswith("/dev/null/a.json: cannot be written")
+
+
+def test_an_unknown_suffix(fails):
+    code, line = fails("sample", "--model", "no such model", "--out", "a.pdb")
+    assert code == 1
+    assert line == "a.pdb: unknown suffix '.pdb'; accepted are .sdf .sd .xyz .npz"
+
+
+XYZ = "3\n\nO 0 0 0\nH 0.96 0 0\nH -0.24 0.93 0\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.xyz", XYZ.replace("O ", "Xx "), "record 1, line 3: unknown element 'Xx'"),
+        ("a.xyz", XYZ + XYZ.replace("O ", "Si "), "molecule 2: element Si is outside the look-up tables"),
+        ("a.xyz", XYZ + XYZ.replace("0.93", "nan"), "record 2, atom 3: coordinate is not finite"),
+        ("a.xyz", XYZ.removesuffix("H -0.24 0.93 0\n"), "record 1, line 5: truncated after 2 of 3 atoms"),
+        ("a.xyz", "", "the file is empty"),
+        ("a.sdf", "", "the file is empty"),
+        ("a.npz", "", "the file is empty"),
+        ("a.npz", "nonsense", "not an NPZ file"),
+        ("a.pdb", XYZ, "unknown suffix"),
+    ],
+)
+def test_evaluate_refuses_bad_files(fails, tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_text(content)
+    code, line = fails("evaluate", path, "--json", "../a.json")
+    assert code == 1
+    assert line.startswith(f"{path}")
+    assert message in line
+    assert not (tmp_path / "a.json").exists()
+
+
+def test_evaluate_refuses_coordinates_that_are_not_finite(fails, tmp_path):
+    with np.load(QM9) as archive:
+        arrays = dict(archive)
+    arrays["positions"] = arrays["positions"].astype(np.float32)
+    arrays["positions"][7, 2, 1] = np.nan
+    np.savez(tmp_path / "a.npz", **arrays)
+    code, line = fails("evaluate", tmp_path / "a.npz")
+    assert code == 1
+    assert "record 8, atom 3: coordinate is not finite" in line
+
+
+def test_evaluate_refuses_a_missing_file(fails):
+    assert fails("evaluate", "none.sdf") == (1, "none.sdf: no such file; expected a file of molecules")
+
+
+class Trap:
+    """Unpickling this ends the process."""
+
+    def __reduce__(self):
+        return os.abort, ()
+
+
+def unfit(folder):
+    weights = load_file(folder / WEIGHTS)
+    save_file({name: torch.zeros(*tensor.shape, 2) for name, tensor in weights.items()}, folder / WEIGHTS)
+
+
+def for_particles(folder):
+    table = json.loads((folder / CONFIG).read_text())
+    table["model"]["domain"] = {"kind": "particles", "n_particles": 3, "dim": 2}
+    config = parse(ExperimentConfig, table, "")
+    save_model(folder, config, config.model.build(), {})
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / CONFIG).unlink(), "config.json: cannot be read: No such file"),
+        (lambda folder: (folder / CONFIG).write_text("{"), "config.json: not JSON"),
+        (lambda folder: (folder / CONFIG).write_text('{"nam": 1}'), "unknown key nam; did you mean name?"),
+        (lambda folder: (folder / WEIGHTS).unlink(), "model.safetensors: no such file"),
+        (lambda folder: os.truncate(folder / WEIGHTS, 1000), "model.safetensors: not a safetensors file"),
+        (lambda folder: (folder / WEIGHTS).write_bytes(pickle.dumps(Trap())), "not a safetensors file"),
+        (unfit, "config.json asks for"),
+        (for_particles, "expected a flow of molecules"),
+    ],
+)
+@pytest.mark.parametrize("command", ["sample --out ../a.sdf", "benchmark sampling", "benchmark training"])
+def test_damaged_checkpoints(fails, model, tmp_path, command, damage, message):
+    folder = shutil.copytree(model, tmp_path / "copy")
+    damage(folder)
+    code, line = fails(*command.split(), "--model", folder)
+    assert code == 1
+    assert message in line
+    assert not (tmp_path / "a.sdf").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["none.toml"], "none.toml: cannot be read: No such file"),
+        ([TINY, "--set", "training.epoch=3"], "unknown key training.epoch; did you mean epochs?"),
+        ([TINY, "--set", "training.epochs=none"], "training.epochs: Input should be a valid integer"),
+        ([TINY, "--set", "nonsense"], "--set nonsense: expected a.b=value"),
+        ([TINY, "--set", 'model.domain.elements=["H", "Xx"]'], "unknown element 'Xx'"),
+        ([TINY, "--out", "/dev/null/run"], "/dev/null/run: cannot be written"),
+        ([TINY, "--resume"], "there is nothing to resume in runs/tiny"),
+        ([TINY, "--start-from", "none.safetensors"], "none.safetensors: no such file"),
+        ([TINY, "--start-from", TINY], "tiny.toml: not a safetensors file"),
+    ],
+)
+def test_train_refuses(fails, words, message):
+    code, line = fails("train", *words)
+    assert code == 1
+    assert message in line
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a missing GPU")
+def test_a_missing_gpu(fails, model):
+    assert fails("sample", "-m", model, "--device", "cuda") == (1, "--device cuda: torch finds no CUDA device here")
+    code, line = fails("train", TINY, "--set", "training.device=cuda")
+    assert (code, line) == (1, "training.device is cuda, but torch finds no CUDA device here")

@@ -1,0 +1,67 @@
+"""Shipped models: each loads, samples and has its card; an unknown name lists the known ones."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from molflow import MolflowError, load_pretrained, pretrained
+from molflow.pretrained import load_named, model_cards
+from molflow.training.checkpoint import save_model
+from molflow.training.config import load_experiment
+
+TINY = Path(__file__).parent / "training" / "tiny.toml"
+CONFIGURATION = load_experiment(TINY, ["model.domain.atom_counts=[0, 0, 1, 2, 0, 3]"])
+
+
+@pytest.mark.parametrize("name", sorted(model_cards()))
+def test_every_shipped_model(name):
+    card = model_cards()[name]
+    assert {"data", "split", "seed", "steps", "versions", "how"} <= card.keys()
+    assert card["scores"]["n_molecules"] >= 10_000
+    assert card["scores"]["atom_stability_interval"][0] < card["scores"]["atom_stability"]
+    batch = load_pretrained(name).sample(8, seed=0)
+    assert len(batch) == 8
+    assert batch.positions.isfinite().all()
+    assert torch.equal(load_named(name).sample(8, seed=0).positions, batch.positions)
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """A folder of two models in place of the shipped ones."""
+    for seed, name in enumerate(("small", "large")):
+        torch.manual_seed(seed)
+        save_model(tmp_path / name, CONFIGURATION, CONFIGURATION.model.build(), {"data": name})
+    monkeypatch.setattr(pretrained, "_HERE", tmp_path)
+    return tmp_path
+
+
+def test_models_are_found_by_name(shelf):
+    assert model_cards() == {"large": {"data": "large"}, "small": {"data": "small"}}
+    small, large, named = (load(name).sample(4, seed=0).positions for load, name in [
+        (load_pretrained, "small"), (load_pretrained, "large"), (load_named, "small"),
+    ])  # fmt: skip
+    assert torch.equal(small, named)
+    assert not torch.equal(small, large)
+
+
+def test_an_unknown_name_lists_the_known_ones(shelf):
+    for load in (load_pretrained, load_named):
+        with pytest.raises(MolflowError, match="unknown model 'smal'; shipped are: large, small"):
+            load("smal")
+
+
+def test_a_folder_by_its_path(shelf, monkeypatch):
+    path = shelf / "small"
+    expected = load_pretrained("small").sample(4, seed=0).positions
+    monkeypatch.setattr(pretrained, "_HERE", shelf / "none")
+    assert torch.equal(load_named(str(path)).sample(4, seed=0).positions, expected)
+    with pytest.raises(MolflowError, match="unknown model"):
+        load_pretrained(str(path))
+
+
+def test_a_folder_does_not_hide_a_shipped_model(shelf, tmp_path_factory, monkeypatch):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "small").mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert load_named("small").sample(1, seed=0).mask.any()
