@@ -3,7 +3,8 @@
     python experiments/equivariance.py [--model qm9]
 
 For FFF's published network with fresh weights, and for the networks, the exact log-density and the whole flow
-(decoder after encoder) of a model, on real QM9 molecules of mixed size. Errors are relative to the largest entry.
+(decoder after encoder) of a model, on real QM9 molecules of mixed size. Errors are relative to the largest entry, or
+to 1 where that is larger; those of the log-density are also given in nats.
 """
 
 import argparse
@@ -39,9 +40,11 @@ def main() -> None:
                 "whole flow": assert_equivariant(whole, *points, mask),
             }
             for which in ("encoder", "decoder"):
+                size = max(1.0, float(flow.points_log_prob(points, mask, which)[0].abs().max()))
                 results[f"log_prob, {which}"] = assert_invariant(
                     lambda p, m, flow=flow, which=which: flow.points_log_prob(p, m, which)[0], points, mask
                 )
+                results[f"{which}, nats"] = {k: v * size for k, v in results[f"log_prob, {which}"].items()}
         for name, errors in results.items():
             figures = "  ".join(f"{law} {error:.1e}" for law, error in errors.items())
             print(f"{str(dtype).removeprefix('torch.')}  {name:18} {figures}")  # noqa: T201

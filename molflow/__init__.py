@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from molflow import chem, data, evaluation
+    from molflow import chem, data, evaluation, flows, geometry, nn
     from molflow import testing as testing
     from molflow.batch import MoleculeBatch
     from molflow.errors import MolflowError
@@ -32,7 +32,7 @@ _HOME = {
     "load_pretrained": "molflow.pretrained",
     "train": "molflow.training",
 }
-_ROOMS = ("chem", "data", "evaluation", "testing")
+_ROOMS = ("chem", "data", "evaluation", "flows", "geometry", "nn", "testing")
 
 __all__ = [
     "Flow",
@@ -44,9 +44,12 @@ __all__ = [
     "data",
     "evaluate",
     "evaluation",
+    "flows",
+    "geometry",
     "load",
     "load_experiment",
     "load_pretrained",
+    "nn",
     "testing",
     "train",
 ]

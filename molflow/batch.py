@@ -30,9 +30,10 @@ class MoleculeBatch:
     mask: Tensor
 
     def __post_init__(self) -> None:
-        if self.positions.ndim != 3 or self.positions.shape[:2] != self.atomic_numbers.shape:
-            got = f"{tuple(self.positions.shape)} and {tuple(self.atomic_numbers.shape)}"
-            raise ValueError(f"expected positions (B, N, 3) and atomic_numbers (B, N), got {got}")
+        shape = self.atomic_numbers.shape
+        if self.positions.shape != (*shape, 3) or len(shape) != 2 or self.atomic_numbers.dtype != torch.int64:
+            got = f"{tuple(self.positions.shape)} and {self.atomic_numbers.dtype} {tuple(shape)}"
+            raise ValueError(f"expected positions (B, N, 3) and int64 atomic_numbers (B, N), got {got}")
         if self.mask.dtype != torch.bool or self.mask.shape != self.atomic_numbers.shape:
             got = f"{self.mask.dtype} {tuple(self.mask.shape)}"
             raise ValueError(f"expected a bool mask {tuple(self.atomic_numbers.shape)}, got {got}")

@@ -47,10 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = _complain(str(error), 1)
     except UsageError as error:
         code = _complain(error.format_message(), 2)
-    except (KeyboardInterrupt, typer.Abort):
-        code = _complain("interrupted", 1)
     except BrokenPipeError:
         code = 1
+    except OSError as error:
+        code = _complain(f"{error.filename or 'writing failed'}: {error.strerror or error}", 1)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _complain("interrupted", 1)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -116,7 +118,7 @@ def sample(
     n: Annotated[int, typer.Option("-n", min=1, help="How many molecules.")] = 1000,
     out: Annotated[Path, typer.Option("--out", "-o", help=".sdf, .xyz or .npz file.")] = Path("molecules.sdf"),
     model: Model = "qm9",
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same molecules.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same molecules.")] = 0,
     temperature: Annotated[float, typer.Option(min=1e-6, help="Standard deviation of the latent.")] = 1.0,
     batch_size: BatchSize = 1024,
     device: Device = "cpu",
@@ -143,7 +145,7 @@ def sample(
         except KeyboardInterrupt as error:
             raise MolflowError(f"interrupted; {out} keeps the {writer.count} molecules that were finished") from error
     molecules = MoleculeBatch.concatenate(batches)
-    scores = molflow.evaluate(molecules, reference="qm9").to_dict()
+    scores = molflow.evaluate(molecules, reference="qm9", progress=True).to_dict()
     record = scores | sampling_record(model, molecules, elapsed, device, batch_size) | {"seed": seed, "file": str(out)}
     _show_scores({model: record}, json)
     console.print(f"{n} molecules are in {out}")
@@ -163,7 +165,7 @@ def evaluate(
     for file in files:
         structures = read_structures(file)
         try:
-            records[str(file)] = molflow.evaluate(structures, reference=reference).to_dict()
+            records[str(file)] = molflow.evaluate(structures, reference=reference, progress=True).to_dict()
         except MolflowError as error:
             raise MolflowError(f"{file}: {error}") from error
     _show_scores(records, json)
@@ -209,7 +211,7 @@ def benchmark_sampling(
     def draw(count: int, seed: int) -> Any:
         return flow.sample(count, seed=seed, batch_size=batch_size)
 
-    _show([sampling_throughput(model, draw, n, batch_size=batch_size, device=device)], json)
+    _show([sampling_throughput(model, draw, n, batch_size=batch_size, device=device, progress=True)], json)
 
 
 @benchmark.command("training")
@@ -226,7 +228,10 @@ def benchmark_training(
 
     _check_json(json)
     step = _training_step(model, n_atoms, batch_size, micro_batch, device)
-    _show([training_throughput(model, step, batch_size=batch_size, device=device) | {"n_atoms": n_atoms}], json)
+    _show(
+        [training_throughput(model, step, batch_size=batch_size, device=device, progress=True) | {"n_atoms": n_atoms}],
+        json,
+    )
 
 
 @benchmark.command("evaluation")
@@ -256,18 +261,19 @@ def _training_step(
 
     from molflow.batch import MoleculeBatch
     from molflow.flows.domains import MoleculeDomain
-    from molflow.training.config import ObjectiveConfig
+    from molflow.pretrained import folder_of
+    from molflow.training.checkpoint import read_config
     from molflow.training.objectives import FreeFormObjective, accumulate_gradients
 
     flow = _load(model, device)
-    if not isinstance(flow, molflow.FreeFormFlow) or not isinstance(flow.domain, MoleculeDomain):
-        raise MolflowError(f"{model}: expected a free-form flow of molecules")
+    assert isinstance(flow, molflow.FreeFormFlow)
+    assert isinstance(flow.domain, MoleculeDomain)
     generator = flow.generator(0)
     mask = torch.ones(batch_size, n_atoms, dtype=torch.bool, device=device)
     positions = flow.domain.space(mask).randn(generator).x * flow.domain.scale
     types = torch.randint(len(flow.domain.elements), mask.shape, generator=generator, device=device)
     molecules = MoleculeBatch(positions, flow.domain.atomic_numbers[types], mask)
-    objective = FreeFormObjective(flow, ObjectiveConfig())
+    objective = FreeFormObjective(flow, read_config(folder_of(model)).objective)
     optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-5)
 
     def step() -> None:
@@ -288,8 +294,10 @@ def _load(model: str, device: str) -> molflow.Flow:
         chosen = torch.device(device)
     except RuntimeError as error:
         raise typer.BadParameter(f"unknown device {device!r}; expected cpu, cuda or cuda:N") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise MolflowError(f"--device {device}: torch finds no CUDA device here")
+    if chosen.type not in ("cpu", "cuda"):
+        raise typer.BadParameter(f"device {device!r} is not supported; expected cpu, cuda or cuda:N")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise MolflowError(f"--device {device}: torch finds {torch.cuda.device_count()} CUDA devices here")
     flow = load_named(model, chosen)
     if not isinstance(flow.domain, MoleculeDomain):
         raise MolflowError(f"{model}: expected a flow of molecules")

@@ -34,7 +34,9 @@ def assert_same(batch, structures):
     ("change", "message"),
     [
         ({"positions": X[0]}, "expected positions"),
-        ({"positions": X[:, :1]}, r"expected positions \(B, N, 3\).* got \(1, 1, 3\) and \(1, 2\)"),
+        ({"positions": X[:, :1]}, r"expected positions \(B, N, 3\).* got \(1, 1, 3\) and torch.int64 \(1, 2\)"),
+        ({"positions": X[..., :2]}, r"got \(1, 2, 2\)"),
+        ({"atomic_numbers": Z.to(torch.uint8)}, r"int64 atomic_numbers \(B, N\), got .* torch.uint8"),
         ({"mask": MASK.long()}, "expected a bool mask"),
         ({"mask": MASK[:, :1]}, r"expected a bool mask \(1, 2\)"),
         ({"mask": ~MASK, "positions": X.flip(1), "atomic_numbers": Z.flip(1)}, "padding must be at the end"),

@@ -80,7 +80,7 @@ def bond_orders(
     Raises:
         MolflowError: shapes that disagree, or an element outside H C N O F, named with its place in the batch.
 
-    Source: arXiv 2203.17003, appendix C, and the tables its code publishes.
+    Source: arXiv 2203.17003 and the tables its code publishes.
     """
     positions, rows, mask = _checked(positions, atomic_numbers, mask)
     squared = torch.zeros((), dtype=torch.float64, device=positions.device)

@@ -1,7 +1,7 @@
 """Data sets: QM9, sets of molecules in flat arrays, and the batches cut from them."""
 
 from molflow.data.loaders import EqualSizeBatches
-from molflow.data.qm9 import load_qm9, prepare_qm9, qm9_split
+from molflow.data.qm9 import PROPERTIES, load_qm9, prepare_qm9, qm9_split
 from molflow.data.structures import MoleculeSet
 
-__all__ = ["EqualSizeBatches", "MoleculeSet", "load_qm9", "prepare_qm9", "qm9_split"]
+__all__ = ["PROPERTIES", "EqualSizeBatches", "MoleculeSet", "load_qm9", "prepare_qm9", "qm9_split"]

@@ -268,6 +268,8 @@ def prepare_qm9(
         raise MolflowError(f"unknown QM9 source {source!r}, accepted: wheel, pyg")
     path = cache_path(cache_dir)
     if path.exists() and not force:
+        if source != "wheel":
+            raise MolflowError(f"{path}: is there already; rerun with --force to prepare it from {source}")
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

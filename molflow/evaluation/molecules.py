@@ -10,6 +10,7 @@ from importlib import resources
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from molflow.batch import MoleculeBatch
 from molflow.chem.bonds import ELEMENTS, PROTOCOL, bond_orders, stability_of_orders
@@ -71,6 +72,7 @@ def evaluate(
     reference: str | None = None,
     training_smiles: Collection[str] | None = None,
     rdkit: bool = True,
+    progress: bool = False,
 ) -> MoleculeScores:
     """Score molecules given by positions and elements alone.
 
@@ -79,6 +81,7 @@ def evaluate(
         reference: a name in `REFERENCES`, whose recorded scores are set beside these.
         training_smiles: SMILES made by `molflow.chem.canonical_smiles`, for the novelty.
         rdkit: False leaves out all but stability, and RDKit is not loaded.
+        progress: show a bar on stderr.
 
     Raises:
         MolflowError: no molecules, an unknown reference, or an element that the look-up tables do not cover.
@@ -94,7 +97,9 @@ def evaluate(
 
     n_atoms = stable_atoms = stable_molecules = valid = connected = 0
     smiles: set[str] = set()
+    bar = tqdm(total=len(structures), desc="scoring", unit="molecule", disable=not progress, dynamic_ncols=True)
     for positions, numbers in _equal_size_chunks(structures):
+        bar.update(len(numbers))
         mask = np.ones(numbers.shape, dtype=bool)
         orders = bond_orders(positions, numbers, mask)
         stable_atom, stable_molecule = stability_of_orders(orders, numbers, mask)
@@ -110,6 +115,7 @@ def evaluate(
                 connected += 1
                 smiles.add(canonical_smiles(mol))
 
+    bar.close()
     total = len(structures)
     novel = None if training_smiles is None else len(smiles.difference(training_smiles))
     return MoleculeScores(

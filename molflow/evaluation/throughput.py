@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from molflow.batch import MoleculeBatch
 from molflow.chem import stability
@@ -75,6 +76,7 @@ def sampling_throughput(
     batch_size: int,
     device: torch.device | str = "cpu",
     repeats: int = 3,
+    progress: bool = False,
 ) -> dict[str, Any]:
     """Time `sample(n, seed)` after a warm-up of one batch; the record holds the median of the repeats.
 
@@ -85,10 +87,12 @@ def sampling_throughput(
         batch_size: what `sample` uses, for the record and the warm-up.
         device: where it runs.
         repeats: timed runs.
+        progress: show a bar on stderr.
     """
     sample(min(n, batch_size), 0)
     batches: list[MoleculeBatch] = []
-    times = [seconds(lambda: batches.append(sample(n, len(batches))), device) for _ in range(repeats)]
+    rounds = tqdm(range(repeats), desc="timing", disable=not progress)
+    times = [seconds(lambda: batches.append(sample(n, len(batches))), device) for _ in rounds]
     return sampling_record(name, MoleculeBatch.concatenate(batches), median(times) * repeats, device, batch_size) | {
         "n": n,
         "repeats": repeats,
@@ -96,11 +100,17 @@ def sampling_throughput(
 
 
 def training_throughput(
-    name: str, step: Callable[[], Any], *, batch_size: int, device: torch.device | str = "cpu", repeats: int = 5
+    name: str,
+    step: Callable[[], Any],
+    *,
+    batch_size: int,
+    device: torch.device | str = "cpu",
+    repeats: int = 5,
+    progress: bool = False,
 ) -> dict[str, Any]:
     """Time a training step, forward, backward and update, after one warm-up step."""
     step()
-    times = [seconds(step, device) for _ in range(repeats)]
+    times = [seconds(step, device) for _ in tqdm(range(repeats), desc="timing", disable=not progress)]
     return {
         "model": name,
         "ms_per_step": 1e3 * median(times),

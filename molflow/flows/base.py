@@ -115,9 +115,11 @@ class Flow(nn.Module, ABC, Generic[Data]):
         """Log-likelihood of data, nats, (B,). See `likelihood`."""
         return self.likelihood(data, which=which, seed=seed).log_prob
 
+    @torch.no_grad()
     def likelihood(self, data: Data, *, which: Which = "encoder", seed: int = 0) -> Likelihood:
-        """Exact log-likelihood on the mean-free space, in the units of the data, with the reconstruction error.
+        """Log-likelihood on the mean-free space in data units, with the exact volume change of one of the maps.
 
+        For molecules it is the variational bound at one draw of the dequantisation noise; for particles it is exact.
         encoder: log p(z) + log |det f'(p)| with z = f(p); decoder: log p(z) - log |det g'(z)| at the same z.
 
         Args:
@@ -132,7 +134,10 @@ class Flow(nn.Module, ABC, Generic[Data]):
         return Likelihood(log_p + correction, error, which)
 
     def points_log_prob(self, points: Points, mask: Tensor, which: Which) -> tuple[Tensor, Tensor]:
-        """Log density of points in model units given their number, and the reconstruction error, both (B,)."""
+        """Log density of points in model units given their number, and the reconstruction error, both (B,).
+
+        It can be differentiated, at the cost of keeping the whole Jacobian's graph; `likelihood` does not.
+        """
 
         def of_one_size(points: Points, mask: Tensor) -> tuple[Points, Tensor]:
             latent = MeanFreeNormal(self.domain.space(mask))
@@ -152,8 +157,8 @@ class Flow(nn.Module, ABC, Generic[Data]):
         self, n: int, seed: int, temperature: float, batch_size: int
     ) -> Iterator[tuple[Points, Tensor, Tensor]]:
         """Batches of latent points, their mask, and log p(N) + log p(z)."""
-        if n < 1:
-            raise ValueError(f"the number of samples must be at least 1, got {n}")
+        if n < 1 or batch_size < 1:
+            raise ValueError(f"n and batch_size must be at least 1, got {n} and {batch_size}")
         generator = self.generator(seed)
         for start in range(0, n, batch_size):
             mask = self.domain.sample_mask(min(batch_size, n - start), generator, self.device)

@@ -35,7 +35,7 @@ class MoleculesConfig(Config):
     """`MoleculeDomain`. `atom_counts` (entry n: molecules with n atoms) come from the training data where empty."""
 
     kind: Literal["molecules"] = "molecules"
-    elements: tuple[str, ...] = ("H", "C", "N", "O", "F")
+    elements: tuple[str, ...] = Field(("H", "C", "N", "O", "F"), min_length=1)
     dequantization: Literal["argmax", "variational"] = "argmax"
     scale: float = Field(1.5, gt=0, description="angstrom in one model unit")
     atom_counts: tuple[int, ...] = ()

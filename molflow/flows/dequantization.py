@@ -39,7 +39,8 @@ class Dequantizer(nn.Module, ABC):
             h (B, N, F), zero at padding, and log q(h | c) summed over the points of each molecule (B,).
         """
         types = types * mask
-        mean, log_std = self.mean[types], self.log_std[types]
+        is_type = one_hot(types, self.n_types).to(self.mean.dtype)  # indexing would add gradients in no fixed order
+        mean, log_std = is_type @ self.mean, is_type @ self.log_std
         noise = masked_randn(mask, self.n_types, generator, mean.dtype)
         log_normal = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
         h, log_det = self.squash(mean + noise * log_std.exp(), types)

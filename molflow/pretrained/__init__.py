@@ -23,18 +23,25 @@ def load_pretrained(name: str, device: torch.device | str = "cpu") -> Flow:
     Raises:
         MolflowError: no such model; the known ones are listed.
     """
-    known = sorted(model_cards())
-    if name not in known:
+    if name not in (known := sorted(model_cards())):
         raise MolflowError(f"unknown model {name!r}; shipped are: {', '.join(known)}")
     return load(_HERE / name, device)
 
 
-def load_named(name_or_folder: str, device: torch.device | str = "cpu") -> Flow:
-    """A shipped model by name, or a checkpoint folder by path.
+def folder_of(name_or_folder: str) -> Path:
+    """The checkpoint folder of a shipped model by name, or the folder itself.
 
     Raises:
         MolflowError: neither; the shipped names are listed.
     """
-    if name_or_folder not in model_cards() and Path(name_or_folder).is_dir():
-        return load(name_or_folder, device)
-    return load_pretrained(name_or_folder, device)
+    known = sorted(model_cards())
+    if name_or_folder in known:
+        return _HERE / name_or_folder
+    if Path(name_or_folder).is_dir():
+        return Path(name_or_folder)
+    raise MolflowError(f"unknown model {name_or_folder!r}, and no such folder; shipped are: {', '.join(known)}")
+
+
+def load_named(name_or_folder: str, device: torch.device | str = "cpu") -> Flow:
+    """A shipped model by name, or a checkpoint folder by path; errors as `folder_of` and `load`."""
+    return load(folder_of(name_or_folder), device)

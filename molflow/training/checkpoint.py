@@ -16,6 +16,8 @@ from torch import nn
 from molflow.errors import MolflowError
 from molflow.files import atomic_path
 from molflow.flows.base import Flow
+from molflow.flows.config import FreeFormConfig
+from molflow.flows.free_form import FreeFormFlow
 from molflow.training.config import ExperimentConfig, parse
 
 CONFIG, WEIGHTS, CARD, STATE = "config.json", "model.safetensors", "card.json", "training_state.pt"
@@ -56,13 +58,18 @@ def load(folder: str | Path, device: torch.device | str = "cpu") -> Flow:
     folder = Path(folder)
     if not folder.is_dir():
         raise MolflowError(f"{folder}: no such checkpoint folder")
-    config = read_config(folder)
-    try:
-        flow = config.model.build()
-    except ValueError as error:
-        raise MolflowError(f"{folder / CONFIG}: {error}") from error
+    with torch.random.fork_rng():
+        flow = build_flow(read_config(folder).model, str(folder / CONFIG))
     load_weights(flow, folder / WEIGHTS)
     return flow.to(device).eval()
+
+
+def build_flow(config: FreeFormConfig, source: str) -> FreeFormFlow:
+    """The flow a configuration describes, with random weights; an impossible one is an error that names `source`."""
+    try:
+        return config.build()
+    except ValueError as error:
+        raise MolflowError(f"{source}: {error}") from error
 
 
 def read_config(folder: Path) -> ExperimentConfig:

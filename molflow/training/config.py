@@ -55,7 +55,7 @@ class ExperimentConfig(Config):
     """One training run."""
 
     name: str = Field(min_length=1)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     data: DataConfig = DataConfig()
     model: FreeFormConfig
     objective: ObjectiveConfig = ObjectiveConfig()
@@ -113,14 +113,20 @@ def _explain(model: type[BaseModel], error: Any) -> str:
     if error["type"] != "extra_forbidden":
         got = "" if error["type"] == "missing" else f" (got {error['input']!r})"
         return (f"{key}: " if key else "") + error["msg"] + got
-    near = difflib.get_close_matches(location[-1], _known_keys(model), n=1, cutoff=0.4)
+    by_name: dict[str, list[str]] = {}
+    for known in _known_keys(model):
+        by_name.setdefault(known.rpartition(".")[2], []).append(known)
+    names = difflib.get_close_matches(location[-1], by_name, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(key, by_name[names[0]], n=1, cutoff=0) if names else []
     return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "")
 
 
-def _known_keys(model: type[BaseModel]) -> set[str]:
-    keys = set(model.model_fields)
-    for field in model.model_fields.values():
+def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Dotted names of all keys, tables included."""
+    keys = []
+    for name, field in model.model_fields.items():
+        keys.append(prefix + name)
         for inner in (field.annotation, *get_args(field.annotation)):
             if isinstance(inner, type) and issubclass(inner, BaseModel):
-                keys |= _known_keys(inner)
+                keys += _known_keys(inner, f"{prefix}{name}.")
     return keys

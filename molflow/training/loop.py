@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -27,7 +27,7 @@ from molflow.chem import stability
 from molflow.data import EqualSizeBatches, MoleculeSet, load_qm9
 from molflow.errors import MolflowError
 from molflow.flows.base import Flow
-from molflow.training.checkpoint import STATE, load_state, read_config, save_model, save_state
+from molflow.training.checkpoint import CARD, STATE, load_state, read_config, read_json, save_model, save_state
 from molflow.training.config import ExperimentConfig
 from molflow.training.metrics import Metrics, forget_after, mean
 from molflow.training.objectives import accumulate_gradients
@@ -36,6 +36,11 @@ from molflow.training.run import Run, new_run
 log = logging.getLogger("molflow")
 
 LARGE_CPU_RUN = 1_000_000  # molecules
+MAY_CHANGE = {  # between a run and its continuation; another length bends the learning-rate schedule
+    "name",
+    *(f"training.{key}" for key in ("epochs", "max_steps", "device", "checkpoint_every", "log_every")),
+    *(f"training.{key}" for key in ("validate_every", "validation_molecules", "validation_samples")),
+}
 
 
 def train(
@@ -58,6 +63,8 @@ def train(
         KeyboardInterrupt: after the step under way and a checkpoint.
     """
     folder = Path(folder)
+    if resume and start_from is not None:
+        raise MolflowError("a resumed run goes on with its own weights; leave out --resume or --start-from")
     training_set, validation_set = load_qm9("train"), load_qm9("validation")
     config = _with_atom_counts(config, training_set)
     device = _device(config.training.device)
@@ -80,7 +87,7 @@ def train(
     good = run.state()
     generator = torch.Generator(device)
     started, first_step = time.monotonic(), run.step
-    last_validation: dict[str, float | None] = {}
+    last_validation: dict[str, float | None] = read_json(folder / CARD)["validation"] if resume else {}
 
     fresh: dict[str, Any] | None = None  # a state that is good if the next step is
 
@@ -96,9 +103,9 @@ def train(
     with (
         metrics_path.open("a", encoding="utf-8") as metrics_file,
         tqdm(total=total_steps, initial=run.step, desc=config.name, unit="step", dynamic_ncols=True) as bar,
+        closing(Metrics(metrics_file, folder, run.step)) as metrics,
         _interrupt_between_steps() as interrupted,
     ):
-        metrics = Metrics(metrics_file, folder)
         while run.step < total_steps:
             epoch, first = divmod(run.step, len(batches))
             for indices in batches.epoch(epoch)[first : first + total_steps - run.step]:
@@ -134,8 +141,13 @@ def train(
                 if run.step % config.training.checkpoint_every == 0 and run.step < total_steps:
                     fresh = run.state() | {"rollbacks": 0}
                 if interrupted():
-                    checkpoint(run.state())
+                    if _is_finite(flow):
+                        checkpoint(run.state())
                     raise KeyboardInterrupt
+        if not _is_finite(flow):
+            raise MolflowError(
+                f"the last step left weights that are not finite; {folder} holds those of {good['step']}"
+            )
         if good["step"] < total_steps:  # also where the very last step was rolled back
             last_validation = validate(ema_flow, validation, config, run.step)
             metrics.write(run.step, **last_validation)
@@ -185,14 +197,32 @@ def _interrupt_between_steps() -> Iterator[Callable[[], bool]]:
 
 
 def _resume(run: Run, config: ExperimentConfig, folder: Path) -> None:
-    """Put a run into the state saved in `folder`, which must be of the same model."""
+    """Put a run into the state saved in `folder`, which must be of the same experiment."""
     state = load_state(folder)
-    if read_config(folder).model != config.model:
-        raise MolflowError(f"{folder}: its run is of another [model]; resume it with the configuration it began with")
+    if differing := _differences(read_config(folder).model_dump(), config.model_dump()):
+        raise MolflowError(
+            f"{folder}: its run has another {differing[0]}; resume it with the configuration it began with"
+        )
     try:
         run.restore(state)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise MolflowError(f"{folder / STATE}: does not fit the configuration of the run") from error
+
+
+def _differences(saved: dict[str, Any], given: dict[str, Any], prefix: str = "") -> list[str]:
+    """Dotted keys of two configurations that differ, but for what a resumed run may change."""
+    keys = []
+    for name in saved:
+        key = prefix + name
+        if isinstance(saved[name], dict):
+            keys += _differences(saved[name], given[name], f"{key}.")
+        elif saved[name] != given[name] and key not in MAY_CHANGE:
+            keys.append(key)
+    return keys
+
+
+def _is_finite(flow: Flow) -> bool:
+    return all(bool(p.isfinite().all()) for p in flow.parameters())
 
 
 def _seed(seed: int, step: int) -> int:
@@ -219,11 +249,11 @@ def _device(name: str) -> torch.device:
 
 
 def _make_folder(folder: Path) -> None:
+    if (folder / STATE).exists():
+        raise MolflowError(f"{folder}: holds another run already; continue it with --resume or name another")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "metrics.jsonl").open("x").close()
-    except FileExistsError as error:
-        raise MolflowError(f"{folder}: holds another run already; continue it with --resume or name another") from error
+        (folder / "metrics.jsonl").write_text("")
     except OSError as error:
         raise MolflowError(f"{folder}: cannot be written: {error.strerror}") from error
 

@@ -11,13 +11,17 @@ from molflow.files import atomic_path
 class Metrics:
     """Lines of metrics.jsonl, and TensorBoard where it is installed."""
 
-    def __init__(self, file: Any, folder: Path):
+    def __init__(self, file: Any, folder: Path, step: int):
         self.file = file
         self.board = None
         if find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
 
-            self.board = SummaryWriter(str(folder / "tensorboard"))
+            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
+
+    def close(self) -> None:
+        if self.board is not None:
+            self.board.close()
 
     def write(self, step: int, **values: Any) -> None:
         self.file.write(json.dumps({"step": step, **values}) + "\n")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from molflow.errors import MolflowError
-from molflow.training.checkpoint import load_weights
+from molflow.training.checkpoint import build_flow, load_weights
 from molflow.training.config import ExperimentConfig, OptimizerConfig
 from molflow.training.objectives import FreeFormObjective
 
@@ -46,7 +46,7 @@ class Run:
     objective: FreeFormObjective
     ema: AveragedModel
     optimizer: torch.optim.Optimizer
-    scheduler: torch.optim.lr_scheduler.LRScheduler
+    scheduler: torch.optim.lr_scheduler.LambdaLR
     clip: AdaptiveClip
     step: int
     pending: list[dict[str, float]]  # steps not yet in the log
@@ -80,32 +80,39 @@ class Run:
         step, rollbacks = self.step, self.rollbacks + 1
         where = f"step {step}, training molecules {indices[:4].tolist()}..."
         if rollbacks > MAX_ROLLBACKS:
-            raise MolflowError(f"loss or gradient not finite at {where}, after {MAX_ROLLBACKS} roll-backs in a row")
+            raise MolflowError(
+                f"loss or gradient not finite at {where}, after {MAX_ROLLBACKS} roll-backs without a checkpoint"
+            )
         log.warning("loss or gradient not finite at %s: rolled back to the weights of step %d", where, good["step"])
         self.restore(good)
         self.step, self.rollbacks = step + 1, rollbacks
         self.scheduler.last_epoch = self.step
+        for group, base, factor in zip(
+            self.optimizer.param_groups, self.scheduler.base_lrs, self.scheduler.lr_lambdas, strict=True
+        ):
+            group["lr"] = base * factor(self.step)
 
 
 def new_run(config: ExperimentConfig, device: torch.device, total_steps: int, start_from: Path | None) -> Run:
-    torch.manual_seed(config.seed)
-    flow = config.model.build()
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        flow = build_flow(config.model, "model")
     if start_from is not None:
         load_weights(flow, start_from)
     objective = FreeFormObjective(flow.to(device), config.objective)
     optimizer = torch.optim.AdamW(
         objective.parameters(), lr=config.optimizer.learning_rate, weight_decay=config.optimizer.weight_decay
     )
-    ema = AveragedModel(flow, avg_fn=partial(ema_update, config.training.ema_decay))
+    ema = AveragedModel(flow, multi_avg_fn=partial(ema_update, config.training.ema_decay))
     factor = partial(schedule, config.optimizer, total_steps)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     return Run(objective, ema, optimizer, scheduler, AdaptiveClip(), step=0, pending=[], rollbacks=0)
 
 
-def ema_update(decay: float, average: Tensor, value: Tensor, n_averaged: Tensor | int) -> Tensor:
+def ema_update(decay: float, average: list[Tensor], values: list[Tensor], n_averaged: Tensor | int) -> None:
     """Exponential moving average whose decay grows to its value, so that the random start is forgotten soon."""
     n = float(n_averaged)
-    return average.lerp(value, 1 - min(decay, (1 + n) / (10 + n)))
+    torch._foreach_lerp_(average, values, 1 - min(decay, (1 + n) / (10 + n)))
 
 
 def schedule(config: OptimizerConfig, total_steps: int, step: int) -> float:

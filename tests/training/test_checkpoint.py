@@ -83,7 +83,7 @@ def test_damaged_config(folder, content, message):
     [
         ({"atom_counts": []}, "counts of molecules by number of atoms"),
         ({"elements": ["H", "Xx"]}, "unknown element 'Xx'"),
-        ({"element": []}, "unknown key model.domain.element; did you mean elements?"),
+        ({"element": []}, "unknown key model.domain.element; did you mean model.domain.elements?"),
         ({"kind": "particles"}, "model.domain.n_particles: Field required"),
     ],
 )

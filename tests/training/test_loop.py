@@ -312,9 +312,21 @@ def test_nothing_to_resume(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-def test_resuming_another_model_is_refused(whole_run):
-    with pytest.raises(MolflowError, match=r"is of another \[model\]"):
-        train(tiny("model.encoder.hidden=9"), whole_run, resume=True)
+@pytest.mark.parametrize("change", ["model.encoder.hidden=9", "seed=5", "training.batch_size=16", "objective.beta=1.5"])
+def test_resuming_another_experiment_is_refused(whole_run, change):
+    with pytest.raises(MolflowError, match=f"has another {change.partition('=')[0]}; resume it with"):
+        train(tiny(change), whole_run, resume=True)
+
+
+def test_resuming_from_other_weights_is_refused(whole_run):
+    with pytest.raises(MolflowError, match="leave out --resume or --start-from"):
+        train(tiny(), whole_run, resume=True, start_from=whole_run / WEIGHTS)
+
+
+def test_a_folder_without_a_state_can_be_used(tmp_path):
+    """As a run leaves it that was killed before its first checkpoint."""
+    (tmp_path / "metrics.jsonl").touch()
+    train(tiny("training.max_steps=1"), tmp_path)
 
 
 def test_resuming_from_an_unfit_state_is_refused(whole_run, tmp_path):
