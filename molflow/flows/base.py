@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from molflow.distributions import MeanFreeNormal
+from molflow.errors import MolflowError
 from molflow.flows.domains import Data, Domain
 from molflow.geometry import Points
 
@@ -129,9 +130,20 @@ class Flow(nn.Module, ABC, Generic[Data]):
         """
         if which not in ("encoder", "decoder"):
             raise ValueError(f"which must be 'encoder' or 'decoder', got {which!r}")
-        points, mask, correction = self.domain.to_points(data, self.generator(seed))
+        points, mask, correction = self.to_points(data, self.generator(seed))
         log_p, error = self.points_log_prob(points, mask, which)
         return Likelihood(log_p + correction, error, which)
+
+    def to_points(self, data: Data, generator: torch.Generator | None) -> tuple[Points, Tensor, Tensor]:
+        """`Domain.to_points` in the precision of the flow.
+
+        Raises:
+            MolflowError: no configurations, or one without points.
+        """
+        points, mask, correction = self.domain.to_points(data, generator)
+        if not len(mask) or not mask.any(1).all():
+            raise MolflowError("expected at least one configuration, and at least one point in each")
+        return Points(points.x.to(self.dtype), points.h.to(self.dtype)), mask, correction.to(self.dtype)
 
     def points_log_prob(self, points: Points, mask: Tensor, which: Which) -> tuple[Tensor, Tensor]:
         """Log density of points in model units given their number, and the reconstruction error, both (B,).

@@ -63,7 +63,7 @@ class FreeFormFlow(Flow[Data]):
         self, data: Data, generator: torch.Generator | None, n_probes: int = 1, surrogate: Surrogate = "decoder_jvp"
     ) -> FreeFormTerms:
         """The terms of the training loss for a batch of data."""
-        points, mask, correction = self.domain.to_points(data, generator)
+        points, mask, correction = self.to_points(data, generator)
         space = self.domain.space(mask)
         probes = space.probes(n_probes, generator, points.x.dtype)
         z, reconstruction, value = SURROGATES[surrogate](

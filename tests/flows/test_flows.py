@@ -296,3 +296,19 @@ def test_a_size_without_data_has_no_probability(molecule_flow):
     log_p = molecule_flow.log_prob(MoleculeBatch(data.positions.double(), data.atomic_numbers, data.mask))
     assert torch.isfinite(log_p).tolist() == [True] * 4 + [False]
     assert log_p[-1] == -torch.inf
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (1, 3)], ids=["no molecules", "no atoms"])
+def test_nothing_has_no_likelihood(molecule_flow, shape):
+    nothing = MoleculeBatch(
+        torch.zeros(*shape, 3), torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.bool)
+    )
+    with pytest.raises(MolflowError, match="at least one configuration, and at least one point"):
+        molecule_flow.log_prob(nothing)
+
+
+@pytest.mark.parametrize("name", PARTICLE_FLOWS)
+def test_particles_of_another_precision_are_converted(name):
+    flow = make_flow(name)
+    data = random_data(flow)
+    close(flow.log_prob(data.to(torch.float32)), flow.log_prob(data), atol=1e-4)
