@@ -2,8 +2,8 @@
 
     python experiments/surrogates.py [--model qm9] [--probes 16] [--json FILE]
 
-Variance is E|g - mean g|^2 over single-probe gradients of the whole encoder for one batch of molecules, of the surrogate
-in nats a molecule. Where it is far above |mean g|^2 times the number of probes, the mean itself is not resolved.
+Variance is E|g - mean g|^2 over single-probe gradients of the whole encoder for one batch of molecules, of the
+surrogate in nats a molecule. Where it is far above |mean g|^2 times the number of probes, the mean is not resolved.
 """
 
 import argparse
