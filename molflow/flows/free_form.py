@@ -60,7 +60,7 @@ class FreeFormFlow(Flow[Data]):
         return exact_log_det(lambda z: self.decode(z, mask), latent, self.domain.space(mask))
 
     def terms(
-        self, data: Data, generator: torch.Generator | None, n_probes: int = 1, surrogate: Surrogate = "decoder_jvp"
+        self, data: Data, generator: torch.Generator | None, n_probes: int = 1, surrogate: Surrogate = "encoder_jvp"
     ) -> FreeFormTerms:
         """The terms of the training loss for a batch of data."""
         points, mask, correction = self.to_points(data, generator)

@@ -23,7 +23,7 @@ class ObjectiveConfig(Config):
 
     beta: float = Field(100.0, gt=0)
     n_probes: int = Field(1, gt=0)
-    surrogate: Literal["encoder_jvp", "decoder_jvp"] = "decoder_jvp"
+    surrogate: Literal["encoder_jvp", "decoder_jvp"] = "encoder_jvp"
 
 
 class OptimizerConfig(Config):

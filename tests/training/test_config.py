@@ -34,7 +34,7 @@ def test_there_is_an_experiment_for_qm9():
         ("name=run_2", lambda c: c.name == "run_2"),
         ('name="a=b.c"', lambda c: c.name == "a=b.c"),
         ("name=3 steps", lambda c: c.name == "3 steps"),
-        ("objective.surrogate=encoder_jvp", lambda c: c.objective.surrogate == "encoder_jvp"),  # no such table in TINY
+        ("objective.surrogate=decoder_jvp", lambda c: c.objective.surrogate == "decoder_jvp"),  # no such table in TINY
         ('model.domain.elements=["H", "C"]', lambda c: c.model.domain.elements == ("H", "C")),
     ],
 )
