@@ -22,7 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="qm9")
     arguments = parser.parse_args()
-    molecules = load_qm9("test").batch(range(8))
+    molecules = load_qm9("test").batch(range(3))
     for dtype in (torch.float64, torch.float32):
         torch.manual_seed(0)
         flow = load_named(arguments.model).to(dtype)
