@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from molflow.chem.hydrogens import add_hydrogens, strip_hydrogens
 from molflow.chem.io import Structure, StructureWriter
+from molflow.errors import MolflowError
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -23,11 +25,14 @@ class MoleculeBatch:
         positions: angstrom, (B, N, 3), zero at padding.
         atomic_numbers: (B, N) int64, zero at padding.
         mask: True for a real atom, (B, N); padding is at the end.
+        hydrogens: hydrogens that each atom carries and that are not atoms of the batch, (B, N) int64, zero at padding;
+            None where all atoms are in the batch. Such united atoms are written only after `with_hydrogens`.
     """
 
     positions: Tensor
     atomic_numbers: Tensor
     mask: Tensor
+    hydrogens: Tensor | None = None
 
     def __post_init__(self) -> None:
         shape = self.atomic_numbers.shape
@@ -41,6 +46,12 @@ class MoleculeBatch:
             raise ValueError("padding must be at the end of each molecule")
         if (self.positions[~self.mask] != 0).any() or (self.atomic_numbers[~self.mask] != 0).any():
             raise ValueError("padding must be zero in positions and atomic_numbers")
+        if self.hydrogens is not None:
+            if self.hydrogens.dtype != torch.int64 or self.hydrogens.shape != shape:
+                got = f"{self.hydrogens.dtype} {tuple(self.hydrogens.shape)}"
+                raise ValueError(f"expected int64 hydrogens {tuple(shape)}, got {got}")
+            if (self.hydrogens < 0).any() or (self.hydrogens[~self.mask] != 0).any():
+                raise ValueError("hydrogens must be 0 or more, and zero at padding")
 
     @classmethod
     def from_structures(cls, structures: Sequence[Structure]) -> "MoleculeBatch":
@@ -57,14 +68,20 @@ class MoleculeBatch:
 
     @classmethod
     def concatenate(cls, batches: Sequence["MoleculeBatch"]) -> "MoleculeBatch":
-        """One batch with all molecules in order, padded to the largest."""
+        """One batch with all molecules in order, padded to the largest.
+
+        Raises:
+            MolflowError: some batches count hydrogens and some do not.
+        """
+        if len({b.hydrogens is None for b in batches}) > 1:
+            raise MolflowError("united atoms cannot be joined with molecules of all atoms; call with_hydrogens() first")
         n = max(b.mask.shape[1] for b in batches)
 
         def grow(t: Tensor) -> Tensor:
             return torch.cat([t, t.new_zeros(t.shape[0], n - t.shape[1], *t.shape[2:])], 1)
 
-        names = ("positions", "atomic_numbers", "mask")
-        return cls(*(torch.cat([grow(getattr(b, name)) for b in batches]) for name in names))
+        tensors = zip(*(b._tensors() for b in batches), strict=True)
+        return cls(*(torch.cat([grow(t) for t in parts]) for parts in tensors))
 
     @property
     def n_atoms(self) -> Tensor:
@@ -77,32 +94,61 @@ class MoleculeBatch:
     def __getitem__(self, index: slice | Tensor | Sequence[int]) -> "MoleculeBatch":
         """A batch of the selected molecules, with the same padding."""
         i = index if isinstance(index, slice | Tensor) else torch.as_tensor(index, dtype=torch.int64)
-        return MoleculeBatch(self.positions[i], self.atomic_numbers[i], self.mask[i])
+        return MoleculeBatch(*(t[i] for t in self._tensors()))
 
     def to(self, device: torch.device | str) -> "MoleculeBatch":
-        return MoleculeBatch(self.positions.to(device), self.atomic_numbers.to(device), self.mask.to(device))
+        return MoleculeBatch(*(t.to(device) for t in self._tensors()))
+
+    def _tensors(self) -> tuple[Tensor, ...]:
+        tensors = self.positions, self.atomic_numbers, self.mask
+        return tensors if self.hydrogens is None else (*tensors, self.hydrogens)
+
+    def united(self) -> "MoleculeBatch":
+        """The same molecules as united atoms, by `molflow.chem.strip_hydrogens`; itself where it is that already."""
+        if self.hydrogens is not None:
+            return self
+        arrays = strip_hydrogens(*(t.detach().cpu().numpy() for t in self._tensors()))
+        return MoleculeBatch(*map(torch.from_numpy, arrays)).to(self.positions.device)
+
+    def with_hydrogens(self) -> "MoleculeBatch":
+        """The same molecules with all atoms, by `molflow.chem.add_hydrogens`; itself where it has them already."""
+        if self.hydrogens is None:
+            return self
+        arrays = add_hydrogens(*(t.detach().cpu().numpy() for t in self._tensors()))
+        return MoleculeBatch(*map(torch.from_numpy, arrays)).to(self.positions.device)
+
+    def _require_hydrogens(self) -> None:
+        if self.hydrogens is not None:
+            raise MolflowError("the batch holds united atoms without their hydrogens; call with_hydrogens() first")
 
     def structures(self) -> Iterator[Structure]:
-        """The molecules one by one as numpy arrays without padding."""
+        """The molecules one by one as numpy arrays without padding. Raises MolflowError for united atoms."""
+        self._require_hydrogens()
         x, z, n = self.positions.cpu().numpy(), self.atomic_numbers.cpu().numpy(), self.n_atoms.tolist()
         return (Structure(x[i, :k], z[i, :k]) for i, k in enumerate(n))
 
     def write(self, path: str | Path) -> None:
-        """Write an SDF, XYZ or NPZ file, by suffix."""
+        """Write an SDF, XYZ or NPZ file, by suffix. Raises MolflowError for united atoms."""
+        self._require_hydrogens()
         with StructureWriter(path) as writer:
             for structure in self.structures():
                 writer.write(structure)
 
     def to_rdkit(self) -> "list[Mol | None]":
-        """RDKit molecules with bonds from the look-up rules; None where RDKit refuses the molecule."""
+        """RDKit molecules with bonds from the look-up rules; None where RDKit refuses the molecule.
+
+        Raises:
+            MolflowError: the batch holds united atoms.
+        """
         from molflow.chem.build import to_rdkit
 
         return [to_rdkit(*structure) for structure in self.structures()]
 
     def to_pyg(self) -> "list[Data]":
-        """`torch_geometric.data.Data` objects with `pos` (n, 3) and `z` (n,)."""
+        """`torch_geometric.data.Data` objects with `pos` (n, 3) and `z` (n,). Raises MolflowError for united atoms."""
         from torch_geometric.data import Data
 
+        self._require_hydrogens()
         triples = zip(self.positions, self.atomic_numbers, self.mask, strict=True)
         return [Data(pos=x[m].clone(), z=z[m].clone()) for x, z, m in triples]
 

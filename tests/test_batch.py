@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from molflow.batch import MoleculeBatch
-from molflow.chem import Structure, canonical_smiles, read_structures
+from molflow.chem import Structure, canonical_smiles, read_structures, strip_hydrogens
+from molflow.errors import MolflowError
 
 QM9 = Path(__file__).parent / "fixtures" / "qm9_200.npz"
 X, Z, MASK = torch.tensor([[[1.0] * 3, [0.0] * 3]]), torch.tensor([[6, 0]]), torch.tensor([[True, False]])
@@ -49,6 +50,24 @@ def test_what_is_no_batch_is_refused(change, message):
     MoleculeBatch(**arguments)
     with pytest.raises(ValueError, match=message):
         MoleculeBatch(**(arguments | change))
+
+
+H = torch.tensor([[4, 0]])
+
+
+@pytest.mark.parametrize(
+    ("hydrogens", "message"),
+    [
+        (H.to(torch.uint8), r"expected int64 hydrogens \(1, 2\), got torch.uint8"),
+        (H[:, :1], r"expected int64 hydrogens \(1, 2\), got torch.int64 \(1, 1\)"),
+        (-H, "0 or more"),
+        (H.flip(1), "zero at padding"),
+    ],
+)
+def test_hydrogens_that_do_not_fit_are_refused(hydrogens, message):
+    MoleculeBatch(X, Z, MASK, H)
+    with pytest.raises(ValueError, match=message):
+        MoleculeBatch(X, Z, MASK, hydrogens)
 
 
 def test_from_structures_pads_and_structures_unpads(batch, structures):
@@ -104,3 +123,39 @@ def test_to_rdkit_builds_molecules_and_gives_none_where_it_cannot(batch):
     assert len({canonical_smiles(m) for m in molecules if m is not None}) > 40
     crowded = Structure(np.array([[0.0, 0, 0], [0.74, 0, 0], [1.48, 0, 0]]), np.array([1, 1, 1]))
     assert MoleculeBatch.from_structures([crowded]).to_rdkit() == [None]
+
+
+@pytest.fixture
+def united(batch):
+    arrays = strip_hydrogens(batch.positions.numpy(), batch.atomic_numbers.numpy(), batch.mask.numpy())
+    return MoleculeBatch(*map(torch.from_numpy, arrays))
+
+
+def test_carried_hydrogens_go_where_the_molecules_go(united):
+    chosen = united[[5, 0, 5]]
+    assert torch.equal(chosen.hydrogens, united.hydrogens[[5, 0, 5]])
+    assert torch.equal(united.to("cpu").hydrogens, united.hydrogens)
+    assert torch.equal(MoleculeBatch.concatenate([united[:3], united[3:]]).hydrogens, united.hydrogens)
+    narrow = MoleculeBatch(X[:, :1] * 0, Z[:, :1], MASK[:, :1], H[:, :1])
+    joined = MoleculeBatch.concatenate([narrow, united])
+    assert joined.hydrogens[0].tolist() == [4] + [0] * 8
+
+
+def test_with_hydrogens_gives_the_molecules_back(batch, united):
+    full = united.with_hydrogens()
+    assert full.hydrogens is None
+    assert full.with_hydrogens() is full
+    assert batch.with_hydrogens() is batch
+    assert full.positions.dtype == torch.float32
+    assert torch.equal(full.atomic_numbers.sort(1).values, batch.atomic_numbers.sort(1).values)
+    for (x, z), (old_x, old_z) in zip(full.structures(), batch.structures(), strict=True):
+        np.testing.assert_array_equal(x[z > 1], old_x[old_z > 1])
+
+
+def test_united_atoms_are_never_taken_for_whole_molecules(batch, united, tmp_path):
+    for use in (united.structures, united.to_rdkit, united.to_pyg, lambda: united.write(tmp_path / "out.xyz")):
+        with pytest.raises(MolflowError, match=r"call with_hydrogens\(\) first"):
+            use()
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(MolflowError, match="cannot be joined"):
+        MoleculeBatch.concatenate([batch, united])

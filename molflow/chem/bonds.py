@@ -97,12 +97,19 @@ def bond_orders(
 
 
 def stability(
-    positions: Tensor | np.ndarray, atomic_numbers: Tensor | np.ndarray, mask: Tensor | np.ndarray
+    positions: Tensor | np.ndarray,
+    atomic_numbers: Tensor | np.ndarray,
+    mask: Tensor | np.ndarray,
+    hydrogens: Tensor | np.ndarray | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Which atoms and which molecules are stable by EDM's rules.
 
     An atom is stable when its bond orders (see `bond_orders`) sum to H 1, C 4, N 3, O 2, F 1; a molecule when it has
     atoms and all of them are stable. Arguments and errors as in `bond_orders`.
+
+    With `hydrogens` (B, N), counts that united atoms carry, each counts as a single bond of its atom. That is a
+    shortcut, for use in training: it takes the hydrogens as placed so that each bonds to its atom alone, and has no
+    hydrogens among the atoms that it scores. Figures to publish are made on molecules with all atoms.
 
     Returns:
         atoms (B, N) bool, False for padding, and molecules (B,) bool.
@@ -113,15 +120,24 @@ def stability(
         >>> molecules.tolist()
         [True]
     """
-    return stability_of_orders(bond_orders(positions, atomic_numbers, mask), atomic_numbers, mask)
+    return stability_of_orders(bond_orders(positions, atomic_numbers, mask), atomic_numbers, mask, hydrogens)
 
 
 def stability_of_orders(
-    orders: Tensor, atomic_numbers: Tensor | np.ndarray, mask: Tensor | np.ndarray
+    orders: Tensor,
+    atomic_numbers: Tensor | np.ndarray,
+    mask: Tensor | np.ndarray,
+    hydrogens: Tensor | np.ndarray | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`stability` for bond orders (B, N, N) that are already at hand."""
     rows, mask = _table_rows(torch.as_tensor(atomic_numbers), torch.as_tensor(mask))
-    atoms = (orders.sum(-1) == _VALENCE.to(rows.device)[rows]) & mask
+    bonds = orders.sum(-1)
+    if hydrogens is not None:
+        hydrogens = torch.as_tensor(hydrogens)
+        if hydrogens.shape != mask.shape:
+            raise MolflowError(f"expected hydrogens {tuple(mask.shape)}, got {tuple(hydrogens.shape)}")
+        bonds = bonds + hydrogens
+    atoms = (bonds == _VALENCE.to(rows.device)[rows]) & mask
     return atoms, (atoms | ~mask).all(-1) & mask.any(-1)
 
 

@@ -13,11 +13,13 @@ import numpy as np
 import torch
 
 from molflow.batch import MoleculeBatch
+from molflow.chem.hydrogens import strip_hydrogens
 from molflow.chem.io import Structure
 from molflow.errors import MolflowError
 from molflow.files import atomic_path
 
 _PROPERTY = "property."  # prefix of the property arrays in an NPZ file
+_AT_ONCE = 2048  # molecules whose distances are held in memory at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +32,8 @@ class MoleculeSet:
         n_atoms: (M,), at least 1 each, stored as int64.
         smiles: (M,) strings, or None.
         properties: name -> (M,) array; units are the data set's.
+        hydrogens: (total,) counts of hydrogens that each atom carries and that are not atoms of the set (see
+            :meth:`united`), stored as uint8, or None where all atoms are in the set.
 
     Raises:
         MolflowError: the arrays do not fit together, or a coordinate is not finite in float32.
@@ -46,6 +50,7 @@ class MoleculeSet:
     n_atoms: np.ndarray
     smiles: np.ndarray | None = None
     properties: dict[str, np.ndarray] = field(default_factory=dict)
+    hydrogens: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         numbers, sizes = np.asarray(self.atomic_numbers), np.asarray(self.n_atoms)
@@ -71,6 +76,12 @@ class MoleculeSet:
                 raise MolflowError(f"{name} holds Python objects, expected numbers or strings")
         self._refuse("atomic number outside 1..118", (numbers < 1) | (numbers > 118) | (self.atomic_numbers != numbers))
         self._refuse("coordinate that is not finite", ~np.isfinite(self.positions).all(axis=1))
+        if self.hydrogens is not None:
+            counts = np.asarray(self.hydrogens)
+            if counts.shape != (total,):
+                raise MolflowError(f"hydrogens have shape {counts.shape}, n_atoms ask for {(total,)}")
+            self._set("hydrogens", counts.astype(np.uint8))
+            self._refuse("hydrogens outside 0..255", self.hydrogens != counts)
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -101,6 +112,34 @@ class MoleculeSet:
             sizes,
             None if self.smiles is None else self.smiles[rows],
             {name: values[rows] for name, values in self.properties.items()},
+            None if self.hydrogens is None else self.hydrogens[atoms],
+        )
+
+    def united(self) -> "MoleculeSet":
+        """The same molecules as united atoms: no hydrogens, each counted on the heavy atom nearest to it.
+
+        Positions and order of the heavy atoms, SMILES and properties stay. A set of united atoms returns itself.
+
+        Raises:
+            MolflowError: a molecule without a heavy atom, named by its place.
+        """
+        if self.hydrogens is not None:
+            return self
+        heavy = self.atomic_numbers != 1
+        n_heavy = np.diff(np.concatenate([[0], np.cumsum(heavy)])[self.offsets])
+        if (n_heavy == 0).any():
+            raise MolflowError(f"molecule {int((n_heavy == 0).argmax())} has no heavy atom to carry its hydrogens")
+        counts = [np.zeros(0, dtype=np.int64)]
+        for start in range(0, len(self), _AT_ONCE):
+            _, _, mask, hydrogens = strip_hydrogens(*self.padded(slice(start, start + _AT_ONCE)))
+            counts.append(hydrogens[mask])
+        return MoleculeSet(
+            self.positions[heavy],
+            self.atomic_numbers[heavy],
+            n_heavy,
+            self.smiles,
+            self.properties,
+            np.concatenate(counts),
         )
 
     def padded(self, indices: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -109,27 +148,30 @@ class MoleculeSet:
         Returns:
             positions (B, N, 3) float32 in angstrom, atomic_numbers (B, N) int64, mask (B, N) bool, True for an atom.
         """
+        atoms, mask = self._slots(indices)
+        return _at(self.positions, atoms, mask), _at(self.atomic_numbers, atoms, mask).astype(np.int64), mask
+
+    def _slots(self, indices: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the flat arrays in padded places (B, N), some valid row at padding, and the mask (B, N)."""
         rows = np.arange(len(self))[indices]
         sizes = self.n_atoms[rows]
         slots = np.arange(sizes.max(initial=0))
         mask = slots < sizes[:, None]
-        atoms = self.offsets[rows, None] + slots
-        if mask.all():
-            return self.positions[atoms], self.atomic_numbers[atoms].astype(np.int64), mask
-        atoms[~mask] = 0  # any valid row: what is read there is zeroed
-        positions, atomic_numbers = self.positions[atoms], self.atomic_numbers[atoms].astype(np.int64)
-        positions[~mask] = 0
-        atomic_numbers[~mask] = 0
-        return positions, atomic_numbers, mask
+        return np.where(mask, self.offsets[rows, None] + slots, 0), mask
 
     def batch(self, indices: Any) -> MoleculeBatch:
         """The chosen molecules as a `MoleculeBatch`, padded to the largest of them."""
-        return MoleculeBatch(*(torch.from_numpy(array) for array in self.padded(indices)))
+        arrays: tuple[np.ndarray, ...] = self.padded(indices)
+        if self.hydrogens is not None:
+            arrays += (_at(self.hydrogens, *self._slots(indices)).astype(np.int64),)
+        return MoleculeBatch(*map(torch.from_numpy, arrays))
 
     def structures(self) -> Iterator[Structure]:
-        """Each molecule's positions (n, 3) and atomic_numbers (n,), as views."""
-        for start, stop in zip(self.offsets[:-1], self.offsets[1:], strict=True):
-            yield Structure(self.positions[start:stop], self.atomic_numbers[start:stop])
+        """Each molecule's positions (n, 3) and atomic_numbers (n,), as views. Raises MolflowError for united atoms."""
+        if self.hydrogens is not None:
+            raise MolflowError("the set holds united atoms without their hydrogens; use batch(...).with_hydrogens()")
+        places = map(slice, self.offsets[:-1], self.offsets[1:])
+        return (Structure(self.positions[place], self.atomic_numbers[place]) for place in places)
 
     def save(self, path: str | Path) -> None:
         """Write an uncompressed NPZ. It appears whole or not at all: a crash leaves an earlier file as it was."""
@@ -137,6 +179,8 @@ class MoleculeSet:
         arrays = {"positions": self.positions, "atomic_numbers": self.atomic_numbers, "n_atoms": self.n_atoms}
         if self.smiles is not None:
             arrays["smiles"] = np.char.encode(self.smiles, "utf-8")  # a quarter of the size of unicode arrays
+        if self.hydrogens is not None:
+            arrays["hydrogens"] = self.hydrogens
         arrays |= {_PROPERTY + name: values for name, values in self.properties.items()}
         try:
             with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -166,8 +210,17 @@ class MoleculeSet:
                 arrays["n_atoms"],
                 np.char.decode(smiles, "utf-8") if smiles is not None and smiles.dtype.kind == "S" else smiles,
                 {name.removeprefix(_PROPERTY): arrays[name] for name in arrays if name.startswith(_PROPERTY)},
+                arrays.get("hydrogens"),
             )
         except KeyError as error:
             raise MolflowError(f"{path}: has no array {error}; needed: positions, atomic_numbers, n_atoms") from error
         except (TypeError, ValueError) as error:  # includes MolflowError
             raise MolflowError(f"{path}: {error}") from error
+
+
+def _at(values: np.ndarray, rows: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The chosen rows, with zeros where the mask is False."""
+    chosen = values[rows]
+    if not mask.all():
+        chosen[~mask] = 0
+    return chosen

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from molflow.chem import SYMBOLS, atomic_number, bond_orders, read_structures, stability, symbol
+from molflow.chem import SYMBOLS, atomic_number, bond_orders, read_structures, stability, strip_hydrogens, symbol
 from molflow.chem.bonds import BOND_LENGTHS, MARGINS, VALENCES
 from molflow.errors import MolflowError
 
@@ -140,6 +140,29 @@ def test_a_molecule_without_atoms_is_not_stable():
 def test_stability_of_the_200_real_molecules(qm9):
     assert len(read_structures(QM9)) == 200
     assert int(stability(*qm9)[1].sum()) == 190
+
+
+@pytest.mark.parametrize(("element", "count"), [("C", 4), ("N", 3), ("O", 2), ("F", 1)])
+def test_carried_hydrogens_count_as_single_bonds(element, count):
+    united = batch_of(element, [[0, 0, 0]])
+    for hydrogens in range(5):
+        assert stability(*united, np.array([[hydrogens]]))[1].tolist() == [hydrogens == count]
+    carbonyl = batch_of("CO", [[0, 0, 0], [1.2, 0, 0]])
+    assert stability(*carbonyl, torch.tensor([[2, 0]]))[0].tolist() == [[True, True]]
+    assert stability(*carbonyl, torch.tensor([[1, 1]]))[0].tolist() == [[False, False]]
+
+
+def test_real_molecules_are_as_stable_with_carried_hydrogens(qm9):
+    *heavy, hydrogens = strip_hydrogens(*qm9)
+    atoms, molecules = stability(*heavy, hydrogens.astype(np.uint8))
+    assert torch.equal(molecules, stability(*qm9)[1])
+    assert not atoms[~torch.as_tensor(heavy[2])].any()
+    assert stability(*heavy)[1].sum() < molecules.sum() / 10
+
+
+def test_hydrogens_of_another_shape_are_refused():
+    with pytest.raises(MolflowError, match=r"expected hydrogens \(1, 1\), got \(1, 2\)"):
+        stability(*batch_of("C", [[0, 0, 0]]), np.array([[4, 0]]))
 
 
 def test_an_element_outside_the_tables_is_named_with_its_place():

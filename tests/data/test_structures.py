@@ -23,7 +23,7 @@ def molecules() -> MoleculeSet:
 
 
 def assert_same(left: MoleculeSet, right: MoleculeSet) -> None:
-    for name in ("positions", "atomic_numbers", "n_atoms", "smiles"):
+    for name in ("positions", "atomic_numbers", "n_atoms", "smiles", "hydrogens"):
         one, other = getattr(left, name), getattr(right, name)
         np.testing.assert_array_equal(one, other)
         assert (one is None) == (other is None)
@@ -150,3 +150,73 @@ def test_load_refuses_pickles_and_other_arrays(tmp_path):
     np.savez(path, positions=np.zeros((1, 3)), n_atoms=[2], atomic_numbers=[1])
     with pytest.raises(MolflowError, match=r"set\.npz: positions have shape"):
         MoleculeSet.load(path)
+
+
+# united atoms
+
+
+@pytest.fixture
+def methanol_and_ammonia() -> MoleculeSet:
+    methanol = [[0, 0, 0], [1.4, 0, 0], [1.7, 0.9, 0], [-0.4, 1, 0], [-0.4, -0.5, 0.9], [-0.4, -0.5, -0.9]]
+    ammonia = [[0.9, 0, 0], [0, 0.9, 0], [0, 0, 0], [0, 0, 0.9]]
+    numbers = [6, 8, 1, 1, 1, 1, 1, 1, 7, 1]
+    return MoleculeSet(np.array(methanol + ammonia), numbers, [6, 4], ["CO", "N"], {"index": np.array([7, 8])})
+
+
+def test_united_counts_hydrogens_on_the_nearest_heavy_atom(methanol_and_ammonia):
+    united = methanol_and_ammonia.united()
+    assert united.atomic_numbers.tolist() == [6, 8, 7]
+    assert united.hydrogens.tolist() == [3, 1, 3]
+    assert united.hydrogens.dtype == np.uint8
+    assert united.n_atoms.tolist() == [2, 1]
+    np.testing.assert_array_equal(united.positions, methanol_and_ammonia.positions[[0, 1, 8]])
+    assert united.smiles.tolist() == ["CO", "N"]
+    assert united.properties["index"].tolist() == [7, 8]
+    assert united.united() is united
+    assert len(methanol_and_ammonia.subset([]).united()) == 0
+
+
+def test_hydrogens_stay_with_their_atoms(methanol_and_ammonia, tmp_path):
+    united = methanol_and_ammonia.united()
+    assert united.subset([1, 0]).hydrogens.tolist() == [3, 3, 1]
+    assert len(united.padded([0, 1])) == 3
+    batch = united.batch([1, 0])
+    assert batch.hydrogens.tolist() == [[3, 0], [3, 1]]
+    assert batch.with_hydrogens().n_atoms.tolist() == [4, 6]
+    assert methanol_and_ammonia.batch([0]).hydrogens is None
+    united.save(tmp_path / "united.npz")
+    assert_same(MoleculeSet.load(tmp_path / "united.npz"), united)
+
+
+def test_united_atoms_are_no_structures(methanol_and_ammonia):
+    with pytest.raises(MolflowError, match=r"use batch\(\.\.\.\)\.with_hydrogens\(\)"):
+        methanol_and_ammonia.united().structures()
+
+
+def test_a_molecule_without_a_heavy_atom_is_named():
+    with pytest.raises(MolflowError, match="molecule 1 has no heavy atom"):
+        MoleculeSet(np.zeros((3, 3)), [8, 1, 1], [1, 2]).united()
+
+
+@pytest.mark.parametrize(
+    ("hydrogens", "message"),
+    [
+        ([1, 2], r"hydrogens have shape \(2,\)"),
+        ([1, 2, -1], "molecule 1, atom 0: hydrogens outside 0..255"),
+        ([1, 2, 256], "molecule 1, atom 0: hydrogens outside 0..255"),
+        ([0.5, 2, 1], "molecule 0, atom 0: hydrogens outside 0..255"),
+    ],
+)
+def test_hydrogens_that_do_not_fit(hydrogens, message):
+    with pytest.raises(MolflowError, match=message):
+        MoleculeSet(np.zeros((3, 3)), [6, 8, 7], [2, 1], hydrogens=np.array(hydrogens))
+
+
+def test_united_qm9(qm9):
+    united = qm9.united()
+    assert united.n_atoms.max() == 9
+    assert len(united) == len(qm9)
+    assert int(united.hydrogens.sum()) + len(united.positions) == len(qm9.positions)
+    rows = np.arange(0, len(qm9), 1000)
+    full = united.batch(rows).with_hydrogens()
+    assert full.n_atoms.tolist() == qm9.n_atoms[rows].tolist()

@@ -1,0 +1,145 @@
+"""What is lost by taking the hydrogens of QM9 away and placing them again, by molflow and, to compare, by RDKit.
+
+    python experiments/hydrogens.py [--molecules 130831] [--sample 5000] [--json FILE]
+
+All molecules are scored for stability before and after. A random sample is also scored for validity, asked whether it
+keeps its canonical SMILES, and measured: the distance between a hydrogen and where it is placed again, hydrogens of one
+atom matched so that the squares sum to the least. Torsions that are free anyway (OH, CH3) are in that.
+"""
+
+import argparse
+import itertools
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rdkit import Chem
+from tqdm import tqdm
+
+from molflow.batch import MoleculeBatch
+from molflow.chem import Structure, bond_orders, bonded_mol, canonical_smiles, stability, to_rdkit
+from molflow.data import MoleculeSet, load_qm9
+from molflow.evaluation import evaluate
+
+BATCH_SIZE = 1000
+
+
+def rdkit_hydrogens(batch: MoleculeBatch) -> MoleculeBatch:
+    """As `MoleculeBatch.with_hydrogens`, by RDKit's AddHs."""
+    assert batch.hydrogens is not None
+    orders = bond_orders(batch.positions, batch.atomic_numbers, batch.mask).numpy()
+    x, z = batch.positions.numpy(), batch.atomic_numbers.numpy()
+    structures = []
+    for i, n in enumerate(batch.n_atoms.tolist()):
+        mol = bonded_mol(x[i, :n], z[i, :n], orders[i, :n, :n])
+        for atom, count in zip(mol.GetAtoms(), batch.hydrogens[i, :n].tolist(), strict=True):
+            atom.SetNumExplicitHs(count)
+        mol.UpdatePropertyCache(strict=False)
+        Chem.FastFindRings(mol)
+        Chem.SetConjugation(mol)
+        Chem.SetHybridization(mol)
+        full = Chem.AddHs(mol, explicitOnly=True, addCoords=True).GetConformer().GetPositions()
+        structures.append(Structure(full, np.append(z[i, :n], np.ones(len(full) - n, dtype=np.int64))))
+    return MoleculeBatch.from_structures(structures)
+
+
+PLACERS: dict[str, Callable[[MoleculeBatch], MoleculeBatch]] = {
+    "molflow": MoleculeBatch.with_hydrogens,
+    "rdkit": rdkit_hydrogens,
+}
+
+
+def batches(molecules: MoleculeSet) -> list[MoleculeBatch]:
+    n = len(molecules)
+    return [molecules.batch(slice(start, start + BATCH_SIZE)) for start in range(0, n, BATCH_SIZE)]
+
+
+def stable(parts: list[MoleculeBatch]) -> np.ndarray:
+    """Stability of every molecule (M,), by the shortcut where they are united atoms."""
+    return np.concatenate([stability(b.positions, b.atomic_numbers, b.mask, b.hydrogens)[1].numpy() for b in parts])
+
+
+def failed(before: Structure, after: Structure) -> bool:
+    same = np.array_equal(np.sort(before.atomic_numbers), np.sort(after.atomic_numbers))
+    return not same or not np.isfinite(after.positions).all()
+
+
+def smiles(structure: Structure) -> str | None:
+    mol = to_rdkit(*structure)
+    return None if mol is None else canonical_smiles(mol)
+
+
+def displacements(before: Structure, after: Structure) -> list[float]:
+    """Å between each hydrogen and where it was placed again."""
+    heavy, hydrogen = before.atomic_numbers > 1, before.atomic_numbers == 1
+    old, new = before.positions[hydrogen].astype(float), after.positions[heavy.sum() :].astype(float)
+    owner = np.linalg.norm(old[:, None] - before.positions[heavy], axis=-1).argmin(1)
+    new_owner = np.sort(owner)  # they were added in the order of the atoms that carry them
+    result = []
+    for atom in np.unique(owner):
+        mine, placed = old[owner == atom], new[new_owner == atom]
+        matches = [np.linalg.norm(mine[list(p)] - placed, axis=-1) for p in itertools.permutations(range(len(mine)))]
+        result += min(matches, key=lambda d: float(np.square(d).sum())).tolist()
+    return result
+
+
+def scores(structures: list[Structure], sample: np.ndarray) -> dict[str, Any]:
+    every, some = evaluate(structures, rdkit=False), evaluate([structures[i] for i in sample])
+    return {
+        "atom_stability": every.atom_stability,
+        "molecule_stability": every.molecule_stability,
+        "sample_validity": some.validity,
+        "sample_connected_validity": some.connected_validity,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--molecules", type=int)
+    parser.add_argument("--sample", type=int, default=5000)
+    parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "hydrogens.json")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+
+    molecules = load_qm9("all").subset(slice(arguments.molecules))
+    start = time.perf_counter()
+    united = molecules.united()
+    record: dict[str, Any] = {"n_molecules": len(molecules), "united_seconds": time.perf_counter() - start}
+    before, parts = list(molecules.structures()), batches(united)
+    was_stable, by_shortcut = stable(batches(molecules)), stable(parts)
+    sample = np.random.default_rng(0).permutation(len(before))[: arguments.sample]
+    old_smiles = [smiles(before[i]) for i in sample]
+    record |= {"sample": len(sample), "batch_size": BATCH_SIZE, "threads": 1, "before": scores(before, sample)}
+
+    for name, place in PLACERS.items():
+        start = time.perf_counter()
+        full = [place(part) for part in tqdm(parts, desc=name)]
+        seconds = time.perf_counter() - start
+        after, is_stable = [structure for part in full for structure in part.structures()], stable(full)
+        kept = [a == smiles(after[i]) for i, a in zip(sample, old_smiles, strict=True) if a is not None]
+        moved = [d for i in sample for d in displacements(before[i], after[i])]
+        record[name] = scores(after, sample) | {
+            "failed": sum(map(failed, before, after)),
+            "stable_lost": int((was_stable & ~is_stable).sum()),
+            "stable_gained": int((~was_stable & is_stable).sum()),
+            "differs_from_shortcut": int((by_shortcut != is_stable).sum()),
+            "sample_valid_before": len(kept),
+            "sample_valid_before_same_smiles": sum(kept),
+            "displacement_median": float(np.median(moved)),
+            "displacement_90_percent": float(np.quantile(moved, 0.9)),
+            "ms_per_molecule": 1e3 * seconds / len(before),
+        }
+
+    arguments.json.write_text(json.dumps(record, indent=1) + "\n")
+    for key in record["molflow"]:
+        figures = "".join(f"{record[name].get(key, float('nan')):>12.6g}" for name in ("before", *PLACERS))
+        print(f"{key:34}{figures}")  # noqa: T201
+    print(f"columns: before, {', '.join(PLACERS)}; {len(before)} molecules, sample of {len(sample)}")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

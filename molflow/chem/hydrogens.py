@@ -1,0 +1,203 @@
+"""United atoms: heavy atoms that carry their hydrogens as a count, and the way back to molecules with all atoms.
+
+Hydrogens are placed by the textbook geometry of the atom that carries them, for a whole batch at once. Nothing looks at
+valences: a skeleton that is wrong gets the hydrogens it asks for and stays wrong.
+"""
+
+import numpy as np
+
+from molflow.chem.bonds import BOND_LENGTHS, bond_orders
+from molflow.chem.elements import SYMBOLS
+from molflow.errors import MolflowError
+
+_LENGTH = np.array([BOND_LENGTHS.get(("H", element), (0,))[0] / 100 for element in ("", *SYMBOLS)])
+"""Å to a hydrogen, by atomic number."""
+
+_LONE_PAIRS = np.zeros(119, dtype=np.int64)
+_LONE_PAIRS[[7, 8, 9]] = 1, 2, 3
+
+_TETRAHEDRAL = np.arccos(-1 / 3)
+_CONE = np.array([[0, np.pi / 3, np.pi - _TETRAHEDRAL], [0, 0, _TETRAHEDRAL / 2], [0, 0, 0]])
+"""Angle of a hydrogen to the axis away from the neighbours, by how many these are (1, 2, 3 or more) and by the steric
+number (2, 3, 4)."""
+
+_TINY = 1e-6
+
+
+def strip_hydrogens(
+    positions: np.ndarray, atomic_numbers: np.ndarray, mask: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The united atoms of molecules: each hydrogen is taken away and counted on the heavy atom nearest to it.
+
+    Args:
+        positions: (B, N, 3).
+        atomic_numbers: (B, N) integers.
+        mask: (B, N) bool, True for a real atom.
+
+    Returns:
+        positions (B, M, 3), atomic_numbers (B, M) and mask (B, M) of the heavy atoms in their order, with zeros at the
+        end, M being the most that a molecule has, and their hydrogens (B, M) int64.
+
+    Raises:
+        MolflowError: a molecule without a heavy atom, named by its place in the batch.
+    """
+    heavy, hydrogen = mask & (atomic_numbers != 1), mask & (atomic_numbers == 1)
+    if not heavy.any(1).all():
+        raise MolflowError(f"molecule {int(heavy.any(1).argmin()) + 1} of the batch has no heavy atom")
+    squared = np.zeros((*heavy.shape, heavy.shape[1]), dtype=positions.dtype)
+    for x in np.moveaxis(positions, -1, 0):
+        squared += (x[:, :, None] - x[:, None, :]) ** 2
+    owner = np.where(heavy[:, None, :], squared, np.inf).argmin(-1)
+    hydrogens = np.zeros(heavy.shape, dtype=np.int64)
+    np.add.at(hydrogens, (hydrogen.nonzero()[0], owner[hydrogen]), 1)
+
+    kept = np.argsort(~heavy, axis=1, kind="stable")[:, : heavy.sum(1).max(initial=0)]
+    mask = np.take_along_axis(heavy, kept, 1)
+    return (
+        np.take_along_axis(positions, kept[..., None], 1) * mask[..., None],
+        np.take_along_axis(atomic_numbers, kept, 1) * mask,
+        mask,
+        np.take_along_axis(hydrogens, kept, 1) * mask,
+    )
+
+
+def add_hydrogens(
+    positions: np.ndarray, atomic_numbers: np.ndarray, mask: np.ndarray, hydrogens: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Molecules with all atoms from united ones: exactly the hydrogens asked for, however wrong the skeleton is.
+
+    Bonds between the given atoms follow `bond_orders`. The hydrogens of an atom lie on a cone about the direction away
+    from its neighbours: linear, trigonal or tetrahedral by its steric number (neighbours + hydrogens + lone pairs, one
+    less for the N and O beside a multiple bond, which makes amides and acids planar), at the typical lengths of
+    `BOND_LENGTHS`. Groups that can turn are staggered. The hydrogens follow rotation and permutation of the molecule,
+    except where nothing gives a direction (CH4, an axis of symmetry) or two sides are alike.
+
+    Args:
+        positions: (B, N, 3), Å.
+        atomic_numbers: (B, N) integers.
+        mask: (B, N) bool, True for a real atom; padding is at the end.
+        hydrogens: (B, N) integers, 0 at padding.
+
+    Returns:
+        positions (B, M, 3) in the dtype given, atomic_numbers (B, M) and mask (B, M): of each molecule the given atoms
+        as they were, then the hydrogens in the order of the atoms that carry them, then zeros.
+
+    Raises:
+        MolflowError: an element outside H C N O F, or shapes that disagree.
+    """
+    if hydrogens.shape != mask.shape:
+        raise MolflowError(f"expected hydrogens {mask.shape}, got {hydrogens.shape}")
+    if not hydrogens.any():
+        return positions, atomic_numbers, mask
+    new, molecule = _place(positions, atomic_numbers, mask, hydrogens)
+    n_given, n_new = mask.sum(1), hydrogens.sum(1)
+    n_atoms = n_given + n_new
+    size = int(n_atoms.max())
+    x = np.zeros((len(mask), size, 3), dtype=positions.dtype)
+    z = np.zeros((len(mask), size), dtype=atomic_numbers.dtype)
+    width = min(size, mask.shape[1])
+    x[:, :width], z[:, :width] = positions[:, :width], atomic_numbers[:, :width]
+    slot = _count_up(n_new) + n_given[molecule]
+    x[molecule, slot], z[molecule, slot] = new, 1
+    return x, z, np.arange(size) < n_atoms[:, None]
+
+
+def _place(
+    positions: np.ndarray, atomic_numbers: np.ndarray, mask: np.ndarray, hydrogens: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the new hydrogens (H, 3) and their molecules (H,). A atoms carry hydrogens, here and below."""
+    orders = bond_orders(positions, atomic_numbers, mask).numpy()
+    x = positions.astype(np.float64)
+    molecule, atom = hydrogens.nonzero()
+    element, count = atomic_numbers[molecule, atom], hydrogens[molecule, atom]
+    bonded = orders[molecule, atom] > 0
+    beside_multiple = np.any(bonded & np.any(orders > 1, axis=-1)[molecule], axis=1)
+    away = (x[molecule, atom][:, None] - x[molecule]) * mask[molecule][..., None]
+    axis, side = _frames(away, bonded, _anti(x, orders, molecule, atom))
+
+    lone = (bonded.sum(1) == 0).astype(np.int64)  # its first hydrogen then serves as its neighbour
+    angle, step = _cones(bonded.sum(1) + lone, count - lone, _LONE_PAIRS[element], beside_multiple)
+    owner = np.repeat(np.arange(len(count)), count)
+    turn = _count_up(count) - lone[owner]
+    phase, angle = (turn * step[owner])[:, None], angle[owner, None]
+    around = np.cos(phase) * side[owner] + np.sin(phase) * np.cross(axis, side)[owner]
+    direction = np.cos(angle) * axis[owner] + np.sin(angle) * around
+    direction = np.where((turn < 0)[:, None], -axis[owner], direction)
+    return x[molecule, atom][owner] + _LENGTH[element][owner, None] * direction, molecule[owner]
+
+
+def _cones(
+    n_neighbors: np.ndarray, count: np.ndarray, lone_pairs: np.ndarray, beside_multiple: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Angle of an atom's hydrogens to its axis, and from one to the next about it: (A,) each, radians."""
+    steric = n_neighbors + count + lone_pairs
+    steric = (steric - ((steric == 4) & (lone_pairs > 0) & beside_multiple)).clip(2, 4)
+    angle = _CONE[n_neighbors.clip(max=3) - 1, steric - 2]
+    angle = np.where((angle == 0) & (count > 1), _TETRAHEDRAL / 2, angle)
+    staggered = (n_neighbors == 1) & (steric == 4)
+    return angle, 2 * np.pi / np.maximum(count, np.where(staggered, 3, 1))
+
+
+def _frames(away: np.ndarray, bonded: np.ndarray, anti: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The axis away from an atom's neighbours, and a side perpendicular to it: (A, 3) each, of length 1 in any case.
+
+    The axis has equal angles to three neighbours, which suits strained rings better than their mean direction. The side
+    is along `anti` for one neighbour; for two it is normal to their plane and points where fewer atoms are.
+    """
+    n_neighbors = bonded.sum(1)[:, None]
+    from_bonded = _unit(away * bonded[..., None])
+    u = np.zeros((len(away), 3, 3))
+    first = np.argsort(~bonded, axis=1, kind="stable")[:, :3, None]
+    u[:, : first.shape[1]] = np.take_along_axis(from_bonded, first, 1)
+    normal = np.cross(u, np.roll(u, 1, axis=1)).sum(1)  # to the plane through the tips
+
+    mean = from_bonded.sum(1)
+    upright = np.broadcast_to([0.0, 0.0, 1.0], mean.shape)
+    axis = _first_of(_towards(normal, mean) * (n_neighbors == 3), mean, _perpendicular(u[:, 0]), upright)
+    squared = np.square(away).sum(-1, keepdims=True)
+    field = np.divide(away, squared**4, out=np.zeros_like(away), where=squared > _TINY).sum(1)
+    anti = (anti - (anti * axis).sum(-1, keepdims=True) * axis) * (n_neighbors == 1)
+    normal = _towards(normal, field) * (n_neighbors == 2)
+    return axis, _first_of(normal, anti, np.cross(axis, u[:, 0]), _perpendicular(axis))
+
+
+def _anti(x: np.ndarray, orders: np.ndarray, molecule: np.ndarray, atom: np.ndarray) -> np.ndarray:
+    """To an atom's neighbour from the next atom along the chain, (A, 3); zero where the chain ends.
+
+    A hydrogen on that side is anti to the next atom. Of several it is that of the lowest bond order, then the farthest.
+    """
+    neighbor = orders[molecule, atom].argmax(1)
+    order = orders[molecule, neighbor].astype(np.float64)
+    order[np.arange(len(atom)), atom] = 0
+    squared = np.square(x[molecule, atom][:, None] - x[molecule]).sum(-1)
+    following = np.where(order > 0, 1e3 * order - squared, np.inf).argmin(1)
+    return (x[molecule, neighbor] - x[molecule, following]) * order.any(1)[:, None]
+
+
+def _count_up(counts: np.ndarray) -> np.ndarray:
+    """0 .. k - 1 for each k of the counts, one after another."""
+    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def _unit(v: np.ndarray) -> np.ndarray:
+    """Vectors (..., 3) at length 1; zero where they are next to zero."""
+    length = np.sqrt(np.square(v).sum(-1, keepdims=True))
+    return np.divide(v, length, out=np.zeros_like(v), where=length > _TINY)
+
+
+def _first_of(*choices: np.ndarray) -> np.ndarray:
+    """Row by row the first choice that is not next to zero, at length 1."""
+    found = _unit(choices[0])
+    for choice in choices[1:]:
+        found = np.where(found.any(-1, keepdims=True), found, _unit(choice))
+    return found
+
+
+def _towards(v: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Each v or its opposite, whichever does not point against w."""
+    return np.where((v * w).sum(-1, keepdims=True) < 0, -v, v)
+
+
+def _perpendicular(v: np.ndarray) -> np.ndarray:
+    """A vector perpendicular to each v (A, 3); zero for zero."""
+    return np.cross(v, np.eye(3)[np.abs(v).argmin(-1)])
