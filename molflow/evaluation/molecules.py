@@ -4,8 +4,8 @@ It takes structures from anywhere and no model: what is scored is what stands in
 """
 
 import json
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from typing import Any
 
@@ -18,19 +18,22 @@ from molflow.chem.build import canonical_smiles, is_connected, to_rdkit
 from molflow.chem.elements import atomic_number, symbol
 from molflow.chem.io import Structure
 from molflow.errors import MolflowError
+from molflow.evaluation.chunks import equal_size_chunks
+from molflow.evaluation.novelty import TrainingReference, formula
 from molflow.evaluation.statistics import wilson_interval
 
 REFERENCES = ("qm9",)
 """Data sets whose own scores under the same protocol are recorded in `<name>_reference.json`."""
 
-_PAIRS_AT_ONCE = 1 << 18  # atom pairs in one chunk: some MB, and about what a processor's cache holds
-
 Interval = tuple[float, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MoleculeScores:
     """Scores as fractions in 0..1; None where one was not computed or has nothing to divide by.
+
+    A distinct molecule is a canonical SMILES among the connected valid molecules; it is novel if it is not among the
+    training molecules.
 
     Attributes:
         n_molecules, n_atoms: what was scored.
@@ -39,11 +42,19 @@ class MoleculeScores:
         validity: molecules that RDKit sanitises with the look-up bonds and no added hydrogens / all molecules.
         connected_validity: valid molecules that are one fragment / all molecules.
         uniqueness: distinct canonical SMILES / connected valid molecules they come from.
+        validity_x_uniqueness: distinct canonical SMILES of connected valid molecules / all molecules.
         novelty: distinct SMILES that are not among the training molecules / distinct SMILES.
+        n_distinct, n_novel: the count of distinct molecules, and of the novel ones among them.
+        nearest_training_similarity, nearest_training_similarity_median: mean and median, over the novel distinct
+            molecules, of the Tanimoto similarity (Morgan fingerprints, radius 2, 2048 bits) to the nearest training
+            molecule; not a fraction of a count.
+        novel_compositions: molecules, valid or not, whose molecular formula no training molecule has / all molecules.
         protocol: the rule that assigned the bonds.
+        training: the training molecules that novelty is measured against.
         reference_scores: the same scores of a reference data set: the ceiling.
-        *_interval: Wilson's 95 % interval. That of atom_stability takes atoms as independent, which those of one
-            molecule are not, and so is too narrow.
+        *_interval: Wilson's 95 % interval. It takes what is counted as independent, which the atoms of one molecule
+            are not, so that of atom_stability is too narrow. Fractions of distinct molecules fall as more are sampled;
+            their intervals are for the number sampled here.
     """
 
     n_molecules: int
@@ -53,13 +64,23 @@ class MoleculeScores:
     validity: float | None
     connected_validity: float | None
     uniqueness: float | None
-    novelty: float | None
+    validity_x_uniqueness: float | None
+    novelty: float | None = None
+    n_distinct: int | None
+    n_novel: int | None = None
+    nearest_training_similarity: float | None = None
+    nearest_training_similarity_median: float | None = None
+    novel_compositions: float | None = None
     protocol: str
+    training: str | None = None
     reference_scores: dict[str, Any] | None
     atom_stability_interval: Interval | None
     molecule_stability_interval: Interval | None
     validity_interval: Interval | None
     connected_validity_interval: Interval | None
+    validity_x_uniqueness_interval: Interval | None
+    novelty_interval: Interval | None = None
+    novel_compositions_interval: Interval | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """All scores under their own names, ready for JSON."""
@@ -70,7 +91,7 @@ def evaluate(
     molecules: MoleculeBatch | Sequence[Structure],
     *,
     reference: str | None = None,
-    training_smiles: Collection[str] | None = None,
+    training: TrainingReference | None = None,
     rdkit: bool = True,
     progress: bool = False,
 ) -> MoleculeScores:
@@ -79,9 +100,10 @@ def evaluate(
     Args:
         molecules: a batch, or positions (n, 3) in Å and atomic_numbers (n,) of each molecule.
         reference: a name in `REFERENCES`, whose recorded scores are set beside these.
-        training_smiles: SMILES made by `molflow.chem.canonical_smiles`, for the novelty.
-        rdkit: False leaves out all but stability, and RDKit is not loaded.
-        progress: show a bar on stderr.
+        training: what novelty is measured against, such as `qm9_training_reference()`; without it, the scores that
+            ask for training molecules are None.
+        rdkit: False leaves out all but stability and compositions, and RDKit is not loaded.
+        progress: show bars on stderr.
 
     Raises:
         MolflowError: no molecules, an unknown reference, or an element that the look-up tables do not cover.
@@ -94,61 +116,87 @@ def evaluate(
         raise MolflowError("no molecules to evaluate; expected at least one")
     reference_scores = None if reference is None else _reference_scores(reference)
     _check_elements(structures)
+    counts = _count(structures, rdkit, progress)
+    total, distinct = len(structures), len(counts.smiles)
+    return MoleculeScores(
+        n_molecules=total,
+        n_atoms=counts.atoms,
+        atom_stability=_fraction(counts.stable_atoms, counts.atoms),
+        molecule_stability=counts.stable_molecules / total,
+        validity=counts.valid / total if rdkit else None,
+        connected_validity=counts.connected / total if rdkit else None,
+        uniqueness=_fraction(distinct, counts.connected),
+        validity_x_uniqueness=distinct / total if rdkit else None,
+        n_distinct=distinct if rdkit else None,
+        protocol=PROTOCOL,
+        reference_scores=reference_scores,
+        atom_stability_interval=wilson_interval(counts.stable_atoms, counts.atoms),
+        molecule_stability_interval=wilson_interval(counts.stable_molecules, total),
+        validity_interval=wilson_interval(counts.valid, total) if rdkit else None,
+        connected_validity_interval=wilson_interval(counts.connected, total) if rdkit else None,
+        validity_x_uniqueness_interval=wilson_interval(distinct, total) if rdkit else None,
+        **({} if training is None else _composition_scores(structures, training)),
+        **(_novelty_scores(counts.smiles, training, progress) if rdkit and training is not None else {}),
+    )
 
-    n_atoms = stable_atoms = stable_molecules = valid = connected = 0
-    smiles: set[str] = set()
+
+@dataclass
+class _Counts:
+    atoms: int = 0
+    stable_atoms: int = 0
+    stable_molecules: int = 0
+    valid: int = 0
+    connected: int = 0
+    smiles: set[str] = field(default_factory=set)  # of the connected valid molecules
+
+
+def _count(structures: Sequence[Structure], rdkit: bool, progress: bool) -> _Counts:
+    counts = _Counts()
     bar = tqdm(total=len(structures), desc="scoring", unit="molecule", disable=not progress, dynamic_ncols=True)
-    for positions, numbers in _equal_size_chunks(structures):
+    for positions, numbers in equal_size_chunks(structures):
         bar.update(len(numbers))
         mask = np.ones(numbers.shape, dtype=bool)
         orders = bond_orders(positions, numbers, mask)
         stable_atom, stable_molecule = stability_of_orders(orders, numbers, mask)
-        n_atoms += numbers.size
-        stable_atoms += int(stable_atom.sum())
-        stable_molecules += int(stable_molecule.sum())
+        counts.atoms += numbers.size
+        counts.stable_atoms += int(stable_atom.sum())
+        counts.stable_molecules += int(stable_molecule.sum())
         if not rdkit:
             continue
-        for x, z, order in zip(positions, numbers, orders.numpy(), strict=True):
-            mol = to_rdkit(x, z, order)
-            valid += mol is not None
+        for mol in map(to_rdkit, positions, numbers, orders.numpy()):
+            counts.valid += mol is not None
             if mol is not None and is_connected(mol):
-                connected += 1
-                smiles.add(canonical_smiles(mol))
-
+                counts.connected += 1
+                counts.smiles.add(canonical_smiles(mol))
     bar.close()
-    total = len(structures)
-    novel = None if training_smiles is None else len(smiles.difference(training_smiles))
-    return MoleculeScores(
-        n_molecules=total,
-        n_atoms=n_atoms,
-        atom_stability=_fraction(stable_atoms, n_atoms),
-        molecule_stability=stable_molecules / total,
-        validity=valid / total if rdkit else None,
-        connected_validity=connected / total if rdkit else None,
-        uniqueness=_fraction(len(smiles), connected),
-        novelty=None if novel is None else _fraction(novel, len(smiles)),
-        protocol=PROTOCOL,
-        reference_scores=reference_scores,
-        atom_stability_interval=wilson_interval(stable_atoms, n_atoms),
-        molecule_stability_interval=wilson_interval(stable_molecules, total),
-        validity_interval=wilson_interval(valid, total) if rdkit else None,
-        connected_validity_interval=wilson_interval(connected, total) if rdkit else None,
-    )
+    return counts
+
+
+def _composition_scores(structures: Sequence[Structure], training: TrainingReference) -> dict[str, Any]:
+    novel = sum(formula(s.atomic_numbers) not in training.formulas for s in structures)
+    return {
+        "training": training.name,
+        "novel_compositions": novel / len(structures),
+        "novel_compositions_interval": wilson_interval(novel, len(structures)),
+    }
+
+
+def _novelty_scores(smiles: set[str], training: TrainingReference, progress: bool) -> dict[str, Any]:
+    novel = sorted(smiles - training.smiles)
+    scores = {
+        "novelty": _fraction(len(novel), len(smiles)),
+        "n_novel": len(novel),
+        "novelty_interval": wilson_interval(len(novel), len(smiles)),
+    }
+    if novel:
+        similarity = training.nearest_similarity(novel, progress)
+        scores["nearest_training_similarity"] = float(similarity.mean())
+        scores["nearest_training_similarity_median"] = float(np.median(similarity))
+    return scores
 
 
 def _fraction(part: int, total: int) -> float | None:
     return part / total if total else None
-
-
-def _equal_size_chunks(structures: Sequence[Structure]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Positions (b, n, 3) and atomic numbers (b, n) of molecules of one size: no padding, and bounded memory."""
-    sizes = np.array([len(s.atomic_numbers) for s in structures])
-    for size in np.unique(sizes):
-        members = np.flatnonzero(sizes == size)
-        step = max(1, _PAIRS_AT_ONCE // max(1, size * size))
-        for start in range(0, len(members), step):
-            chunk = [structures[k] for k in members[start : start + step]]
-            yield np.stack([s.positions for s in chunk]), np.stack([s.atomic_numbers for s in chunk])
 
 
 def _check_elements(structures: Sequence[Structure]) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from molflow.chem import Structure, canonical_smiles, read_structures, to_rdkit
+from molflow.chem import Structure, read_structures
 from molflow.chem.bonds import PROTOCOL
 from molflow.errors import MolflowError
-from molflow.evaluation import evaluate, molecules, wilson_interval
+from molflow.evaluation import TrainingReference, chunks, evaluate, wilson_interval
 
 QM9 = Path(__file__).parents[1] / "fixtures" / "qm9_200.npz"
 WATER = Structure(np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]), np.array([8, 1, 1]))
@@ -19,6 +19,16 @@ TWO_WATERS = Structure(np.vstack([WATER.positions, WATER.positions + 9]), np.arr
 OXYGEN = Structure(np.zeros((1, 3)), np.array([8]))
 NOTHING = Structure(np.zeros((0, 3)), np.zeros(0, dtype=int))
 
+TRAINED_ON_HCN = TrainingReference.from_structures([HCN], name="hydrogen cyanide")
+
+OF_RDKIT = {
+    "validity", "validity_interval", "connected_validity", "connected_validity_interval", "uniqueness", "n_distinct",
+    "validity_x_uniqueness", "validity_x_uniqueness_interval",
+}  # fmt: skip
+OF_TRAINING = {
+    "training", "novelty", "novelty_interval", "n_novel", "novel_compositions", "novel_compositions_interval",
+    "nearest_training_similarity", "nearest_training_similarity_median",
+}  # fmt: skip
 FIXED_KEYS = {
     "n_molecules", "atom_stability", "molecule_stability", "validity", "connected_validity", "uniqueness", "novelty",
     "protocol", "reference_scores",
@@ -26,29 +36,67 @@ FIXED_KEYS = {
 
 
 def test_a_set_counted_by_hand():
-    scores = evaluate([WATER, WATER, HCN, CROWDED, TWO_WATERS, OXYGEN, NOTHING], training_smiles={"C#N"})
+    scores = evaluate([WATER, WATER, HCN, CROWDED, TWO_WATERS, OXYGEN, NOTHING], training=TRAINED_ON_HCN)
     assert (scores.n_molecules, scores.n_atoms) == (7, 19)
     assert scores.atom_stability == 17 / 19  # not the middle hydrogen of three, not the lone oxygen
     assert scores.molecule_stability == 4 / 7
     assert scores.validity == 5 / 7  # not the crowded one, not the one without atoms
     assert scores.connected_validity == 4 / 7
-    assert scores.uniqueness == 3 / 4  # O twice, C#N, [O]
-    assert scores.novelty == 2 / 3
+    assert (scores.n_distinct, scores.uniqueness) == (3, 3 / 4)  # O twice, C#N, [O]
+    assert scores.validity_x_uniqueness == 3 / 7
+    assert scores.validity_x_uniqueness_interval == wilson_interval(3, 7)
+    assert (scores.n_novel, scores.novelty) == (2, 2 / 3)
+    assert scores.novel_compositions == 6 / 7
     assert scores.protocol == PROTOCOL
+    assert scores.training == "hydrogen cyanide"
     assert scores.reference_scores is None
+
+
+def test_what_is_new_counted_by_hand(qm9):
+    """Real molecules: methanol and hydrogen cyanide are known, ethanol and formaldehyde are new."""
+    real = dict(zip(qm9.smiles[:16].tolist(), qm9.subset(range(16)).structures(), strict=True))
+    known = TrainingReference.from_structures([real["CO"], real["C#N"], real["COC"]], name="three")
+    assert known.smiles == {"CO", "C#N", "COC"}
+    molecules = [real[smiles] for smiles in ("CO", "CO", "C#N", "CCO", "CCO", "C=O")] + [TWO_WATERS, CROWDED]
+    scores = evaluate(molecules, training=known)
+    assert (scores.validity, scores.connected_validity) == (7 / 8, 6 / 8)
+    assert (scores.uniqueness, scores.validity_x_uniqueness) == (4 / 6, 4 / 8)
+    assert (scores.n_distinct, scores.n_novel, scores.novelty) == (4, 2, 2 / 4)
+    assert scores.novelty_interval == wilson_interval(2, 4)
+    assert scores.novel_compositions == 3 / 8  # CH2O, H4O2, H3; ethanol has the formula of dimethyl ether
+    assert scores.novel_compositions_interval == wilson_interval(3, 8)
+    # Bits of ethanol 6, of methanol 3, 2 of them shared; formaldehyde has CH2=, =O and their bond, none of them known.
+    nearest = [2 / 7, 0]
+    assert scores.nearest_training_similarity == pytest.approx(np.mean(nearest))
+    assert scores.nearest_training_similarity_median == pytest.approx(np.median(nearest))
+
+
+def test_nothing_new():
+    scores = evaluate([HCN, HCN], training=TRAINED_ON_HCN)
+    assert (scores.novelty, scores.n_novel, scores.novel_compositions) == (0, 0, 0)
+    assert scores.nearest_training_similarity is None
+    assert scores.nearest_training_similarity_median is None
+
+
+def test_a_molecule_known_only_by_the_data_sets_smiles_is_not_new():
+    assert evaluate([WATER], training=TrainingReference.from_structures([HCN], ["[H]O[H]"], name="x")).novelty == 0
 
 
 def test_what_is_not_computed_is_none():
     scores = evaluate([WATER], rdkit=False).to_dict()
-    missing = {"validity", "connected_validity", "uniqueness", "novelty", "validity_interval", "reference_scores"}
-    assert missing <= {key for key, value in scores.items() if value is None}
+    missing = OF_RDKIT | OF_TRAINING | {"reference_scores"}
+    assert missing == {key for key, value in scores.items() if value is None}
     assert scores["molecule_stability"] == 1
+    stability_alone = evaluate([WATER, HCN], rdkit=False, training=TRAINED_ON_HCN)
+    assert (stability_alone.novel_compositions, stability_alone.novelty) == (1 / 2, None)
 
-    nothing_valid = evaluate([CROWDED], training_smiles=[])
-    assert (nothing_valid.validity, nothing_valid.connected_validity) == (0, 0)
+    without_training = evaluate([WATER]).to_dict()
+    assert {key for key, value in without_training.items() if value is None} == OF_TRAINING | {"reference_scores"}
+
+    nothing_valid = evaluate([CROWDED], training=TRAINED_ON_HCN)
+    assert (nothing_valid.validity, nothing_valid.connected_validity, nothing_valid.validity_x_uniqueness) == (0, 0, 0)
     assert nothing_valid.uniqueness is None
-    assert nothing_valid.novelty is None
-    assert evaluate([WATER]).novelty is None
+    assert (nothing_valid.novelty, nothing_valid.n_novel, nothing_valid.novel_compositions) == (None, 0, 1)
     assert evaluate([NOTHING]).atom_stability is None
 
 
@@ -74,11 +122,11 @@ def test_the_recorded_qm9_scores_are_the_ceiling_under_this_protocol():
 
 def test_order_and_chunks_change_no_score(monkeypatch):
     structures = read_structures(QM9)
-    known = {canonical_smiles(mol) for x, z in structures[:50] if (mol := to_rdkit(x, z)) is not None}
-    whole = evaluate(structures, training_smiles=known)
+    known = TrainingReference.from_structures(structures[:50], name="some")
+    whole = evaluate(structures, training=known)
     assert 0 < whole.novelty < 1
-    monkeypatch.setattr(molecules, "_PAIRS_AT_ONCE", 1)
-    assert evaluate(structures[::-1], training_smiles=known) == whole
+    monkeypatch.setattr(chunks, "_PAIRS_AT_ONCE", 1)
+    assert evaluate(structures[::-1], training=known) == whole
 
 
 def test_bad_input_is_named():

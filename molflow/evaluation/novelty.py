@@ -1,0 +1,215 @@
+"""What a training set already holds: its molecules, their fingerprints and formulas, to tell what is new.
+
+RDKit is imported where it is used.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from molflow.chem.bonds import bond_orders
+from molflow.chem.build import canonical_smiles, to_rdkit
+from molflow.chem.elements import symbol
+from molflow.chem.io import Structure
+from molflow.data.qm9 import load_qm9, prepare_qm9
+from molflow.errors import MolflowError
+from molflow.evaluation.chunks import equal_size_chunks
+from molflow.files import atomic_path, check_writable
+
+FINGERPRINT_RADIUS, FINGERPRINT_BITS = 2, 2048
+
+_FORMAT = 1  # of the file; a file of another format or RDKit version is made anew
+_TRAINING_AT_ONCE = 1 << 14  # fingerprints unpacked at a time, 32 MB
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingReference:
+    """A training set as novelty needs it.
+
+    Attributes:
+        name: of the set, for records.
+        n_molecules: molecules it was made from.
+        n_refused: those that RDKit refuses with the look-up bonds; only the data set's SMILES stand for them.
+        smiles: distinct canonical SMILES, by the look-up bonds and by the data set.
+        fingerprints: (len(smiles), 256) uint8, Morgan fingerprints of `smiles` as packed bits.
+        formulas: distinct molecular formulas of the structures, see `formula`.
+
+    Example:
+        >>> water = Structure(np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]), np.array([8, 1, 1]))
+        >>> reference = TrainingReference.from_structures([water], ["O", "CO"], name="mine")
+        >>> reference.n_molecules, sorted(reference.smiles), sorted(reference.formulas)
+        (1, ['CO', 'O'], ['H2O'])
+        >>> reference.nearest_similarity(["CO", "CCO"]).round(2).tolist()
+        [1.0, 0.29]
+    """
+
+    name: str
+    n_molecules: int
+    n_refused: int
+    smiles: frozenset[str]
+    fingerprints: np.ndarray
+    formulas: frozenset[str]
+
+    @classmethod
+    def from_structures(
+        cls, structures: Sequence[Structure], smiles: Iterable[str] = (), *, name: str, progress: bool = False
+    ) -> "TrainingReference":
+        """Look up the bonds of the training molecules.
+
+        Where a look-up differs from the molecule that was meant, either form may be generated again, so `smiles` adds
+        the data set's own: they are brought into the same canonical form.
+
+        Args:
+            structures: positions (n, 3) in Å and atomic_numbers (n,) of each molecule.
+            smiles: SMILES of training molecules by another source, in any form; they add no formulas.
+            name: of the set, for records.
+            progress: show bars on stderr.
+
+        Raises:
+            MolflowError: a SMILES that RDKit cannot read, no molecule at all, or an element outside the look-up tables.
+        """
+        bar = tqdm(total=len(structures), desc="training molecules", disable=not progress, dynamic_ncols=True)
+        known, n_refused = set(), 0
+        for found in _looked_up(structures):
+            n_refused += found is None
+            if found is not None:
+                known.add(found)
+            bar.update()
+        bar.close()
+        known |= {_standard(text) for text in tqdm(smiles, desc="their SMILES", disable=not progress)}
+        if not known:
+            raise MolflowError("no molecule that RDKit accepts; expected at least one training molecule")
+        prints = fingerprints(sorted(known), progress)
+        formulas = frozenset(formula(s.atomic_numbers) for s in structures)
+        return cls(name, len(structures), n_refused, frozenset(known), prints, formulas)
+
+    def nearest_similarity(self, smiles: Sequence[str], progress: bool = False) -> np.ndarray:
+        """Tanimoto similarity of each molecule to the training molecule that is most similar to it.
+
+        |a and b| / |a or b| over the bits of Morgan fingerprints; 1 for equal ones.
+
+        Returns:
+            (len(smiles),) float64 in 0..1.
+        """
+        queries = [np.flatnonzero(bits) for bits in np.unpackbits(fingerprints(smiles), axis=1)]
+        nearest = np.zeros(len(queries))
+        starts = range(0, len(self.fingerprints), _TRAINING_AT_ONCE)
+        for start in tqdm(starts, desc="nearest molecules", disable=not progress, dynamic_ncols=True):
+            packed = self.fingerprints[start : start + _TRAINING_AT_ONCE]
+            columns = np.ascontiguousarray(np.unpackbits(packed, axis=1).T)  # a query needs some 20 of 2048 rows
+            sizes = columns.sum(0, dtype=np.int64)
+            for k, on in enumerate(queries):
+                shared = np.zeros(len(packed), dtype=np.uint16)
+                for bit in on:
+                    shared += columns[bit]
+                nearest[k] = max(nearest[k], (shared / (sizes + len(on) - shared)).max())
+        return nearest
+
+
+def formula(atomic_numbers: np.ndarray) -> str:
+    """Molecular formula such as ``C2H6O``: carbon, hydrogen, then the other elements by their symbols."""
+    numbers, counts = np.unique(atomic_numbers, return_counts=True)
+    found = {symbol(z): n for z, n in zip(numbers.tolist(), counts.tolist(), strict=True)}
+    order = sorted(found, key=lambda element: (element != "C", element != "H", element))
+    return "".join(element + (str(found[element]) if found[element] > 1 else "") for element in order)
+
+
+def fingerprints(smiles: Sequence[str], progress: bool = False) -> np.ndarray:
+    """Morgan fingerprints (radius 2, 2048 bits, no chirality) of canonical SMILES as packed bits, (M, 256) uint8."""
+    from rdkit import Chem
+    from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
+
+    generator = GetMorganGenerator(radius=FINGERPRINT_RADIUS, fpSize=FINGERPRINT_BITS)
+    packed = np.zeros((len(smiles), FINGERPRINT_BITS // 8), dtype=np.uint8)
+    for row, text in zip(packed, tqdm(smiles, desc="fingerprints", disable=not progress), strict=True):
+        mol = Chem.MolFromSmiles(text, sanitize=False)  # what is canonical was sanitised before
+        mol.UpdatePropertyCache(strict=False)
+        Chem.FastFindRings(mol)
+        row[:] = np.packbits(generator.GetFingerprintAsNumPy(mol))
+    return packed
+
+
+def qm9_training_reference(cache_dir: str | Path | None = None, progress: bool = False) -> TrainingReference:
+    """QM9's training split, kept as qm9_training.npz beside the QM9 cache.
+
+    The file is made, in under a minute, where there is none, and again after QM9 was prepared anew or RDKit
+    changed, whose canonical SMILES may differ between versions.
+
+    Raises:
+        MolflowError: QM9 is neither there nor can be prepared, or the file is damaged or cannot be written.
+    """
+    source = prepare_qm9(cache_dir=cache_dir, progress=progress)
+    path = source.with_name("qm9_training.npz")
+    if path.exists() and path.stat().st_mtime >= source.stat().st_mtime and (kept := _load(path)) is not None:
+        return kept
+    check_writable(path)
+    molecules = load_qm9("train", cache_dir)
+    assert molecules.smiles is not None
+    structures = list(molecules.structures())
+    reference = TrainingReference.from_structures(
+        structures, molecules.smiles.tolist(), name="the training split of qm9", progress=progress
+    )
+    _save(reference, path)
+    return reference
+
+
+def _looked_up(structures: Sequence[Structure]) -> Iterator[str | None]:
+    """Canonical SMILES of each molecule by its look-up bonds, in the order of the chunks; None where RDKit refuses."""
+    for positions, numbers in equal_size_chunks(structures):
+        orders = bond_orders(positions, numbers, np.ones(numbers.shape, dtype=bool)).numpy()
+        for mol in map(to_rdkit, positions, numbers, orders):
+            yield None if mol is None else canonical_smiles(mol)
+
+
+def _standard(smiles: str) -> str:
+    from rdkit import Chem, rdBase
+
+    with rdBase.BlockLogs():
+        mol = Chem.MolFromSmiles(smiles)
+    if mol is None:
+        raise MolflowError(f"training SMILES {smiles!r}: RDKit cannot read it")
+    return canonical_smiles(mol)
+
+
+def _version() -> str:
+    import rdkit
+
+    return f"{_FORMAT}, rdkit {rdkit.__version__}"
+
+
+def _save(reference: TrainingReference, path: Path) -> None:
+    arrays = {
+        "version": np.array(_version()),
+        "name": np.array(reference.name),
+        "counts": np.array([reference.n_molecules, reference.n_refused]),
+        "smiles": np.char.encode(sorted(reference.smiles), "ascii"),
+        "fingerprints": reference.fingerprints,
+        "formulas": np.char.encode(sorted(reference.formulas), "ascii"),
+    }
+    try:
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+    except OSError as error:
+        raise MolflowError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _load(path: Path) -> TrainingReference | None:
+    """The reference in a file; None where another version wrote it."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            if str(archive["version"]) != _version():
+                return None
+            arrays = {name: archive[name] for name in archive.files}
+        n_molecules, n_refused = arrays["counts"].tolist()
+        smiles, formulas = (
+            frozenset(np.char.decode(arrays[name], "ascii").tolist()) for name in ("smiles", "formulas")
+        )
+        prints = arrays["fingerprints"]
+        if prints.shape != (len(smiles), FINGERPRINT_BITS // 8) or prints.dtype != np.uint8:
+            raise ValueError(f"fingerprints are {prints.dtype} {prints.shape}")
+        return TrainingReference(str(arrays["name"]), n_molecules, n_refused, smiles, prints, formulas)
+    except Exception as error:  # a damaged archive can raise nearly anything from zipfile, zlib or numpy
+        raise MolflowError(f"{path}: damaged: {error}; delete it, and it is made anew") from error
