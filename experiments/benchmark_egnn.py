@@ -20,7 +20,8 @@ import torch
 
 from molflow.evaluation.throughput import peak_memory_mb, seconds
 from molflow.flows.config import EGNNConfig, FreeFormConfig, MoleculesConfig
-from molflow.training.config import ObjectiveConfig
+from molflow.geometry import Context
+from molflow.training.config import FreeFormObjectiveConfig
 from molflow.training.objectives import FreeFormObjective, accumulate_gradients
 
 BATCH, ATOMS, REPEATS, THREADS = 64, 18, 3, 2
@@ -43,20 +44,21 @@ def measure(network: str, micro_batch: int) -> dict[str, Any]:
     """Molecules/s in a training step and in sampling, and the peak memory of the process."""
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
-    domain = MoleculesConfig(atom_counts=(0,) * ATOMS + (1,))
+    domain = MoleculesConfig(types=("H", "C", "N", "O", "F"), atom_counts=(0,) * ATOMS + (1,))
     flow = FreeFormConfig(domain=domain, encoder=PUBLISHED, decoder=PUBLISHED).build()
     if network == "edge list":
         flow.encoder, flow.decoder = edge_list(flow.encoder), edge_list(flow.decoder)
     generator = flow.generator(0)
     mask = torch.ones(BATCH, ATOMS, dtype=torch.bool)
+    context = Context(mask, torch.zeros(BATCH, ATOMS, 0))
     latent = flow.domain.space(mask).randn(generator)
 
     @torch.no_grad()
     def draw() -> Any:
-        return flow.sample(BATCH, seed=0) if micro_batch < BATCH else flow.decode(latent, mask)
+        return flow.sample(BATCH, seed=0) if micro_batch < BATCH else flow.decode(latent, context)
 
     molecules = flow.sample(BATCH, seed=0)
-    objective = FreeFormObjective(flow, ObjectiveConfig())
+    objective = FreeFormObjective(flow, FreeFormObjectiveConfig())
     optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-5)
 
     def step() -> None:
@@ -82,7 +84,7 @@ def main() -> None:
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 runs[variant].append(pool.apply(measure, variant))
     records = [
-        {"network": network, "molecules_at_once": micro_batch, "surrogate": ObjectiveConfig().surrogate}
+        {"network": network, "molecules_at_once": micro_batch, "surrogate": FreeFormObjectiveConfig().surrogate}
         | {key: statistics.median(result[key] for result in results) for key in results[0]}
         for (network, micro_batch), results in runs.items()
     ]

@@ -10,12 +10,50 @@ to 1 where that is larger; those of the log-density are also given in nats.
 import argparse
 
 import torch
+from torch import Tensor
 
+from molflow.batch import MoleculeBatch
 from molflow.data import load_qm9
-from molflow.geometry import Points
+from molflow.flows import Flow
+from molflow.geometry import Context, Points
 from molflow.nn import EGNN
 from molflow.pretrained import load_named
 from molflow.testing import assert_equivariant, assert_invariant
+
+
+def measure(flow: Flow, molecules: MoleculeBatch, dtype: torch.dtype) -> dict[str, dict[str, float]]:
+    """Name of what is tested -> law -> error."""
+    points, context, _ = flow.to_points(molecules, flow.generator(0))
+    mask, n_features = context.mask, points.h.shape[-1]
+    # Labels follow the features, so that they are permuted and padded with them.
+    joined = Points(points.x, torch.cat([points.h, context.labels], -1))
+
+    def split(x: Tensor, h: Tensor, mask: Tensor) -> tuple[Points, Context]:
+        return Points(x, h[..., :n_features]), Context(mask, h[..., n_features:])
+
+    def decoder(x: Tensor, h: Tensor, mask: Tensor) -> Points:
+        start, context = split(x, h, mask)
+        return flow.decode(start, context) - start
+
+    def whole(x: Tensor, h: Tensor, mask: Tensor) -> Points:
+        start, context = split(x, h, mask)
+        return flow.decode(flow.encode(start, context), context) - start
+
+    results = {
+        "published network": assert_equivariant(EGNN(joined.h.shape[-1]).to(dtype), *joined, mask),
+        "encoder network": assert_equivariant(flow.encoder, *joined, mask),
+        "decoder network": assert_equivariant(decoder, *joined, mask),
+        "whole flow": assert_equivariant(whole, *joined, mask),
+    }
+    for which in ("encoder", "decoder"):
+
+        def log_prob(p: Points, mask: Tensor, which: str = which) -> Tensor:
+            return flow.points_log_prob(*split(*p, mask), which)[0]
+
+        size = max(1.0, float(log_prob(joined, mask).abs().max()))
+        errors = results[f"log_prob, {which}"] = assert_invariant(log_prob, joined, mask)
+        results[f"{which}, nats"] = {law: error * size for law, error in errors.items()}
+    return results
 
 
 def main() -> None:
@@ -25,26 +63,8 @@ def main() -> None:
     molecules = load_qm9("test").batch(range(3))
     for dtype in (torch.float64, torch.float32):
         torch.manual_seed(0)
-        flow = load_named(arguments.model).to(dtype)
-        points, mask, _ = flow.domain.to_points(molecules, flow.generator(0))
-
-        def whole(x: torch.Tensor, h: torch.Tensor, mask: torch.Tensor, flow=flow) -> Points:
-            start = Points(x, h)
-            return flow.decode(flow.encode(start, mask), mask) - start
-
         with torch.no_grad():
-            results = {
-                "published network": assert_equivariant(EGNN(5).to(dtype), *points, mask),
-                "encoder network": assert_equivariant(flow.encoder, *points, mask),
-                "decoder network": assert_equivariant(flow.decoder, *points, mask),
-                "whole flow": assert_equivariant(whole, *points, mask),
-            }
-            for which in ("encoder", "decoder"):
-                size = max(1.0, float(flow.points_log_prob(points, mask, which)[0].abs().max()))
-                results[f"log_prob, {which}"] = assert_invariant(
-                    lambda p, m, flow=flow, which=which: flow.points_log_prob(p, m, which)[0], points, mask
-                )
-                results[f"{which}, nats"] = {k: v * size for k, v in results[f"log_prob, {which}"].items()}
+            results = measure(load_named(arguments.model).to(dtype), molecules, dtype)
         for name, errors in results.items():
             figures = "  ".join(f"{law} {error:.1e}" for law, error in errors.items())
             print(f"{str(dtype).removeprefix('torch.')}  {name:18} {figures}")  # noqa: T201

@@ -33,8 +33,8 @@ def main() -> None:
     assert isinstance(flow, FreeFormFlow)
     validation = load_qm9("validation")
     indices = (validation.n_atoms == 18).nonzero()[0][: arguments.molecules]
-    points, mask, _ = flow.domain.to_points(validation.batch(indices), flow.generator(0))
-    points, space = points.detach(), flow.domain.space(mask)
+    points, context, _ = flow.to_points(validation.batch(indices), flow.generator(0))
+    points, space = points.detach(), flow.domain.space(context.mask)
     parameters = list(flow.encoder.parameters())
     records = []
     for name, surrogate in SURROGATES.items():
@@ -42,7 +42,9 @@ def main() -> None:
 
         def draw(seed: int, surrogate: Any = surrogate, gradients: list[torch.Tensor] = gradients) -> None:
             probes = space.probes(1, flow.generator(seed))
-            _, _, value = surrogate(lambda p: flow.encode(p, mask), lambda z: flow.decode(z, mask), points, probes)
+            _, _, value = surrogate(
+                lambda p: flow.encode(p, context), lambda z: flow.decode(z, context), points, probes
+            )
             gradient = torch.autograd.grad(value.mean(), parameters, allow_unused=True, materialize_grads=True)
             gradients.append(torch.cat([g.flatten() for g in gradient]))
 

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -17,6 +17,10 @@ from molflow.chem import StructureWriter, read_structures
 from molflow.chem.io import check_writable as check_structure_file
 from molflow.errors import MolflowError
 from molflow.files import check_writable
+
+if TYPE_CHECKING:
+    from molflow.batch import MoleculeBatch
+    from molflow.evaluation import TrainingReference
 
 app = typer.Typer(
     help="Generate molecules with E(n)-equivariant free-form flows, train such flows, and score molecules.",
@@ -35,6 +39,12 @@ Model = Annotated[str, typer.Option("--model", "-m", help="A shipped model (see 
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Molecules made at a time.")]
+Evaluations = Annotated[
+    int,
+    typer.Option("--evaluations", "-k", min=1, help="Network evaluations a molecule; more where a model can use them."),
+]
+_GIVE_UP = 20_000  # molecules drawn without a stable one
+_AGAINST_TRAINING = "Compare with the training split of QM9, prepared on first use in under a minute"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -120,8 +130,13 @@ def sample(
     model: Model = "qm9",
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same molecules.")] = 0,
     temperature: Annotated[float, typer.Option(min=1e-6, help="Standard deviation of the latent.")] = 1.0,
+    evaluations: Evaluations = 1,
+    only: Annotated[
+        Literal["stable"] | None, typer.Option(help="Draw until N molecules are stable, and keep those alone.")
+    ] = None,
     batch_size: BatchSize = 1024,
     device: Device = "cpu",
+    novelty: Annotated[bool, typer.Option("--novelty", help=f"{_AGAINST_TRAINING}.")] = False,
     json: Json = None,
 ) -> None:
     """Generate molecules, write them to a file, and score them."""
@@ -131,24 +146,41 @@ def sample(
     _check_json(json)
     check_structure_file(out)
     flow = _load(model, device)
-    batches: list[MoleculeBatch] = []
+    training = _training_reference(novelty)
+    kept: list[MoleculeBatch] = []
+    drawn: list[MoleculeBatch] = []
     elapsed, before = 0.0, time.perf_counter()
     with StructureWriter(out) as writer, tqdm(total=n, desc="sampling", unit="molecule", dynamic_ncols=True) as bar:
         try:
-            for batch in flow.iter_samples(n, seed, temperature, batch_size):
+            for batch in flow.iter_samples(sys.maxsize if only else n, seed, temperature, evaluations, batch_size):
+                drawn.append(batch.to("cpu"))
+                kept.append((_stable(drawn[-1]) if only else drawn[-1])[: n - writer.count])
                 elapsed += time.perf_counter() - before
-                for structure in batch.structures():
+                for structure in kept[-1].structures():
                     writer.write(structure)
                     bar.update()
-                batches.append(batch.to("cpu"))
+                if writer.count == n:
+                    break
+                if not writer.count and (tried := sum(map(len, drawn))) >= _GIVE_UP:
+                    raise MolflowError(f"none of {tried:,} molecules is stable: this model needs more training")
                 before = time.perf_counter()
         except KeyboardInterrupt as error:
             raise MolflowError(f"interrupted; {out} keeps the {writer.count} molecules that were finished") from error
-    molecules = MoleculeBatch.concatenate(batches)
-    scores = molflow.evaluate(molecules, reference="qm9", progress=True).to_dict()
-    record = scores | sampling_record(model, molecules, elapsed, device, batch_size) | {"seed": seed, "file": str(out)}
-    _show_scores({model: record}, json)
-    console.print(f"{n} molecules are in {out}")
+    molecules = MoleculeBatch.concatenate(kept)
+    scores = molflow.evaluate(molecules, reference="qm9", training=training, progress=True).to_dict()
+    speed = sampling_record(model, MoleculeBatch.concatenate(drawn), elapsed, device, batch_size)
+    settings = {"seed": seed, "temperature": temperature, "evaluations": evaluations, "only": only, "file": str(out)}
+    _show_scores({model: scores | speed | settings}, json)
+    if only:
+        share = f"{100 * speed['stable_molecules_per_s'] / speed['molecules_per_s']:.1f} %"
+        console.print(f"{speed['n']:,} molecules were drawn, {share} of them stable; times count them all.")
+    console.print(f"{n:,} molecules are in {out}")
+
+
+def _stable(molecules: "MoleculeBatch") -> "MoleculeBatch":
+    from molflow.chem import stability
+
+    return molecules[stability(molecules.positions, molecules.atomic_numbers, molecules.mask)[1]]
 
 
 @app.command()
@@ -157,18 +189,39 @@ def evaluate(
     reference: Annotated[
         Literal["qm9"] | None, typer.Option(help="A data set whose own scores are set beside these.")
     ] = None,
+    novelty: Annotated[
+        bool | None,
+        typer.Option(help=f"{_AGAINST_TRAINING}; by default with --reference qm9, where QM9 can be had."),
+    ] = None,
     json: Json = None,
 ) -> None:
     """Score the molecules in files."""
     _check_json(json)
+    inputs = {str(file): read_structures(file) for file in files}
+    training = _training_reference(novelty, wanted=reference == "qm9")
     records = {}
-    for file in files:
-        structures = read_structures(file)
+    for file, structures in inputs.items():
         try:
-            records[str(file)] = molflow.evaluate(structures, reference=reference, progress=True).to_dict()
+            scores = molflow.evaluate(structures, reference=reference, training=training, progress=True)
         except MolflowError as error:
             raise MolflowError(f"{file}: {error}") from error
+        records[file] = scores.to_dict()
     _show_scores(records, json)
+
+
+def _training_reference(novelty: bool | None, wanted: bool = False) -> "TrainingReference | None":
+    """What novelty is measured against; where it was wanted but not asked for, a line says why it cannot be had."""
+    from molflow.evaluation import qm9_training_reference
+
+    if not (wanted if novelty is None else novelty):
+        return None
+    try:
+        return qm9_training_reference(progress=True)
+    except MolflowError as error:
+        if novelty:
+            raise
+        typer.echo(f"molflow: novelty is not computed: {' '.join(str(error).split())}", err=True)
+        return None
 
 
 @app.command()
@@ -198,6 +251,7 @@ def _summary(name: str, card: dict[str, Any]) -> dict[str, Any]:
 def benchmark_sampling(
     model: Model = "qm9",
     n: Annotated[int, typer.Option("-n", min=1, help="Molecules in each repeat.")] = 1000,
+    evaluations: Evaluations = 1,
     batch_size: BatchSize = 1024,
     device: Device = "cpu",
     json: Json = None,
@@ -209,15 +263,16 @@ def benchmark_sampling(
     flow = _load(model, device)
 
     def draw(count: int, seed: int) -> Any:
-        return flow.sample(count, seed=seed, batch_size=batch_size)
+        return flow.sample(count, seed=seed, n_evaluations=evaluations, batch_size=batch_size)
 
-    _show([sampling_throughput(model, draw, n, batch_size=batch_size, device=device, progress=True)], json)
+    record = sampling_throughput(model, draw, n, batch_size=batch_size, device=device, progress=True)
+    _show([record | {"evaluations": evaluations}], json)
 
 
 @benchmark.command("training")
 def benchmark_training(
     model: Model = "qm9",
-    n_atoms: Annotated[int, typer.Option(min=2, help="Atoms of each molecule.")] = 18,
+    n_atoms: Annotated[int, typer.Option(min=2, help="Points of each molecule: its atoms, or its heavy atoms.")] = 18,
     batch_size: BatchSize = 64,
     micro_batch: Annotated[int | None, typer.Option(min=1, help="Back-propagate so many at a time.")] = None,
     device: Device = "cpu",
@@ -260,20 +315,22 @@ def _training_step(
     import torch
 
     from molflow.batch import MoleculeBatch
-    from molflow.flows.domains import MoleculeDomain
+    from molflow.flows import ComposedMoleculeDomain, MoleculeDomain
     from molflow.pretrained import folder_of
     from molflow.training.checkpoint import read_config
-    from molflow.training.objectives import FreeFormObjective, accumulate_gradients
+    from molflow.training.objectives import accumulate_gradients, build_objective
 
     flow = _load(model, device)
+    domain = flow.domain
     assert isinstance(flow, molflow.FreeFormFlow)
-    assert isinstance(flow.domain, MoleculeDomain)
+    assert isinstance(domain, MoleculeDomain | ComposedMoleculeDomain)
     generator = flow.generator(0)
     mask = torch.ones(batch_size, n_atoms, dtype=torch.bool, device=device)
-    positions = flow.domain.space(mask).randn(generator).x * flow.domain.scale
-    types = torch.randint(len(flow.domain.elements), mask.shape, generator=generator, device=device)
-    molecules = MoleculeBatch(positions, flow.domain.atomic_numbers[types], mask)
-    objective = FreeFormObjective(flow, read_config(folder_of(model)).objective)
+    positions = domain.space(mask).randn(generator).x * domain.scale
+    types = torch.randint(len(domain.types), mask.shape, generator=generator, device=device)
+    hydrogens = domain.type_hydrogens[types] if domain.representation == "united" else None
+    molecules = MoleculeBatch(positions, domain.type_numbers[types], mask, hydrogens)
+    objective = build_objective(flow, read_config(folder_of(model)).objective)
     optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-5)
 
     def step() -> None:
@@ -287,7 +344,7 @@ def _training_step(
 def _load(model: str, device: str) -> molflow.Flow:
     import torch
 
-    from molflow.flows.domains import MoleculeDomain
+    from molflow.flows import ParticleDomain
     from molflow.pretrained import load_named
 
     try:
@@ -299,7 +356,7 @@ def _load(model: str, device: str) -> molflow.Flow:
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise MolflowError(f"--device {device}: torch finds {torch.cuda.device_count()} CUDA devices here")
     flow = load_named(model, chosen)
-    if not isinstance(flow.domain, MoleculeDomain):
+    if isinstance(flow.domain, ParticleDomain):
         raise MolflowError(f"{model}: expected a flow of molecules")
     return flow
 
@@ -325,7 +382,11 @@ def _show(records: list[dict[str, Any]], json: Path | None = None) -> None:
     _write_json(json, records[0] if len(records) == 1 else records)
 
 
-_PERCENTAGES = ("atom_stability", "molecule_stability", "validity", "connected_validity", "uniqueness", "novelty")
+_PERCENTAGES = (
+    "atom_stability", "molecule_stability", "validity", "connected_validity", "uniqueness", "validity_x_uniqueness",
+    "novelty", "novel_compositions",
+)  # fmt: skip
+_SIMILARITY = "nearest_training_similarity"
 _SPEEDS = ("ms_per_molecule", "ms_per_stable_molecule")
 
 
@@ -344,11 +405,15 @@ def _show_scores(records: dict[str, dict[str, Any]], json: Path | None) -> None:
     for key in _PERCENTAGES:
         if any(c.get(key) is not None for c in columns):
             table.add_row(key.replace("_", " "), *(_percent(c, key) for c in columns))
+    if any(c.get(_SIMILARITY) is not None for c in columns):
+        table.add_row(_SIMILARITY.replace("_", " "), *(_mean_and_median(c, _SIMILARITY) for c in columns))
     for key in _SPEEDS:
         if key in first:
             table.add_row(key.replace("_", " "), *(_text(c[key]) if key in c else "" for c in columns))
     console.print(table)
     console.print(f"Bonds by {first['protocol']}; in brackets the 95 % interval.")
+    if first["training"]:
+        console.print(f"Novelty and similarity against {first['training']}.")
     _write_json(json, first if len(records) == 1 else records)
 
 
@@ -358,6 +423,10 @@ def _percent(scores: dict[str, Any], key: str) -> str:
     interval = scores.get(f"{key}_interval")
     text = f"{100 * scores[key]:.2f} %"
     return text if interval is None else f"{text} [{100 * interval[0]:.2f}, {100 * interval[1]:.2f}]"
+
+
+def _mean_and_median(scores: dict[str, Any], key: str) -> str:
+    return "-" if scores.get(key) is None else f"{scores[key]:.3f} (median {scores[f'{key}_median']:.3f})"
 
 
 def _text(value: Any) -> str:

@@ -43,6 +43,22 @@ class Points(NamedTuple):
         return Points(self.x.detach(), self.h.detach())
 
 
+class Context(NamedTuple):
+    """What is given about configurations before their points are drawn.
+
+    Attributes:
+        mask: True for a real point, padding at the end, (B, N).
+        labels: fixed features of the points, zero at padding, (B, N, L); L may be 0.
+    """
+
+    mask: Tensor
+    labels: Tensor
+
+    def select(self, index: Tensor, n: int) -> "Context":
+        """The configurations `index`, cut to their first n points."""
+        return Context(self.mask[index, :n], self.labels[index, :n])
+
+
 def project(x: Tensor, mask: Tensor) -> Tensor:
     """Remove the centroid of the real points and zero the padding: x_i - sum_j m_j x_j / n, times m_i.
 

@@ -7,34 +7,87 @@ from torch import Tensor, nn
 
 from molflow.batch import MoleculeBatch
 from molflow.flows import Flow
-from molflow.flows.config import EGNNConfig, FreeFormConfig, MoleculesConfig, ParticlesConfig
+from molflow.flows.config import (
+    ComposedMoleculesConfig,
+    DomainConfig,
+    EGNNConfig,
+    FreeFormConfig,
+    MoleculesConfig,
+    NetworkConfig,
+    ParticlesConfig,
+    TransformerConfig,
+)
 from molflow.flows.dequantization import DEQUANTIZERS
-from molflow.geometry import MeanFreeSpace, Points
-from molflow.nn import EGNN
+from molflow.geometry import Context, MeanFreeSpace, Points
+from molflow.nn import EGNN, Chain, EquivariantTransformer
+from molflow.nn.transformer import RMSNorm
 
 SIZES = [5, 3, 7, 2]
 """Points of each configuration of the batches that laws are tried on."""
 
-NETWORKS: dict[str, tuple[int, int, Callable[[], nn.Module]]] = {
-    "egnn-3d": (3, 5, lambda: EGNN(5, hidden=12, n_blocks=2)),
-    "egnn-2d-no-features": (2, 0, lambda: EGNN(0, hidden=12, n_blocks=2)),
-    "egnn-narrow-pairs": (3, 5, lambda: EGNN(5, hidden=16, pair_hidden=6, n_blocks=2, n_inner=1)),
-    "egnn-no-messages": (2, 3, lambda: EGNN(3, hidden=12, n_blocks=2, n_inner=0)),
-    "egnn-time": (3, 2, lambda: EGNN(2, hidden=12, n_blocks=2, n_inner=1, time=True)),
+
+def _transformer(*args: int, n_blocks: int = 2) -> EquivariantTransformer:
+    return EquivariantTransformer(*args, hidden=12, n_vectors=4, pair_hidden=6, n_heads=2, n_blocks=n_blocks)
+
+
+NETWORKS: dict[str, tuple[int, Callable[[], nn.Module]]] = {
+    "egnn-3d": (3, lambda: EGNN(5, hidden=12, n_blocks=2)),
+    "egnn-2d-no-features": (2, lambda: EGNN(0, hidden=12, n_blocks=2)),
+    "egnn-narrow-pairs": (3, lambda: EGNN(5, hidden=16, pair_hidden=6, n_blocks=2, n_inner=1)),
+    "egnn-no-messages": (2, lambda: EGNN(3, hidden=12, n_blocks=2, n_inner=0)),
+    "egnn-time": (3, lambda: EGNN(2, n_times=1, hidden=12, n_blocks=2, n_inner=1)),
+    "egnn-labels": (3, lambda: EGNN(0, 4, hidden=12, n_blocks=2, n_inner=1)),
+    "egnn-labels-two-times": (3, lambda: EGNN(2, 3, 2, hidden=12, n_blocks=2, n_inner=1)),
+    "transformer-3d-labels": (3, lambda: _transformer(2, 3)),
+    "transformer-2d-no-features": (2, lambda: _transformer(0)),
+    "transformer-labels-two-times": (3, lambda: _transformer(0, 3, 2)),
+    "chain-of-transformers": (3, lambda: Chain(_transformer(2, 2, n_blocks=1) for _ in range(2))),
 }
-"""Name -> (D, F, constructor)."""
+"""Name -> (D, constructor)."""
 
-_SMALL = EGNNConfig(hidden=12, pair_hidden=8, n_blocks=2, n_inner=1)
-_FEW_ATOMS = (0, 0, 1, 2, 1, 2)
+ALL_ATOM, UNITED = ("H", "C", "N", "O", "F"), ("C", "CH", "CH3", "NH2", "O")
+MEANING = {
+    "H": (1, 0), "C": (6, 0), "N": (7, 0), "O": (8, 0), "F": (9, 0), "CH": (6, 1), "CH3": (6, 3), "NH2": (7, 2),
+}  # fmt: skip
+"""Atomic number and hydrogens of types, written down by hand."""
+
+_EGNN = EGNNConfig(hidden=12, pair_hidden=8, n_blocks=2, n_inner=1)
+_TRANSFORMER = TransformerConfig(hidden=12, n_vectors=4, pair_hidden=6, n_heads=2, n_blocks=2)
+_STAGES = TransformerConfig(hidden=12, n_vectors=4, pair_hidden=6, n_heads=2, n_blocks=1, n_stages=2)
+_MOLECULE_SIZES = [5, 3, 2, 4]
+_TYPES_OF_ATOMS = torch.tensor([[0, 1, 1, 4, 2], [0, 1, 1, 0, 0], [1, 3, 0, 0, 0], [1, 4, 1, 3, 0]])
+_HOW_OFTEN = torch.tensor([2, 2, 1, 1])  # the molecules above in the table of compositions
+_FEW_ATOMS = (0, 0, 1, 2, 1, 2)  # which gives their sizes the same probabilities
 
 
-def _free_form(domain: MoleculesConfig | ParticlesConfig) -> Callable[[], Flow]:
-    return FreeFormConfig(domain=domain, encoder=_SMALL, decoder=_SMALL).build
+def _free_form(
+    domain: DomainConfig, network: NetworkConfig = _EGNN, average_velocity: bool = False
+) -> Callable[[], Flow]:
+    def build() -> Flow:
+        flow = FreeFormConfig(
+            domain=domain, encoder=network, decoder=network, average_velocity=average_velocity
+        ).build()
+        if isinstance(domain, ComposedMoleculesConfig):
+            real = torch.arange(5) < torch.tensor(_MOLECULE_SIZES).unsqueeze(1)
+            one_hot = nn.functional.one_hot(_TYPES_OF_ATOMS, 5) * real.unsqueeze(-1)
+            flow.domain.compositions.fit(one_hot.sum(1), _HOW_OFTEN)
+        return flow
+
+    return build
 
 
 MOLECULE_FLOWS: dict[str, Callable[[], Flow]] = {
-    f"molecules-{name}": _free_form(MoleculesConfig(atom_counts=_FEW_ATOMS, dequantization=name))
-    for name in DEQUANTIZERS
+    **{
+        f"molecules-{name}": _free_form(MoleculesConfig(types=ALL_ATOM, atom_counts=_FEW_ATOMS, dequantization=name))
+        for name in DEQUANTIZERS
+    },
+    "molecules-united-transformer": _free_form(
+        MoleculesConfig(types=UNITED, representation="united", atom_counts=_FEW_ATOMS), _STAGES
+    ),
+    "composed-all-atom": _free_form(ComposedMoleculesConfig(types=ALL_ATOM, n_compositions=4)),
+    "composed-united-average-velocity": _free_form(
+        ComposedMoleculesConfig(types=UNITED, representation="united", n_compositions=4), _TRANSFORMER, True
+    ),
 }
 PARTICLE_FLOWS: dict[str, Callable[[], Flow]] = {
     f"particles-{dim}d": _free_form(ParticlesConfig(n_particles=4, dim=dim, scale=1.7)) for dim in (2, 3)
@@ -51,6 +104,10 @@ def randomize(module: nn.Module, seed: int = 0, strength: float = 0.7) -> nn.Mod
                 layer.weight.normal_(0, strength * layer.in_features**-0.5, generator=generator)
                 if layer.bias is not None:
                     layer.bias.normal_(0, 0.3 * strength, generator=generator)
+            elif isinstance(layer, RMSNorm):
+                layer.weight.normal_(1, 0.3 * strength, generator=generator)
+            elif isinstance(layer, EquivariantTransformer):
+                layer.spread.normal_(0, 1, generator=generator)
     return module
 
 
@@ -62,13 +119,37 @@ def random_points(
     return MeanFreeSpace(mask, dim, n_features).randn(torch.Generator().manual_seed(1), dtype), mask
 
 
+def random_case(
+    dim: int, n_features: int, n_labels: int, sizes: list[int] = SIZES, dtype: torch.dtype = torch.float64
+) -> tuple[Points, Context]:
+    """Standard normal points of several sizes, and their context with one of the labels set for every point."""
+    points, mask = random_points(dim, n_features, sizes, dtype)
+    labels = torch.zeros(*mask.shape, n_labels, dtype=dtype)
+    if n_labels:
+        which = torch.randint(n_labels, mask.shape, generator=torch.Generator().manual_seed(6))
+        labels = nn.functional.one_hot(which, n_labels).to(dtype) * mask.unsqueeze(-1)
+    return points, Context(mask, labels)
+
+
+def with_labels(points: Points, labels: Tensor) -> Points:
+    """Labels as further features, which the assertions of `molflow.testing` then permute and pad with the points."""
+    return Points(points.x, torch.cat([points.h, labels], -1))
+
+
+def without_labels(points: Points, mask: Tensor, n_labels: int) -> tuple[Points, Context]:
+    """The inverse of `with_labels`."""
+    n_features = points.h.shape[-1] - n_labels
+    return Points(points.x, points.h[..., :n_features]), Context(mask, points.h[..., n_features:])
+
+
 def random_data(flow: Flow, dtype: torch.dtype = torch.float64) -> MoleculeBatch | Tensor:
-    """Configurations that the domain of the flow accepts; molecules of two to five atoms."""
-    if not flow.domain.n_features:
+    """Configurations that the domain of the flow accepts; molecules of two to five points."""
+    if not hasattr(flow.domain, "types"):
         return torch.randn(4, 4, flow.domain.dim, dtype=dtype, generator=torch.Generator().manual_seed(2))
-    points, mask = random_points(3, 0, [5, 3, 2, 4], dtype)
-    numbers = torch.tensor([1, 6, 7, 8, 9])[torch.arange(20).view(4, 5) % 5]
-    return MoleculeBatch(1.5 * points.x, numbers * mask, mask)
+    points, mask = random_points(3, 0, _MOLECULE_SIZES, dtype)
+    numbers, hydrogens = torch.tensor([MEANING[name] for name in flow.domain.types])[_TYPES_OF_ATOMS].unbind(-1)
+    united = flow.domain.representation == "united"
+    return MoleculeBatch(1.5 * points.x, numbers * mask, mask, hydrogens * mask if united else None)
 
 
 def make_flow(name: str, dtype: torch.dtype = torch.float64) -> Flow:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +17,21 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from molflow import pretrained
+from molflow import evaluation, pretrained
 from molflow.chem import read_structures
 from molflow.cli import main
+from molflow.evaluation import TrainingReference
 from molflow.training.checkpoint import CONFIG, WEIGHTS, save_model
 from molflow.training.config import ExperimentConfig, load_experiment, parse
 
 QM9 = Path(__file__).parent / "fixtures" / "qm9_200.npz"
 TINY = Path(__file__).parent / "training" / "tiny.toml"
+TYPES = 'model.domain.types=["H", "C", "N", "O", "F"]'
 COMMANDS = ("data", "train", "sample", "evaluate", "models", "benchmark sampling", "benchmark training")
 SCORES = {
     "n_molecules", "atom_stability", "molecule_stability", "validity", "connected_validity", "uniqueness", "novelty",
-    "protocol", "reference_scores",
+    "protocol", "reference_scores", "validity_x_uniqueness", "nearest_training_similarity",
+    "nearest_training_similarity_median", "novel_compositions",
 }  # fmt: skip
 SPEEDS = {
     "model", "n", "ms_per_molecule", "ms_per_stable_molecule", "molecules_per_s", "stable_molecules_per_s",
@@ -38,7 +42,7 @@ SPEEDS = {
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
-    config = load_experiment(TINY, ["model.domain.atom_counts=[0, 0, 1, 2, 0, 3, 5]"])
+    config = load_experiment(TINY, [TYPES, "model.domain.atom_counts=[0, 0, 1, 2, 0, 3, 5]"])
     torch.manual_seed(0)
     save_model(folder, config, config.model.build(), {"data": "nothing", "steps": 0})
     return folder
@@ -70,6 +74,24 @@ def fails(molflow, tmp_path, monkeypatch):
         return code, err.removeprefix("molflow: error: ").rstrip("\n")
 
     return run
+
+
+@pytest.fixture
+def trained_on_100(monkeypatch):
+    """Novelty is measured against the first 100 molecules of the file that is scored."""
+    training = TrainingReference.from_structures(read_structures(QM9)[:100], name="the first 100")
+    monkeypatch.setattr(evaluation, "qm9_training_reference", lambda progress: training)
+
+
+@pytest.fixture
+def no_qm9(monkeypatch, tmp_path):
+    """A machine without QM9 and without the wheel it comes from."""
+
+    def missing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setenv("MOLFLOW_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(metadata, "distribution", missing)
 
 
 # ---- what works ------------------------------------------------------------------------------------------------------
@@ -115,6 +137,7 @@ def test_sample(molflow, model, tmp_path, suffix):
     assert record["model"] == str(model)
     assert record["reference_scores"]["molecule_stability"] == pytest.approx(0.9528, abs=1e-4)
     assert sorted(os.listdir(out.parent)) == sorted([out.name, figures.name])
+    assert record["novelty"] is None
 
 
 def test_the_seed_decides_what_is_sampled(molflow, model, tmp_path):
@@ -128,12 +151,13 @@ def test_the_seed_decides_what_is_sampled(molflow, model, tmp_path):
     assert sampled("--seed", 1, "--temperature", 0.5) != first
 
 
-def test_sampled_scores_are_those_of_the_file(molflow, model, tmp_path):
+def test_sampled_scores_are_those_of_the_file(molflow, model, tmp_path, trained_on_100):
     out, sampled, scored = (tmp_path / name for name in ("a.npz", "a.json", "b.json"))
-    assert molflow("sample", "-m", model, "-n", 50, "-o", out, "--json", sampled)[0] == 0
+    assert molflow("sample", "-m", model, "-n", 50, "-o", out, "--novelty", "--json", sampled)[0] == 0
     assert molflow("evaluate", out, "--reference", "qm9", "--json", scored)[0] == 0
     sampled, scored = (json.loads(path.read_text()) for path in (sampled, scored))
     assert 0 < scored["atom_stability"] < 1
+    assert 0 < scored["novel_compositions"] <= 1
     assert {key: sampled[key] for key in scored} == scored
 
 
@@ -154,6 +178,49 @@ def test_evaluate_several_files(molflow, tmp_path):
     records = json.loads(path.read_text())
     assert records.keys() == {str(QM9), str(copy)}
     assert records[str(QM9)] == records[str(copy)]
+
+
+def test_evaluate_tells_what_is_new(molflow, tmp_path, trained_on_100):
+    path = tmp_path / "a.json"
+    code, text, _ = molflow("evaluate", QM9, "--reference", "qm9", "--json", path)
+    assert code == 0
+    rows = dict(re.split("   +", line, maxsplit=1) for line in text.splitlines()[1:] if "   " in line)
+    record = json.loads(path.read_text())
+    assert 0.4 < record["novelty"] < 0.6  # the second half of the file
+    assert (record["training"], record["n_distinct"]) == ("the first 100", round(200 * record["validity_x_uniqueness"]))
+    for key in ("validity_x_uniqueness", "novelty", "novel_compositions"):
+        low, high = record[f"{key}_interval"]
+        figure = f"{100 * record[key]:.2f} % [{100 * low:.2f}, {100 * high:.2f}]"
+        assert figure in rows[key.replace("_", " ")]
+    mean, median = record["nearest_training_similarity"], record["nearest_training_similarity_median"]
+    assert f"{mean:.3f} (median {median:.3f})" in rows["nearest training similarity"]
+    assert "97.61 %" in rows["validity x uniqueness"]  # of qm9 itself
+    assert "Novelty and similarity against the first 100." in text
+
+
+@pytest.mark.parametrize(
+    ("words", "computed"),
+    [
+        ([], False),
+        (["--novelty"], True),
+        (["--reference", "qm9"], True),
+        (["--reference", "qm9", "--no-novelty"], False),
+    ],
+)
+def test_when_evaluate_computes_novelty(molflow, tmp_path, trained_on_100, words, computed):
+    assert molflow("evaluate", QM9, *words, "--json", tmp_path / "a.json")[0] == 0
+    assert (json.loads((tmp_path / "a.json").read_text())["novelty"] is not None) == computed
+
+
+def test_evaluate_without_qm9_says_why_there_is_no_novelty(molflow, tmp_path, no_qm9):
+    path = tmp_path / "a.json"
+    code, text, err = molflow("evaluate", QM9, "--reference", "qm9", "--json", path)
+    assert code == 0
+    assert err.startswith("molflow: novelty is not computed: the qm9pack wheel is not installed: pip install")
+    assert "novelty" not in text.lower()
+    record = json.loads(path.read_text())
+    assert (record["novelty"], record["nearest_training_similarity"], record["novel_compositions"]) == (None,) * 3
+    assert molflow("evaluate", QM9, "--reference", "qm9", "--no-novelty")[2].count("novelty") == 0
 
 
 def test_data(molflow, tmp_path):
@@ -194,6 +261,24 @@ def test_benchmark_training(molflow, model, tmp_path):
     assert (record["n_atoms"], record["batch_size"]) == (5, 8)
     assert record["molecules_per_s"] == pytest.approx(8e3 / record["ms_per_step"])
     assert record["peak_memory_mb"] > 0
+
+
+@pytest.mark.parametrize(
+    "objective",
+    ['{kind = "free_form"}', '{kind = "mean_flow"}', '{kind = "inversion"}'],
+    ids=lambda text: text.split('"')[1],
+)
+def test_benchmark_training_takes_the_objective_and_the_types_of_the_model(molflow, tmp_path, objective):
+    words = [
+        'model.domain={kind = "composed_molecules", types = ["C", "CH3"], n_compositions = 1}',
+        "model.domain.representation=united", "model.average_velocity=true", f"objective={objective}",
+    ]  # fmt: skip
+    config = load_experiment(TINY, words)
+    save_model(tmp_path / "model", config, config.model.build(), {})
+    path = tmp_path / "a.json"
+    words = ("benchmark", "training", "-m", tmp_path / "model", "--n-atoms", 4, "--batch-size", 4, "--json", path)
+    assert molflow(*words)[0] == 0
+    assert json.loads(path.read_text())["ms_per_step"] > 0
 
 
 def test_an_interrupted_sample_keeps_what_is_finished(model, tmp_path):
@@ -326,6 +411,13 @@ def test_evaluate_refuses_a_missing_file(fails):
     assert fails("evaluate", "none.sdf") == (1, "none.sdf: no such file; expected a file of molecules")
 
 
+def test_novelty_that_was_asked_for_is_an_error_where_it_cannot_be_had(fails, model, no_qm9):
+    for words in (["evaluate", QM9, "--novelty"], ["sample", "-m", model, "-o", "../a.sdf", "--novelty"]):
+        code, line = fails(*words)
+        assert code == 1
+        assert line.startswith("the qm9pack wheel is not installed")
+
+
 class Trap:
     """Unpickling this ends the process."""
 
@@ -375,7 +467,10 @@ def test_damaged_checkpoints(fails, model, tmp_path, command, damage, message):
         ([TINY, "--set", "training.epoch=3"], "unknown key training.epoch; did you mean training.epochs?"),
         ([TINY, "--set", "training.epochs=none"], "training.epochs: Input should be a valid integer"),
         ([TINY, "--set", "nonsense"], "--set nonsense: expected a.b=value"),
-        ([TINY, "--set", 'model.domain.elements=["H", "Xx"]'], "unknown element 'Xx'"),
+        ([TINY, "--set", 'model.domain.types=["H", "Xx"]'], "unknown element 'Xx'"),
+        ([TINY, "--set", "model.encoder.n_stages=2"], "unknown key model.encoder.n_stages"),
+        ([TINY, "--set", 'objective={kind = "mean_flow"}'], "needs model.average_velocity = true"),
+        ([TINY, "--set", "training.compile=true"], "cannot be compiled; set training.compile = false"),
         ([TINY, "--out", "/dev/null/run"], "/dev/null/run: cannot be written"),
         ([TINY, "--resume"], "there is nothing to resume in runs/tiny"),
         ([TINY, "--start-from", "none.safetensors"], "none.safetensors: no such file"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from laws import SIZES, random_points
 
-from molflow.geometry import MeanFreeSpace, Points, helmert, masked_randn, pair_mask, project, safe_sqrt
+from molflow.geometry import Context, MeanFreeSpace, Points, helmert, masked_randn, pair_mask, project, safe_sqrt
 
 SPACES = [(3, 5), (2, 0), (1, 1)]
 
@@ -114,6 +114,14 @@ def test_noise_does_not_depend_on_padding():
     few, many = (masked_randn(m, 2, torch.Generator().manual_seed(5), torch.float64) for m in (mask, wide))
     assert torch.equal(few, many[:, : max(SIZES)])
     assert torch.equal(many.abs().sum(-1) > 0, wide)
+
+
+def test_context_of_some_configurations():
+    mask = random_points(3, 0)[1]
+    labels = torch.arange(4 * 7 * 2.0).view(4, 7, 2) * mask.unsqueeze(-1)
+    few = Context(mask, labels).select(torch.tensor([3, 1]), 3)
+    assert few.mask.tolist() == [[True, True, False], [True, True, True]]
+    assert torch.equal(few.labels, labels[[3, 1], :3])
 
 
 def test_pairs_are_of_two_different_real_points():

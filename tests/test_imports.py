@@ -66,7 +66,8 @@ import molflow.training
 from molflow.flows.config import EGNNConfig, FreeFormConfig, MoleculesConfig
 
 tiny = EGNNConfig(hidden=4, n_blocks=1)
-flow = FreeFormConfig(domain=MoleculesConfig(atom_counts=(0, 0, 1)), encoder=tiny, decoder=tiny).build()
+domain = MoleculesConfig(types=("C", "CH3"), representation="united", atom_counts=(0, 0, 1))
+flow = FreeFormConfig(domain=domain, encoder=tiny, decoder=tiny).build()
 assert len(flow.sample(2, seed=0)) == 2
 print(sorted({"rdkit", "e3nn", "torch_geometric"} & set(sys.modules)))
 """

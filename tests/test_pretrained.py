@@ -11,7 +11,9 @@ from molflow.training.checkpoint import save_model
 from molflow.training.config import load_experiment
 
 TINY = Path(__file__).parent / "training" / "tiny.toml"
-CONFIGURATION = load_experiment(TINY, ["model.domain.atom_counts=[0, 0, 1, 2, 0, 3]"])
+CONFIGURATION = load_experiment(
+    TINY, ['model.domain.types=["H", "C", "N", "O", "F"]', "model.domain.atom_counts=[0, 0, 1, 2, 0, 3]"]
+)
 
 
 @pytest.mark.parametrize("name", sorted(model_cards()))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from laws import NETWORKS, random_points, randomize
+from laws import NETWORKS, random_case, random_points, randomize, with_labels, without_labels
 from torch import nn
 from torch.nn.functional import softplus
 
@@ -94,24 +94,31 @@ def test_surrogate_gradient_over_a_full_set_of_random_probes(surrogate):
 
 
 def residual(network):
-    def function(points, mask):
-        def f(p):
-            return p + network(*p, mask)
+    """The map p + network(p) and its log-determinant, of points that carry their labels and keep them."""
 
-        return exact_log_det(f, points, MeanFreeSpace(mask, points.x.shape[-1], points.h.shape[-1]))
+    def function(joined, mask):
+        points, context = without_labels(joined, mask, network.n_labels)
+
+        def f(p):
+            return p + network(*with_labels(p, context.labels), mask)
+
+        value, log_det = exact_log_det(f, points, MeanFreeSpace(mask, points.x.shape[-1], network.n_features))
+        return with_labels(value, context.labels), log_det
 
     return function
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if "time" not in name])
 def test_exact_log_det_is_that_of_the_slow_jacobian(name):
-    dim, n_features, build = NETWORKS[name]
-    points, mask = random_points(dim, n_features, [4, 2, 3])
+    dim, build = NETWORKS[name]
     network = randomize(build()).double()
-    value, log_det = residual(network)(points, mask)
-    torch.testing.assert_close(torch.cat(value, -1), torch.cat(points + network(*points, mask), -1), atol=1e-12, rtol=0)
+    points, context = random_case(dim, network.n_features, network.n_labels, [4, 2, 3])
+    joined, mask = with_labels(points, context.labels), context.mask
+    value, log_det = residual(network)(joined, mask)
+    expected = with_labels(points + network(*joined, mask), context.labels)
+    torch.testing.assert_close(torch.cat(value, -1), torch.cat(expected, -1), atol=1e-12, rtol=0)
     assert log_det.abs().min() > 1e-3
-    assert_log_det(residual(network), points, mask)
+    assert_log_det(residual(network), joined, mask)
 
 
 def test_exact_log_det_of_a_space_without_dimensions_is_zero():

@@ -1,17 +1,30 @@
 """Which molecules make a batch.
 
-Molecules of one size go together, so training computes no padding, and an epoch can be drawn again from its number.
+The order is a pure function of (seed, epoch): a resumed run draws the epoch again and skips what it has done.
 """
+
+from typing import Protocol
 
 import numpy as np
 
 from molflow.errors import MolflowError
 
 
-class EqualSizeBatches:
-    """Batches that hold molecules of one size only; an epoch visits every molecule exactly once.
+class Batches(Protocol):
+    """What the training loop asks of a loader."""
 
-    The order is a pure function of (seed, epoch): a resumed run draws the epoch again and skips what it has done.
+    batch_size: int
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+
+    def epoch(self, epoch: int) -> list[np.ndarray]:
+        """The batches of one epoch (0, 1, ...) in training order, each an array of up to batch_size indices."""
+
+
+class EqualSizeBatches:
+    """Batches that hold molecules of one size only, so no padding is computed; an epoch visits every one exactly once.
+
     Each size leaves at most one batch that is not full. It is kept, and the mean over it counts as one step like any
     other, so its molecules weigh more in that epoch; the shuffle makes them other molecules in the next.
 
@@ -49,3 +62,31 @@ class EqualSizeBatches:
             for batch in np.split(rng.permutation(group), range(self.batch_size, len(group), self.batch_size))
         ]
         return [batches[i] for i in rng.permutation(len(batches))]
+
+
+class MixedSizeBatches:
+    """Full batches of molecules of any size, for code that wants one shape: what an epoch leaves over, it leaves out.
+
+    Args:
+        n_molecules: M.
+        batch_size: molecules in every batch, 1 to M.
+        seed: 0 or more.
+
+    Example:
+        >>> [len(batch) for batch in MixedSizeBatches(5, batch_size=2).epoch(0)]
+        [2, 2]
+    """
+
+    def __init__(self, n_molecules: int, batch_size: int, seed: int = 0) -> None:
+        if not 1 <= batch_size <= n_molecules or seed < 0:
+            raise MolflowError(f"batch_size must be 1 to {n_molecules} and seed 0 or more, got {batch_size} and {seed}")
+        self.n_molecules, self.batch_size, self.seed = n_molecules, batch_size, seed
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return self.n_molecules // self.batch_size
+
+    def epoch(self, epoch: int) -> list[np.ndarray]:
+        """The batches of one epoch (0, 1, ...) in training order, each an array of batch_size indices."""
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.n_molecules)
+        return np.split(order[: len(self) * self.batch_size], len(self))

@@ -1,6 +1,7 @@
 """Distributions that flows start from."""
 
 from molflow.distributions.atom_counts import AtomCounts
+from molflow.distributions.compositions import Compositions
 from molflow.distributions.latent import MeanFreeNormal
 
-__all__ = ["AtomCounts", "MeanFreeNormal"]
+__all__ = ["AtomCounts", "Compositions", "MeanFreeNormal"]

@@ -1,7 +1,15 @@
 """Normalizing flows on point clouds."""
 
 from molflow.flows.base import Flow, Likelihood
-from molflow.flows.domains import MoleculeDomain, ParticleDomain
-from molflow.flows.free_form import FreeFormFlow
+from molflow.flows.domains import ComposedMoleculeDomain, MoleculeDomain, ParticleDomain
+from molflow.flows.free_form import FreeFormFlow, unroll
 
-__all__ = ["Flow", "FreeFormFlow", "Likelihood", "MoleculeDomain", "ParticleDomain"]
+__all__ = [
+    "ComposedMoleculeDomain",
+    "Flow",
+    "FreeFormFlow",
+    "Likelihood",
+    "MoleculeDomain",
+    "ParticleDomain",
+    "unroll",
+]

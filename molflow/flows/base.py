@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from molflow.distributions import MeanFreeNormal
 from molflow.errors import MolflowError
 from molflow.flows.domains import Data, Domain
-from molflow.geometry import Points
+from molflow.geometry import Context, Points
 
 Which = Literal["encoder", "decoder"]
 
@@ -48,19 +48,19 @@ class Flow(nn.Module, ABC, Generic[Data]):
         self.domain = domain
 
     @abstractmethod
-    def encode(self, points: Points, mask: Tensor) -> Points:
+    def encode(self, points: Points, context: Context) -> Points:
         """Data points -> latent points."""
 
     @abstractmethod
-    def decode(self, latent: Points, mask: Tensor) -> Points:
-        """Latent points -> data points."""
+    def decode(self, latent: Points, context: Context, n_evaluations: int = 1) -> Points:
+        """Latent points -> data points, with `n_evaluations` calls of the network."""
 
     @abstractmethod
-    def encode_with_log_det(self, points: Points, mask: Tensor) -> tuple[Points, Tensor]:
+    def encode_with_log_det(self, points: Points, context: Context) -> tuple[Points, Tensor]:
         """z = f(p) and log |det f'(p)|, (B,)."""
 
     @abstractmethod
-    def decode_with_log_det(self, latent: Points, mask: Tensor) -> tuple[Points, Tensor]:
+    def decode_with_log_det(self, latent: Points, context: Context) -> tuple[Points, Tensor]:
         """p = g(z) and log |det g'(z)|, (B,)."""
 
     @property
@@ -75,26 +75,33 @@ class Flow(nn.Module, ABC, Generic[Data]):
         """A source of randomness on the device of the flow."""
         return torch.Generator(self.device).manual_seed(seed)
 
-    def sample(self, n: int, *, seed: int, temperature: float = 1.0, batch_size: int = 1024) -> Data:
-        """Draw n samples with one decoder call each.
+    def sample(
+        self, n: int, *, seed: int, temperature: float = 1.0, n_evaluations: int = 1, batch_size: int = 1024
+    ) -> Data:
+        """Draw n samples.
 
         Args:
             n: how many, at least 1.
             seed: the same seed, batch size, device and version give the same samples.
             temperature: standard deviation of the latent.
+            n_evaluations: calls of the decoder network for each sample; more than one only where the flow can use it.
             batch_size: how many are drawn at a time.
 
         Returns:
-            A `MoleculeBatch` (angstrom), or a tensor (n, N, D) for particles.
+            A `MoleculeBatch` (angstrom, all hydrogens in place), or a tensor (n, N, D) for particles.
         """
-        return self.domain.concatenate(list(self.iter_samples(n, seed, temperature, batch_size)))
+        return self.domain.concatenate(list(self.iter_samples(n, seed, temperature, n_evaluations, batch_size)))
 
     @torch.no_grad()
-    def iter_samples(self, n: int, seed: int, temperature: float = 1.0, batch_size: int = 1024) -> Iterator[Data]:
+    def iter_samples(
+        self, n: int, seed: int, temperature: float = 1.0, n_evaluations: int = 1, batch_size: int = 1024
+    ) -> Iterator[Data]:
         """The batches that `sample` joins, as they are made."""
-        for z, mask, _ in self._latents(n, seed, temperature, batch_size):
-            points, _ = _by_size(lambda z, mask: (self.decode(z, mask), mask.sum(1)), z, mask)
-            yield self.domain.from_points(points, mask)
+        for z, context, _ in self._latents(n, seed, temperature, batch_size):
+            points, _ = _by_size(
+                lambda z, context: (self.decode(z, context, n_evaluations), context.mask.sum(1)), z, context
+            )
+            yield self.domain.from_points(points, context)
 
     @torch.no_grad()
     def sample_and_log_prob(
@@ -102,14 +109,14 @@ class Flow(nn.Module, ABC, Generic[Data]):
     ) -> tuple[Data, Tensor]:
         """Samples and the exact density the decoder drew them with, in nats, (n,).
 
-        log q(p) = log p(N) + log p(z) - log |det g'(z)| in data units. For molecules it is the joint density of size,
-        positions and continuous type features.
+        log q(p) = log p(context) + log p(z) - log |det g'(z)| in data units. For molecules whose types are generated it
+        is the joint density of size, positions and continuous type features; for united atoms, of the heavy atoms.
         """
         parts, densities = [], []
-        for z, mask, log_p in self._latents(n, seed, temperature, batch_size):
-            points, log_det = _by_size(self.decode_with_log_det, z, mask)
-            parts.append(self.domain.from_points(points, mask))
-            densities.append(log_p - log_det + self.domain.log_unit(mask, z.x.dtype))
+        for z, context, log_p in self._latents(n, seed, temperature, batch_size):
+            points, log_det = _by_size(self.decode_with_log_det, z, context)
+            parts.append(self.domain.from_points(points, context))
+            densities.append(log_p - log_det + self.domain.log_unit(context.mask, z.x.dtype))
         return self.domain.concatenate(parts), torch.cat(densities)
 
     def log_prob(self, data: Data, *, which: Which = "encoder", seed: int = 0) -> Tensor:
@@ -120,76 +127,79 @@ class Flow(nn.Module, ABC, Generic[Data]):
     def likelihood(self, data: Data, *, which: Which = "encoder", seed: int = 0) -> Likelihood:
         """Log-likelihood on the mean-free space in data units, with the exact volume change of one of the maps.
 
-        For molecules it is the variational bound at one draw of the dequantisation noise; for particles it is exact.
+        Where types are dequantised it is the variational bound at one draw of the noise; otherwise it is exact.
         encoder: log p(z) + log |det f'(p)| with z = f(p); decoder: log p(z) - log |det g'(z)| at the same z.
 
         Args:
             data: a `MoleculeBatch` (angstrom), or a tensor (B, N, D) for particles.
             which: the map whose volume change is computed.
-            seed: of the dequantisation noise of molecules; unused for particles.
+            seed: of the dequantisation noise; unused without dequantisation.
         """
         if which not in ("encoder", "decoder"):
             raise ValueError(f"which must be 'encoder' or 'decoder', got {which!r}")
-        points, mask, correction = self.to_points(data, self.generator(seed))
-        log_p, error = self.points_log_prob(points, mask, which)
+        points, context, correction = self.to_points(data, self.generator(seed))
+        log_p, error = self.points_log_prob(points, context, which)
         return Likelihood(log_p + correction, error, which)
 
-    def to_points(self, data: Data, generator: torch.Generator | None) -> tuple[Points, Tensor, Tensor]:
+    def to_points(self, data: Data, generator: torch.Generator | None) -> tuple[Points, Context, Tensor]:
         """`Domain.to_points` in the precision of the flow.
 
         Raises:
             MolflowError: no configurations, or one without points.
         """
-        points, mask, correction = self.domain.to_points(data, generator)
-        if not len(mask) or not mask.any(1).all():
+        points, context, correction = self.domain.to_points(data, generator)
+        if not len(context.mask) or not context.mask.any(1).all():
             raise MolflowError("expected at least one configuration, and at least one point in each")
-        return Points(points.x.to(self.dtype), points.h.to(self.dtype)), mask, correction.to(self.dtype)
+        dtype = self.dtype
+        points = Points(points.x.to(dtype), points.h.to(dtype))
+        return points, Context(context.mask, context.labels.to(dtype)), correction.to(dtype)
 
-    def points_log_prob(self, points: Points, mask: Tensor, which: Which) -> tuple[Tensor, Tensor]:
-        """Log density of points in model units given their number, and the reconstruction error, both (B,).
+    def points_log_prob(self, points: Points, context: Context, which: Which) -> tuple[Tensor, Tensor]:
+        """Log density of points in model units given their context, and the reconstruction error, both (B,).
 
         It can be differentiated, at the cost of keeping the whole Jacobian's graph; `likelihood` does not.
         """
 
-        def of_one_size(points: Points, mask: Tensor) -> tuple[Points, Tensor]:
-            latent = MeanFreeNormal(self.domain.space(mask))
+        def of_one_size(points: Points, context: Context) -> tuple[Points, Tensor]:
+            latent = MeanFreeNormal(self.domain.space(context.mask))
             if which == "encoder":
-                z, log_det = self.encode_with_log_det(points, mask)
-                reconstruction = self.decode(z, mask)
+                z, log_det = self.encode_with_log_det(points, context)
+                reconstruction = self.decode(z, context)
             else:
-                z = self.encode(points, mask)
-                reconstruction, inverse_log_det = self.decode_with_log_det(z, mask)
+                z = self.encode(points, context)
+                reconstruction, inverse_log_det = self.decode_with_log_det(z, context)
                 log_det = -inverse_log_det
             return reconstruction, latent.log_prob(z) + log_det
 
-        reconstruction, log_p = _by_size(of_one_size, points, mask)
+        reconstruction, log_p = _by_size(of_one_size, points, context)
         return log_p, (points - reconstruction).squared_norm().sqrt()
 
     def _latents(
         self, n: int, seed: int, temperature: float, batch_size: int
-    ) -> Iterator[tuple[Points, Tensor, Tensor]]:
-        """Batches of latent points, their mask, and log p(N) + log p(z)."""
+    ) -> Iterator[tuple[Points, Context, Tensor]]:
+        """Batches of latent points, their context, and log p(context) + log p(z)."""
         if n < 1 or batch_size < 1:
             raise ValueError(f"n and batch_size must be at least 1, got {n} and {batch_size}")
         generator = self.generator(seed)
         for start in range(0, n, batch_size):
-            mask = self.domain.sample_mask(min(batch_size, n - start), generator, self.device)
-            latent = MeanFreeNormal(self.domain.space(mask), temperature)
+            context = self.domain.sample_context(min(batch_size, n - start), generator, self.device, self.dtype)
+            latent = MeanFreeNormal(self.domain.space(context.mask), temperature)
             z = latent.sample(generator, self.dtype)
-            yield z, mask, self.domain.log_prob_mask(mask) + latent.log_prob(z)
+            yield z, context, self.domain.log_prob_context(context).to(self.dtype) + latent.log_prob(z)
 
 
 def _by_size(
-    function: Callable[[Points, Tensor], tuple[Points, Tensor]], points: Points, mask: Tensor
+    function: Callable[[Points, Context], tuple[Points, Tensor]], points: Points, context: Context
 ) -> tuple[Points, Tensor]:
     """Apply a map to the configurations of each size without their padding, so that none is computed.
 
     The map gives points and one number for each configuration.
     """
     order, values, clouds = [], [], []
-    for index, n in _groups(mask):
-        cloud, value = function(Points(points.x[index, :n], points.h[index, :n]), mask[index, :n])
-        clouds.append([nn.functional.pad(t, (0, 0, 0, mask.shape[1] - n)) for t in cloud])
+    width = context.mask.shape[1]
+    for index, n in _groups(context.mask):
+        cloud, value = function(Points(points.x[index, :n], points.h[index, :n]), context.select(index, n))
+        clouds.append([nn.functional.pad(t, (0, 0, 0, width - n)) for t in cloud])
         values.append(value)
         order.append(index)
     back = torch.cat(order).argsort()

@@ -7,9 +7,9 @@ from torch import nn
 
 from molflow.distributions import AtomCounts
 from molflow.flows.dequantization import DEQUANTIZERS
-from molflow.flows.domains import Domain, MoleculeDomain, ParticleDomain
+from molflow.flows.domains import ComposedMoleculeDomain, Domain, MoleculeDomain, ParticleDomain, Representation
 from molflow.flows.free_form import FreeFormFlow
-from molflow.nn import EGNN
+from molflow.nn import EGNN, Chain, EquivariantTransformer
 
 
 class Config(BaseModel):
@@ -27,22 +27,60 @@ class EGNNConfig(Config):
     n_blocks: int = Field(16, gt=0)
     n_inner: int = Field(2, ge=0)
 
-    def build(self, n_features: int) -> nn.Module:
-        return EGNN(n_features, **self.model_dump(exclude={"kind"}))
+    def build(self, n_features: int, n_labels: int = 0, n_times: int = 0) -> nn.Module:
+        return EGNN(n_features, n_labels, n_times, **self.model_dump(exclude={"kind"}))
 
 
-class MoleculesConfig(Config):
-    """`MoleculeDomain`. `atom_counts` (entry n: molecules with n atoms) come from the training data where empty."""
+class TransformerConfig(Config):
+    """`molflow.nn.EquivariantTransformer`, or with several `n_stages` a `Chain` of them, each of `n_blocks`."""
+
+    kind: Literal["transformer"] = "transformer"
+    hidden: int = Field(128, gt=0)
+    n_vectors: int = Field(16, gt=0)
+    pair_hidden: int = Field(32, gt=0)
+    n_heads: int = Field(4, gt=0)
+    n_blocks: int = Field(6, gt=0)
+    n_stages: int = Field(1, gt=0)
+
+    def build(self, n_features: int, n_labels: int = 0, n_times: int = 0) -> nn.Module:
+        sizes = self.model_dump(exclude={"kind", "n_stages"})
+        stages = [EquivariantTransformer(n_features, n_labels, n_times, **sizes) for _ in range(self.n_stages)]
+        if len(stages) > 1 and n_times:
+            raise ValueError("a network of several stages takes no times; set n_stages = 1 or average_velocity = false")
+        return Chain(stages) if len(stages) > 1 else stages[0]
+
+
+NetworkConfig = EGNNConfig | TransformerConfig
+
+
+class _MoleculesConfig(Config):
+    """Molecules in one of two representations. `types` of points come from the training data where empty."""
+
+    representation: Representation = "all-atom"
+    scale: float = Field(1.5, gt=0, description="angstrom in one model unit")
+    types: tuple[str, ...] = ()
+
+
+class MoleculesConfig(_MoleculesConfig):
+    """`MoleculeDomain`. `atom_counts` (entry n: molecules with n points) come from the training data where empty."""
 
     kind: Literal["molecules"] = "molecules"
-    elements: tuple[str, ...] = Field(("H", "C", "N", "O", "F"), min_length=1)
     dequantization: Literal["argmax", "variational"] = "argmax"
-    scale: float = Field(1.5, gt=0, description="angstrom in one model unit")
     atom_counts: tuple[int, ...] = ()
 
     def build(self) -> Domain:
-        dequantizer = DEQUANTIZERS[self.dequantization](len(self.elements))
-        return MoleculeDomain(self.elements, AtomCounts(self.atom_counts), dequantizer, self.scale)
+        dequantizer = DEQUANTIZERS[self.dequantization](len(self.types))
+        return MoleculeDomain(self.types, self.representation, self.scale, AtomCounts(self.atom_counts), dequantizer)
+
+
+class ComposedMoleculesConfig(_MoleculesConfig):
+    """`ComposedMoleculeDomain`. The table of compositions is in the weights; training sets its length."""
+
+    kind: Literal["composed_molecules"] = "composed_molecules"
+    n_compositions: int = Field(0, ge=0)
+
+    def build(self) -> Domain:
+        return ComposedMoleculeDomain(self.types, self.representation, self.scale, self.n_compositions)
 
 
 class ParticlesConfig(Config):
@@ -57,15 +95,21 @@ class ParticlesConfig(Config):
         return ParticleDomain(self.n_particles, self.dim, self.scale)
 
 
+DomainConfig = MoleculesConfig | ComposedMoleculesConfig | ParticlesConfig
+
+
 class FreeFormConfig(Config):
-    """`FreeFormFlow`."""
+    """`FreeFormFlow`. With `average_velocity` the decoder takes two times and can use several evaluations."""
 
     kind: Literal["free_form"] = "free_form"
-    domain: Annotated[MoleculesConfig | ParticlesConfig, Field(discriminator="kind")]
-    encoder: EGNNConfig = EGNNConfig()
-    decoder: EGNNConfig = EGNNConfig()
+    domain: Annotated[DomainConfig, Field(discriminator="kind")]
+    encoder: Annotated[NetworkConfig, Field(discriminator="kind")] = EGNNConfig()
+    decoder: Annotated[NetworkConfig, Field(discriminator="kind")] = EGNNConfig()
+    average_velocity: bool = False
 
     def build(self) -> FreeFormFlow:
         """A flow with fresh weights; seed torch before for reproducible ones."""
         domain = self.domain.build()
-        return FreeFormFlow(domain, self.encoder.build(domain.n_features), self.decoder.build(domain.n_features))
+        size = domain.n_features, domain.n_labels
+        n_times = 2 if self.average_velocity else 0
+        return FreeFormFlow(domain, self.encoder.build(*size), self.decoder.build(*size, n_times))

@@ -1,14 +1,18 @@
 """Free-form flows (arXiv 2310.16624): two unconstrained networks, one the approximate inverse of the other."""
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from molflow.distributions import MeanFreeNormal
+from molflow.errors import MolflowError
 from molflow.flows.base import Flow
 from molflow.flows.domains import Data, Domain
-from molflow.geometry import Points
+from molflow.geometry import Context, Points
+from molflow.nn import Chain, EquivariantTransformer
 from molflow.volume import exact_log_det, surrogate_decoder_jvp, surrogate_encoder_jvp
 
 Surrogate = Literal["encoder_jvp", "decoder_jvp"]
@@ -35,39 +39,67 @@ class FreeFormTerms(NamedTuple):
 
 
 class FreeFormFlow(Flow[Data]):
-    """z = p + encoder(p) and p = z + decoder(z), on the mean-free space of positions and features.
+    """z = p + encoder(p) and p = g(z), on the mean-free space of positions and features.
+
+    g(z) = z + decoder(z); or, where the decoder is an average velocity u(z, r, t) (MeanFlow, arXiv 2505.13447) of the
+    path from data at time 0 to the latent at time 1, g(z) = z - u(z, 0, 1), which k evaluations can refine:
+    z_r = z_t - (t - r) u(z_t, r, t) between the times (i / k)^2, which are close together where bonds are decided.
 
     Args:
         domain: what the flow is a distribution over.
         encoder: a network (x, h, mask) -> (dx, dh) as in `molflow.nn`.
-        decoder: another one, of any size.
+        decoder: another one, of any size; with two times (r, t) it is an average velocity.
     """
 
     def __init__(self, domain: Domain[Data], encoder: nn.Module, decoder: nn.Module):
         super().__init__(domain)
         self.encoder, self.decoder = encoder, decoder
 
-    def encode(self, points: Points, mask: Tensor) -> Points:
-        return points + self.encoder(points.x, points.h, mask)
+    @property
+    def has_average_velocity(self) -> bool:
+        return bool(getattr(self.decoder, "n_times", 0) == 2)
 
-    def decode(self, latent: Points, mask: Tensor) -> Points:
-        return latent + self.decoder(latent.x, latent.h, mask)
+    def encode(self, points: Points, context: Context) -> Points:
+        return points + _call(self.encoder, points, context)
 
-    def encode_with_log_det(self, points: Points, mask: Tensor) -> tuple[Points, Tensor]:
-        return exact_log_det(lambda p: self.encode(p, mask), points, self.domain.space(mask))
+    def decode(self, latent: Points, context: Context, n_evaluations: int = 1) -> Points:
+        """Latent points -> data points.
 
-    def decode_with_log_det(self, latent: Points, mask: Tensor) -> tuple[Points, Tensor]:
-        return exact_log_det(lambda z: self.decode(z, mask), latent, self.domain.space(mask))
+        Raises:
+            MolflowError: more than one evaluation of a decoder that is not an average velocity.
+            ValueError: less than one evaluation.
+        """
+        if n_evaluations < 1:
+            raise ValueError(f"n_evaluations must be at least 1, got {n_evaluations}")
+        if not self.has_average_velocity:
+            if n_evaluations != 1:
+                raise MolflowError("this model has a decoder for one evaluation; only an average velocity can use more")
+            return latent + _call(self.decoder, latent, context)
+        points = latent
+        for early, late in pairwise((k / n_evaluations) ** 2 for k in range(n_evaluations, -1, -1)):
+            r, t = (latent.x.new_full((len(latent.x),), time) for time in (late, early))
+            points = points - self.average_velocity(points, context, r, t) * (early - late)
+        return points
+
+    def average_velocity(self, points: Points, context: Context, r: Tensor, t: Tensor) -> Points:
+        """u(z_t, r, t), whose product with t - r is the way from time r to time t, both (B,)."""
+        return _call(self.decoder, points, context, torch.stack([r, t], -1))
+
+    def encode_with_log_det(self, points: Points, context: Context) -> tuple[Points, Tensor]:
+        return exact_log_det(lambda p: self.encode(p, context), points, self.domain.space(context.mask))
+
+    def decode_with_log_det(self, latent: Points, context: Context) -> tuple[Points, Tensor]:
+        return exact_log_det(lambda z: self.decode(z, context), latent, self.domain.space(context.mask))
 
     def terms(
         self, data: Data, generator: torch.Generator | None, n_probes: int = 1, surrogate: Surrogate = "encoder_jvp"
     ) -> FreeFormTerms:
         """The terms of the training loss for a batch of data."""
-        points, mask, correction = self.to_points(data, generator)
-        space = self.domain.space(mask)
+        points, context, correction = self.to_points(data, generator)
+        space = self.domain.space(context.mask)
         probes = space.probes(n_probes, generator, points.x.dtype)
         z, reconstruction, value = SURROGATES[surrogate](
-            lambda p: self.encode(p, mask), lambda z: self.decode(z, mask), points, probes
+            lambda p: self.encode(p, context), lambda z: self.decode(z, context), points, probes
         )
         return FreeFormTerms(
             reconstruction=(points - reconstruction).squared_norm(),
@@ -75,3 +107,30 @@ class FreeFormFlow(Flow[Data]):
             surrogate=value,
             correction=correction,
         )
+
+
+def unroll(flow: FreeFormFlow[Data], times: Sequence[float]) -> FreeFormFlow[Data]:
+    """The flow whose decoder is one deep network that does the same as an average velocity does in several evaluations.
+
+    g = g_k ... g_1 with g_i(z) = z - (t - r) u(z, r, t) for neighbouring times t > r; each step becomes a stage of a
+    `Chain`, with weights of its own that can be trained further. Encoder and domain are shared with `flow`.
+
+    Args:
+        flow: one with an `EquivariantTransformer` as average velocity.
+        times: from 1 down to 0.
+
+    Raises:
+        MolflowError: another decoder, or other times.
+    """
+    if not flow.has_average_velocity or not isinstance(flow.decoder, EquivariantTransformer):
+        raise MolflowError("only a flow whose average velocity is a transformer can be unrolled")
+    steps = list(pairwise(times))
+    if not steps or times[0] != 1 or times[-1] != 0 or any(r >= t for t, r in steps):
+        raise MolflowError(f"times must fall from 1 to 0, got {', '.join(map(str, times))}")
+    stages = [flow.decoder.at_times(torch.tensor([r, t]).to(flow.decoder.spread), r - t) for t, r in steps]
+    return FreeFormFlow(flow.domain, flow.encoder, Chain(stages) if len(stages) > 1 else stages[0])
+
+
+def _call(network: nn.Module, points: Points, context: Context, *times: Tensor) -> Points:
+    """Labels follow the features at the input of a network."""
+    return Points(*network(points.x, torch.cat([points.h, context.labels], -1), context.mask, *times))

@@ -1,5 +1,7 @@
 """Equivariant networks: (x, h, mask, t) -> (dx, dh). They know nothing of flows."""
 
+from molflow.nn.chain import Chain
 from molflow.nn.egnn import EGNN
+from molflow.nn.transformer import EquivariantTransformer
 
-__all__ = ["EGNN"]
+__all__ = ["EGNN", "Chain", "EquivariantTransformer"]

@@ -77,32 +77,34 @@ class EGNNBlock(nn.Module):
 class EGNN(nn.Module):
     """(x, h, mask, t) -> (dx, dh): dx turns, reflects and permutes with x and has zero centroid, dh is invariant.
 
-    Squared distances at the input of the network and of the block are the pair features; log n, and the time where the
-    network has one, are features of every point.
+    Squared distances at the input of the network and of the block are the pair features; log n, and the times where the
+    network has them, are features of every point.
 
     Args:
-        n_features: F, features of a point; 0 for identical particles.
+        n_features: F, features of a point that the network changes; 0 for identical particles.
+        n_labels: L, further features that stay as they are.
+        n_times: T, numbers such as the time that describe the whole configuration.
         hidden: width of the layers of points.
         pair_hidden: width of the layers of pairs, by default the same; they are nearly all of the work.
         n_blocks: number of coordinate updates.
         n_inner: message layers before each of them.
-        time: whether `t` is an input.
     """
 
     def __init__(
         self,
         n_features: int,
+        n_labels: int = 0,
+        n_times: int = 0,
         *,
         hidden: int = 64,
         pair_hidden: int | None = None,
         n_blocks: int = 16,
         n_inner: int = 2,
-        time: bool = False,
     ):
         super().__init__()
         pair_hidden = pair_hidden or hidden
-        self.n_features, self.time = n_features, time
-        self.embed = nn.Linear(n_features + 1 + int(time), hidden)
+        self.n_features, self.n_labels, self.n_times = n_features, n_labels, n_times
+        self.embed = nn.Linear(n_features + n_labels + 1 + n_times, hidden)
         self.blocks = nn.ModuleList(EGNNBlock(hidden, pair_hidden, n_inner) for _ in range(n_blocks))
         self.readout: nn.Linear | None = None
         if n_features:
@@ -115,21 +117,23 @@ class EGNN(nn.Module):
 
         Args:
             x: positions (B, N, D), any D.
-            h: features (B, N, F).
+            h: features, then labels (B, N, F + L).
             mask: True for a real point (B, N).
-            t: time (B,), only for a network made with `time=True`.
+            t: (B, T), only for a network made with `n_times` > 0.
 
         Returns:
             dx (B, N, D) with zero centroid, and dh (B, N, F), both zero at padding.
         """
         n = mask.sum(1).to(x.dtype)
         weights = pair_mask(mask).to(x.dtype) / (n - 1).clamp(min=1)[:, None, None]
-        per_cloud = [n.log()] if t is None else [n.log(), t]
-        scalars = torch.stack(per_cloud, -1).unsqueeze(1).expand(-1, x.shape[1], -1)
+        per_cloud = n.log().unsqueeze(1) if t is None else torch.cat([n.log().unsqueeze(1), t], 1)
+        scalars = per_cloud.unsqueeze(1).expand(-1, x.shape[1], -1)
         squared = squared_distances(x)
         hidden = self.embed(torch.cat([h, scalars], -1))
         moved = x
         for block in self.blocks:
             moved, hidden = block(moved, hidden, squared, weights)
-        dh = h if self.readout is None else self.readout(hidden) * mask.unsqueeze(-1).to(h.dtype)
-        return project(moved - x, mask), dh
+        dx = project(moved - x, mask)
+        if self.readout is None:
+            return dx, h[..., :0]
+        return dx, self.readout(hidden) * mask.unsqueeze(-1).to(h.dtype)

@@ -4,7 +4,7 @@ import difflib
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -18,12 +18,35 @@ class DataConfig(Config):
     name: Literal["qm9"] = "qm9"
 
 
-class ObjectiveConfig(Config):
+class FreeFormObjectiveConfig(Config):
     """The free-form loss: `beta` weighs the reconstruction error, `n_probes` vectors estimate the volume change."""
 
+    kind: Literal["free_form"] = "free_form"
     beta: float = Field(100.0, gt=0)
     n_probes: int = Field(1, gt=0)
     surrogate: Literal["encoder_jvp", "decoder_jvp"] = "encoder_jvp"
+
+
+class MeanFlowObjectiveConfig(Config):
+    """Warm-up of an average-velocity decoder by flow matching (r = t) and average velocities (r < t)."""
+
+    kind: Literal["mean_flow"] = "mean_flow"
+    target: Literal["mean_flow", "lagrangian"] = "mean_flow"
+    average_fraction: float = Field(0.5, ge=0, le=1, description="of a batch with r < t; 0 is plain flow matching")
+    from_latent_fraction: float = Field(0.5, ge=0, le=1, description="of those with t = 1")
+    pairing: bool = Field(True, description="turn and renumber each molecule towards its noise")
+    power: float = Field(0.5, ge=0, le=1, description="loss |d|^(2 - 2 power); 0 is the squared error")
+
+
+class InversionObjectiveConfig(Config):
+    """Warm-up of an encoder: it learns to invert the decoder, which stays as it is."""
+
+    kind: Literal["inversion"] = "inversion"
+
+
+ObjectiveConfig = Annotated[
+    FreeFormObjectiveConfig | MeanFlowObjectiveConfig | InversionObjectiveConfig, Field(discriminator="kind")
+]
 
 
 class OptimizerConfig(Config):
@@ -47,6 +70,8 @@ class TrainingConfig(Config):
     checkpoint_every: int = Field(500, gt=0, description="steps between checkpoints")
     validate_every: int = Field(5000, gt=0, description="steps between validations")
     validation_molecules: int = Field(128, gt=0, description="held-out molecules for the exact likelihood")
+    batches: Literal["equal_size", "mixed_size"] = Field("equal_size", description="mixed: padded to one shape")
+    compile: bool = Field(False, description="torch.compile the loss: minutes at the start, then faster")
     validation_samples: int = Field(500, gt=0, description="samples scored for stability")
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
@@ -58,7 +83,7 @@ class ExperimentConfig(Config):
     seed: int = Field(0, ge=0, lt=2**63)
     data: DataConfig = DataConfig()
     model: FreeFormConfig
-    objective: ObjectiveConfig = ObjectiveConfig()
+    objective: ObjectiveConfig = FreeFormObjectiveConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
 
@@ -107,7 +132,8 @@ def _apply(table: dict[str, Any], override: str) -> None:
 
 def _explain(model: type[BaseModel], error: Any) -> str:
     # A discriminated union puts its tag into the location; it is no key of the file.
-    tags = {"molecules", "particles"}
+    tags = {"molecules", "composed_molecules", "particles", "egnn", "transformer"}
+    tags |= {"free_form", "mean_flow", "inversion"}
     location = [str(part) for part in error["loc"] if part not in tags]
     key = ".".join(location)
     if error["type"] != "extra_forbidden":

@@ -19,23 +19,23 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from molflow.batch import MoleculeBatch
 from molflow.chem import stability
-from molflow.data import EqualSizeBatches, MoleculeSet, load_qm9
 from molflow.errors import MolflowError
-from molflow.flows.base import Flow
+from molflow.flows.free_form import FreeFormFlow
 from molflow.training.checkpoint import CARD, STATE, load_state, read_config, read_json, save_model, save_state
 from molflow.training.config import ExperimentConfig
+from molflow.training.dataset import load_dataset
 from molflow.training.metrics import Metrics, forget_after, mean
-from molflow.training.objectives import accumulate_gradients
+from molflow.training.objectives import accumulate_gradients, build_objective
 from molflow.training.run import Run, new_run
 
 log = logging.getLogger("molflow")
 
 LARGE_CPU_RUN = 1_000_000  # molecules
+SEVERAL_EVALUATIONS = (4, 16)  # that validation tries where one is not all
 MAY_CHANGE = {  # between a run and its continuation; another length bends the learning-rate schedule
     "name",
     *(f"training.{key}" for key in ("epochs", "max_steps", "device", "checkpoint_every", "log_every")),
@@ -65,24 +65,23 @@ def train(
     folder = Path(folder)
     if resume and start_from is not None:
         raise MolflowError("a resumed run goes on with its own weights; leave out --resume or --start-from")
-    training_set, validation_set = load_qm9("train"), load_qm9("validation")
-    config = _with_atom_counts(config, training_set)
+    dataset = load_dataset(config)
+    config, batches = dataset.config, dataset.batches()
     device = _device(config.training.device)
-    batches = EqualSizeBatches(training_set.n_atoms, config.training.batch_size, config.seed)
     total_steps = min(config.training.epochs * len(batches), config.training.max_steps or sys.maxsize)
     n_molecules = total_steps * batches.batch_size
     if device.type == "cpu" and n_molecules > LARGE_CPU_RUN:
         log.warning("%d molecules on a CPU take long; a GPU would be much faster", n_molecules)
 
-    run = new_run(config, device, total_steps, start_from)
+    run = new_run(dataset, device, total_steps, start_from)
     metrics_path = folder / "metrics.jsonl"
     if resume:
         _resume(run, config, folder)
         forget_after(metrics_path, run.step)
     else:
         _make_folder(folder)
-    validation = validation_set.batch(slice(config.training.validation_molecules))
-    flow, ema_flow = run.objective.flow, cast(Flow, run.ema.module)
+    validation = dataset.validation.batch(slice(config.training.validation_molecules))
+    flow, ema_flow = run.objective.flow, cast(FreeFormFlow, run.ema.module)
     parameters = [p for p in run.objective.parameters() if p.requires_grad]
     good = run.state()
     generator = torch.Generator(device)
@@ -95,7 +94,7 @@ def train(
         nonlocal good
         good = state
         save_state(folder, good)
-        save_model(folder, config, ema_flow, _card(config, run.step, batches, last_validation))
+        save_model(folder, config, ema_flow, _card(config, run.step, len(batches), last_validation))
 
     if not resume:
         checkpoint(good)  # so that there is always something to resume
@@ -109,7 +108,7 @@ def train(
         while run.step < total_steps:
             epoch, first = divmod(run.step, len(batches))
             for indices in batches.epoch(epoch)[first : first + total_steps - run.step]:
-                data = training_set.batch(indices).to(device)
+                data = dataset.training.batch(indices).to(device)
                 generator.manual_seed(_seed(config.seed, run.step))
                 run.optimizer.zero_grad(set_to_none=True)
                 loss, parts = accumulate_gradients(run.objective, data, generator, config.training.micro_batch)
@@ -136,7 +135,7 @@ def train(
                     bar.set_postfix(loss=f"{line['loss']:.4g}")
                     run.pending = []
                 if run.step % config.training.validate_every == 0 and run.step < total_steps:
-                    last_validation = validate(ema_flow, validation, config, run.step)
+                    last_validation = validate(ema_flow, validation, config)
                     metrics.write(run.step, **last_validation)
                 if run.step % config.training.checkpoint_every == 0 and run.step < total_steps:
                     fresh = run.state() | {"rollbacks": 0}
@@ -149,31 +148,39 @@ def train(
                 f"the last step left weights that are not finite; {folder} holds those of {good['step']}"
             )
         if good["step"] < total_steps:  # also where the very last step was rolled back
-            last_validation = validate(ema_flow, validation, config, run.step)
+            last_validation = validate(ema_flow, validation, config)
             metrics.write(run.step, **last_validation)
             checkpoint(run.state())
     return folder
 
 
-def validate(flow: Flow, data: MoleculeBatch, config: ExperimentConfig, seed: int) -> dict[str, float | None]:
-    """Exact negative log-likelihood (nats a molecule, both maps), reconstruction error, and stability of samples.
+def validate(flow: FreeFormFlow, data: MoleculeBatch, config: ExperimentConfig) -> dict[str, float | None]:
+    """Held-out loss and the stability of samples; for a free-form flow the exact likelihood, nats a molecule.
 
-    What is not finite is None.
+    An average velocity is sampled with more evaluations too. What is not finite is None.
     """
     data = data.to(flow.device)
     with torch.no_grad():
+        loss, _ = build_objective(flow, config.objective)(data, flow.generator(config.seed))
+    figures = {"validation_loss": loss}
+    if config.objective.kind == "free_form":
         encoder = flow.likelihood(data, which="encoder", seed=config.seed)
         decoder = flow.likelihood(data, which="decoder", seed=config.seed)
-        samples = flow.sample(config.training.validation_samples, seed=seed)
-    atoms, molecules = stability(samples.positions, samples.atomic_numbers, samples.mask)
-    figures = _floats(
-        validation_nll_encoder=-encoder.log_prob.mean(),
-        validation_nll_decoder=-decoder.log_prob.mean(),
-        validation_reconstruction_error=encoder.reconstruction_error.mean(),
-        atom_stability=atoms.sum() / samples.mask.sum(),
-        molecule_stability=molecules.float().mean(),
-    )
-    return {name: value if math.isfinite(value) else None for name, value in figures.items()}
+        figures |= {
+            "validation_nll_encoder": -encoder.log_prob.mean(),
+            "validation_nll_decoder": -decoder.log_prob.mean(),
+            "validation_reconstruction_error": encoder.reconstruction_error.mean(),
+        }
+    for k in (1, *SEVERAL_EVALUATIONS) if flow.has_average_velocity else (1,):
+        suffix = "" if k == 1 else f"_{k}_evaluations"
+        samples = flow.sample(config.training.validation_samples, seed=config.seed, n_evaluations=k)
+        atoms, molecules = stability(samples.positions, samples.atomic_numbers, samples.mask)
+        figures |= {
+            f"atom_stability{suffix}": atoms.sum() / samples.mask.sum(),
+            f"molecule_stability{suffix}": molecules.float().mean(),
+        }
+    values = {name: float(value) for name, value in figures.items()}
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 @contextmanager
@@ -221,23 +228,12 @@ def _differences(saved: dict[str, Any], given: dict[str, Any], prefix: str = "")
     return keys
 
 
-def _is_finite(flow: Flow) -> bool:
+def _is_finite(flow: FreeFormFlow) -> bool:
     return all(bool(p.isfinite().all()) for p in flow.parameters())
 
 
 def _seed(seed: int, step: int) -> int:
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _with_atom_counts(config: ExperimentConfig, molecules: MoleculeSet) -> ExperimentConfig:
-    domain = config.model.domain
-    if domain.kind != "molecules":
-        raise MolflowError(f"model.domain.kind is {domain.kind}; the data set {config.data.name} is of molecules")
-    if domain.atom_counts:
-        return config
-    counts = tuple(np.bincount(molecules.n_atoms).tolist())
-    model = config.model.model_copy(update={"domain": domain.model_copy(update={"atom_counts": counts})})
-    return config.model_copy(update={"model": model})
 
 
 def _device(name: str) -> torch.device:
@@ -258,22 +254,19 @@ def _make_folder(folder: Path) -> None:
         raise MolflowError(f"{folder}: cannot be written: {error.strerror}") from error
 
 
-def _floats(**values: Tensor | float) -> dict[str, float]:
-    return {name: float(value) for name, value in values.items()}
-
-
 def _card(
-    config: ExperimentConfig, step: int, batches: EqualSizeBatches, validation: dict[str, float | None]
+    config: ExperimentConfig, step: int, steps_an_epoch: int, validation: dict[str, float | None]
 ) -> dict[str, Any]:
     """What a model is made of; `scores` are filled in when it is measured on many samples."""
     return {
         "name": config.name,
         "data": config.data.name,
-        "representation": "all-atom",
+        "domain": config.model.domain.kind,
+        "representation": getattr(config.model.domain, "representation", None),
         "split": "train (100,000 molecules; RandomState(0) permutation)",
         "seed": config.seed,
         "steps": step,
-        "epochs": round(step / len(batches), 3),
+        "epochs": round(step / steps_an_epoch, 3),
         "versions": {"molflow": version("molflow"), "torch": torch.__version__, "python": platform.python_version()},
         "validation": validation,
         "scores": None,

@@ -1,6 +1,7 @@
 """What a run writes down: lines of metrics.jsonl, and TensorBoard where it is installed."""
 
 import json
+import statistics
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -46,4 +47,6 @@ def forget_after(path: Path, step: int) -> None:
 
 
 def mean(rows: list[dict[str, float]]) -> dict[str, float]:
-    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+    """The mean of each figure over the rows that have it: a batch of one molecule lacks some."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: statistics.fmean(row[name] for row in rows if name in row) for name in names}

@@ -1,23 +1,59 @@
-"""Losses as modules: data in, one number out, so that `DistributedDataParallel` and `torch.compile` can wrap them."""
+"""Losses as modules: data in, one number out, so that `DistributedDataParallel` can wrap them.
 
+What can be compiled, the arithmetic on tensors, is apart from what cannot: drawing noise, checking and pairing data.
+"""
+
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from molflow.flows.free_form import FreeFormFlow
-from molflow.training.config import ObjectiveConfig
+from molflow.geometry import Context, Points
+from molflow.training.config import (
+    FreeFormObjectiveConfig,
+    InversionObjectiveConfig,
+    MeanFlowObjectiveConfig,
+    ObjectiveConfig,
+)
+from molflow.training.pairing import align, random_turn
+
+Parts = dict[str, Tensor]
 
 
-class FreeFormObjective(nn.Module):
+class Objective(nn.Module, ABC):
+    """Data -> loss.
+
+    Args:
+        flow: what is trained.
+    """
+
+    def __init__(self, flow: FreeFormFlow):
+        super().__init__()
+        self.flow = flow
+
+    @abstractmethod
+    def forward(self, data: Any, generator: torch.Generator | None) -> tuple[Tensor, Parts]:
+        """The loss, and the means of its parts for the log."""
+
+    def compile_loss(self, one_shape: bool) -> None:
+        """Let torch.compile fuse the arithmetic, for batches of one shape or of any.
+
+        Raises:
+            ValueError: this loss cannot be compiled.
+        """
+        raise ValueError("this objective cannot be compiled; set training.compile = false")
+
+
+class FreeFormObjective(Objective):
     """beta |p - g(f(p))|^2 - log p(f(p)) - surrogate - correction, averaged over the batch (arXiv 2310.16624)."""
 
-    def __init__(self, flow: FreeFormFlow, config: ObjectiveConfig):
-        super().__init__()
-        self.flow, self.config = flow, config
+    def __init__(self, flow: FreeFormFlow, config: FreeFormObjectiveConfig):
+        super().__init__(flow)
+        self.config = config
 
-    def forward(self, data: Any, generator: torch.Generator | None) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, and the means of its parts for the log."""
+    def forward(self, data: Any, generator: torch.Generator | None) -> tuple[Tensor, Parts]:
         terms = self.flow.terms(data, generator, self.config.n_probes, self.config.surrogate)
         parts = {
             "reconstruction": terms.reconstruction.detach().mean(),
@@ -25,6 +61,125 @@ class FreeFormObjective(nn.Module):
             "correction": terms.correction.detach().mean(),
         }
         return terms.loss(self.config.beta), parts
+
+
+class MeanFlowObjective(Objective):
+    """Average velocity u(p_t, r, t) of the paths that flow matching follows, p_t = (1 - t) p + t z, v = z - p.
+
+    The loss is |u - sg(target)|^(2 - 2 power), a mean over configurations, |.|^2 over degrees of freedom. Where r = t
+    the target is v, which is flow matching. Where r < t it is, with q = p_t - (t - r) u where u leads at time r,
+
+    - mean_flow: v - (t - r) du/dt along (v, 0, 1), which needs no velocity but the sample's (arXiv 2505.13447);
+    - lagrangian: u(q, r, r) + (t - r) du/dr, by which q moves with the network's own velocity (arXiv 2505.18825).
+    """
+
+    def __init__(self, flow: FreeFormFlow, config: MeanFlowObjectiveConfig):
+        super().__init__(flow)
+        if not flow.has_average_velocity:
+            raise ValueError("the mean_flow objective needs model.average_velocity = true")
+        self.config = config
+        self._loss = self._of_tensors
+
+    def forward(self, data: Any, generator: torch.Generator | None) -> tuple[Tensor, Parts]:
+        points, context, _ = self.flow.to_points(data, generator)
+        space = self.flow.domain.space(context.mask)
+        latent = space.randn(generator, points.x.dtype)
+        if self.config.pairing:
+            points = align(random_turn(points, generator), latent, context)
+        r, t = self._times(len(context.mask), generator, points.x)
+        dof = space.dof.clamp(min=1).to(points.x.dtype)
+        errors, n_average = self._loss(points, context, latent, r, t, dof), self._n_average(len(r))
+        loss = (errors * (errors.detach() + 1e-3) ** -self.config.power).mean()
+        parts = {"flow_matching": errors[n_average:], "mean_flow": errors[:n_average]}
+        return loss, {name: e.detach().mean() for name, e in parts.items() if len(e)}
+
+    def compile_loss(self, one_shape: bool) -> None:
+        self._loss = torch.compile(self._of_tensors, dynamic=not one_shape)
+
+    def _of_tensors(
+        self, points: Points, context: Context, latent: Points, r: Tensor, t: Tensor, dof: Tensor
+    ) -> Tensor:
+        """Squared error of the average velocity of each configuration, (B,). The first of them have r < t."""
+        velocity = latent - points
+        at = points + velocity * t
+        target = velocity
+        if n := self._n_average(len(r)):
+            with torch.no_grad():
+                first = Context(context.mask[:n], context.labels[:n])
+                make = self._mean_flow_target if self.config.target == "mean_flow" else self._lagrangian_target
+                made = make(_head(at, n), first, _head(velocity, n), r[:n], t[:n])
+            target = Points(*(torch.cat([a, b[n:]]) for a, b in zip(made, velocity, strict=True)))
+        return (self.flow.average_velocity(at, context, r, t) - target).squared_norm() / dof
+
+    def _mean_flow_target(self, at: Points, context: Context, v: Points, r: Tensor, t: Tensor) -> Points:
+        def u(x: Tensor, h: Tensor, t: Tensor) -> tuple[Tensor, ...]:
+            return tuple(self.flow.average_velocity(Points(x, h), context, r, t))
+
+        _, change = torch.func.jvp(u, (*at, t), (*v, torch.ones_like(t)))  # type: ignore[misc]
+        return v - Points(*change) * (t - r)
+
+    def _lagrangian_target(self, at: Points, context: Context, v: Points, r: Tensor, t: Tensor) -> Points:
+        def u(r: Tensor) -> tuple[Tensor, ...]:
+            return tuple(self.flow.average_velocity(at, context, r, t))
+
+        value, change = torch.func.jvp(u, (r,), (torch.ones_like(r),))  # type: ignore[misc]
+        arrived = at - Points(*value) * (t - r)
+        return self.flow.average_velocity(arrived, context, r, r) + Points(*change) * (t - r)
+
+    def _n_average(self, batch: int) -> int:
+        return round(self.config.average_fraction * batch)
+
+    def _times(self, batch: int, generator: torch.Generator | None, like: Tensor) -> tuple[Tensor, Tensor]:
+        """r < t for the first part of a batch, some of them with t = 1, and r = t for the rest.
+
+        r and t are the ends of a uniform interval; where t = 1, r near 0 is drawn more often, since
+        there the bonds are decided.
+        """
+        n = self._n_average(batch)
+        draws = torch.rand(3, batch, generator=generator, device=like.device).to(like)
+        from_latent = draws[2] < self.config.from_latent_fraction
+        r = torch.where(from_latent, draws[0] ** 1.5, draws[:2].amin(0))
+        t = torch.where(from_latent, 1.0, draws[:2].amax(0))
+        middle = torch.randn(batch, generator=generator, device=like.device).mul(1.2).sigmoid().to(like)
+        r[n:] = t[n:] = middle[n:]
+        return r, t
+
+
+def _head(points: Points, n: int) -> Points:
+    return Points(points.x[:n], points.h[:n])
+
+
+class InversionObjective(Objective):
+    """|f(g(z)) - z|^2 for latents z, and no gradient for the decoder g: the encoder learns to invert it."""
+
+    def __init__(self, flow: FreeFormFlow, config: InversionObjectiveConfig):
+        super().__init__(flow)
+        self.config = config
+
+    def forward(self, data: Any, generator: torch.Generator | None) -> tuple[Tensor, Parts]:
+        _, context, _ = self.flow.to_points(data, generator)
+        z = self.flow.domain.space(context.mask).randn(generator, self.flow.dtype)
+        with torch.no_grad():
+            points = self.flow.decode(z, context)
+        error = (self.flow.encode(points, context) - z).squared_norm().mean()
+        return error, {}
+
+
+_OBJECTIVES: dict[str, Any] = {
+    "free_form": FreeFormObjective,
+    "mean_flow": MeanFlowObjective,
+    "inversion": InversionObjective,
+}
+
+
+def build_objective(flow: FreeFormFlow, config: ObjectiveConfig) -> Objective:
+    """The loss that a configuration describes.
+
+    Raises:
+        ValueError: it does not go with the flow.
+    """
+    objective: Objective = _OBJECTIVES[config.kind](flow, config)
+    return objective
 
 
 def accumulate_gradients(
@@ -45,6 +200,7 @@ def accumulate_gradients(
     """
     total = len(data)
     sums: dict[str, float] = {}
+    shares: dict[str, float] = {}  # a part of one configuration may lack some figures
     for start in range(0, total, micro_batch or total):
         piece = data[start : start + (micro_batch or total)]
         share = len(piece) / total
@@ -52,4 +208,6 @@ def accumulate_gradients(
         (loss * share).backward()
         for name, value in {"loss": loss, **parts}.items():
             sums[name] = sums.get(name, 0.0) + share * value.item()
-    return sums.pop("loss"), sums
+            shares[name] = shares.get(name, 0.0) + share
+    means = {name: weighted / shares[name] for name, weighted in sums.items()}
+    return means.pop("loss"), means

@@ -16,8 +16,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from molflow.errors import MolflowError
 from molflow.training.checkpoint import build_flow, load_weights
-from molflow.training.config import ExperimentConfig, OptimizerConfig
-from molflow.training.objectives import FreeFormObjective
+from molflow.training.config import OptimizerConfig
+from molflow.training.dataset import Dataset
+from molflow.training.objectives import Objective, build_objective
 
 log = logging.getLogger("molflow")
 
@@ -43,7 +44,7 @@ class AdaptiveClip:
 class Run:
     """Everything that changes in training."""
 
-    objective: FreeFormObjective
+    objective: Objective
     ema: AveragedModel
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LambdaLR
@@ -93,13 +94,20 @@ class Run:
             group["lr"] = base * factor(self.step)
 
 
-def new_run(config: ExperimentConfig, device: torch.device, total_steps: int, start_from: Path | None) -> Run:
+def new_run(data: Dataset, device: torch.device, total_steps: int, start_from: Path | None) -> Run:
+    config = data.config
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         flow = build_flow(config.model, "model")
+    data.fit(flow.domain)
     if start_from is not None:
         load_weights(flow, start_from)
-    objective = FreeFormObjective(flow.to(device), config.objective)
+    try:
+        objective = build_objective(flow.to(device), config.objective)
+        if config.training.compile:
+            objective.compile_loss(one_shape=config.training.batches == "mixed_size")
+    except ValueError as error:
+        raise MolflowError(f"objective: {error}") from error
     optimizer = torch.optim.AdamW(
         objective.parameters(), lr=config.optimizer.learning_rate, weight_decay=config.optimizer.weight_decay
     )

@@ -1,9 +1,9 @@
-"""The laws of EqualSizeBatches: each molecule once, one size a batch, the order a function of (seed, epoch)."""
+"""The laws of batches: each molecule at most once, one size or one shape, the order a function of (seed, epoch)."""
 
 import numpy as np
 import pytest
 
-from molflow.data import EqualSizeBatches
+from molflow.data import Batches, EqualSizeBatches, MixedSizeBatches
 from molflow.errors import MolflowError
 
 N_ATOMS = np.random.default_rng(1).integers(3, 30, 1000)
@@ -23,14 +23,50 @@ def same(one, other):
     return len(one) == len(other) and all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_order_is_a_function_of_seed_and_epoch():
-    batches = EqualSizeBatches(N_ATOMS, 16, seed=5)
+KINDS = {
+    "equal": lambda seed: EqualSizeBatches(N_ATOMS, 16, seed),
+    "mixed": lambda seed: MixedSizeBatches(len(N_ATOMS), 16, seed),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_order_is_a_function_of_seed_and_epoch(kind):
+    batches: Batches = KINDS[kind](5)
     first = batches.epoch(2)
     batches.epoch(9)
     assert same(first, batches.epoch(2))
-    assert same(first, EqualSizeBatches(N_ATOMS, 16, seed=5).epoch(2))
+    assert same(first, KINDS[kind](5).epoch(2))
     assert not same(first, batches.epoch(3))
-    assert not same(first, EqualSizeBatches(N_ATOMS, 16, seed=6).epoch(2))
+    assert not same(first, KINDS[kind](6).epoch(2))
+    assert len(first) == len(batches)
+    assert max(map(len, first)) == batches.batch_size == 16
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64, 1000])
+def test_mixed_batches_are_full_and_visit_no_molecule_twice(batch_size):
+    batches = MixedSizeBatches(1000, batch_size, seed=3)
+    epoch = batches.epoch(4)
+    assert len(epoch) == len(batches) == 1000 // batch_size
+    assert {len(batch) for batch in epoch} == {batch_size}
+    indices = np.concatenate(epoch)
+    assert len(set(indices.tolist())) == len(indices) > 1000 - batch_size
+    assert set(indices.tolist()) <= set(range(1000))
+
+
+def test_what_mixed_batches_leave_out_changes_with_the_epoch():
+    batches = MixedSizeBatches(10, 7)
+    left_out = [set(range(10)) - set(batches.epoch(i)[0].tolist()) for i in range(30)]
+    assert set().union(*left_out) == set(range(10))
+
+
+def test_mixed_batches_mix_sizes():
+    assert all(len(set(N_ATOMS[batch])) > 1 for batch in MixedSizeBatches(1000, 16).epoch(0))
+
+
+@pytest.mark.parametrize(("n_molecules", "batch_size", "seed"), [(0, 1, 0), (3, 4, 0), (3, 0, 0), (3, 2, -1)])
+def test_bad_arguments_of_mixed_batches(n_molecules, batch_size, seed):
+    with pytest.raises(MolflowError, match=f"must be 1 to {n_molecules} and seed 0 or more"):
+        MixedSizeBatches(n_molecules, batch_size, seed)
 
 
 def test_batch_order_does_not_follow_size():

@@ -1,11 +1,24 @@
 """Laws of every flow, and two flows whose density is known in closed form."""
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 import torch
-from laws import FLOWS, MOLECULE_FLOWS, PARTICLE_FLOWS, make_flow, random_data, random_points
+from laws import (
+    FLOWS,
+    MEANING,
+    MOLECULE_FLOWS,
+    PARTICLE_FLOWS,
+    SIZES,
+    make_flow,
+    random_case,
+    random_data,
+    randomize,
+    with_labels,
+    without_labels,
+)
 from torch import nn
 from torch.distributions import MultivariateNormal, Normal
 
@@ -14,7 +27,7 @@ from molflow.chem import Structure
 from molflow.distributions import MeanFreeNormal
 from molflow.errors import MolflowError
 from molflow.flows import FreeFormFlow, ParticleDomain
-from molflow.geometry import Points
+from molflow.geometry import Context, Points
 from molflow.testing import (
     assert_integrates_to_one,
     assert_invariant,
@@ -46,11 +59,41 @@ def positions_of(data):
 
 
 def with_positions(data, positions):
-    return MoleculeBatch(positions, data.atomic_numbers, data.mask) if isinstance(data, MoleculeBatch) else positions
+    return dataclasses.replace(data, positions=positions) if isinstance(data, MoleculeBatch) else positions
 
 
 def as_tensor(data):
-    return torch.cat([data.positions, data.atomic_numbers[..., None]], -1) if isinstance(data, MoleculeBatch) else data
+    if not isinstance(data, MoleculeBatch):
+        return data
+    counts = [data.atomic_numbers] if data.hydrogens is None else [data.atomic_numbers, data.hydrogens]
+    return torch.cat([data.positions, torch.stack(counts, -1)], -1)
+
+
+def is_drawn(flow, data):
+    """The atoms (B, N) that the flow draws itself; hydrogens placed afterwards may flip where two sides are alike."""
+    return data.mask & ((data.atomic_numbers != 1) | (flow.domain.representation == "all-atom"))
+
+
+def drawn(flow, data):
+    return as_tensor(data)[is_drawn(flow, data)] if isinstance(data, MoleculeBatch) else data
+
+
+def case_of(flow, sizes, dtype=torch.float64):
+    """Points of these sizes for a flow, and their context."""
+    return random_case(flow.domain.dim, flow.domain.n_features, flow.domain.n_labels, sizes, dtype)
+
+
+def on_joined(function, n_labels):
+    """A map (points, context) -> points as one of (points with labels, mask) that leaves the labels as they are.
+
+    Its log-determinant is the same.
+    """
+
+    def with_identity(joined, mask):
+        points, context = without_labels(joined, mask, n_labels)
+        return with_labels(function(points, context), context.labels)
+
+    return with_identity
 
 
 def close(a, b, atol=1e-10, **kwargs):
@@ -65,15 +108,18 @@ def test_a_flow_that_does_nothing_is_the_latent_in_other_units(name, flow):
         for parameter in network.parameters():
             nn.init.zeros_(parameter)
     data = random_data(flow)
-    points, mask, _ = flow.domain.to_points(data, flow.generator(5))
+    points, context, _ = flow.domain.to_points(data, flow.generator(5))
+    mask = context.mask
     centred = positions_of(data) - positions_of(data).sum(1, keepdim=True) / mask.sum(1)[:, None, None]
     dof = ((mask.sum(1) - 1) * flow.domain.dim).double()
     squares = (centred.square() * mask[..., None]).sum((1, 2))
     expected = -squares / (2 * flow.domain.scale**2) - dof / 2 * math.log(2 * math.pi * flow.domain.scale**2)
     if isinstance(data, MoleculeBatch):
-        of_size = torch.tensor([2.0, 2.0, 1.0, 1.0]).double() / 6  # 5, 3, 2 and 4 atoms
-        _, log_q = flow.domain.dequantizer(flow.domain.types[data.atomic_numbers], mask, flow.generator(5))
-        expected += of_size.log() + (Normal(0.0, 1.0).log_prob(points.h).sum(-1) * mask).sum(1) - log_q
+        of_context = torch.tensor([2.0, 2.0, 1.0, 1.0]).double() / 6  # sizes, or compositions, of the four molecules
+        expected += of_context.log()
+    if flow.domain.n_features:
+        _, log_q = flow.domain.dequantizer(flow.domain.types_of(data), mask, flow.generator(5))
+        expected += (Normal(0.0, 1.0).log_prob(points.h).sum(-1) * mask).sum(1) - log_q
     for which in WHICH:
         likelihood = flow.likelihood(data, which=which, seed=5)
         close(likelihood.log_prob, expected, atol=1e-8)
@@ -91,6 +137,7 @@ class Linear(nn.Module):
         )
 
     def forward(self, x, h, mask):
+        h = h[..., : len(self.matrix)]  # without the labels
         return (self.a - 1) * x, (h @ self.matrix.T + self.shift - h) * mask.unsqueeze(-1)
 
 
@@ -107,8 +154,9 @@ def linear_flow(flow, a=0.6):
 @pytest.mark.parametrize("which", WHICH)
 def test_a_linear_flow_has_a_normal_density(flow, which):
     flow = linear_flow(flow)
-    points, mask = random_points(flow.domain.dim, flow.domain.n_features)
-    assert_inverse(flow.encode, flow.decode, points, mask)
+    points, context = case_of(flow, SIZES)
+    mask = context.mask
+    assert_inverse(lambda p, _: flow.encode(p, context), lambda z, _: flow.decode(z, context), points, mask)
     coordinates = flow.domain.space(mask).coordinates(Points(points.x, points.h[..., :0]))
     each = Normal(torch.zeros(()).double(), 1 / 0.6).log_prob(coordinates)
     expected = (each * flow.domain.space(mask).coordinate_mask()[:, : coordinates.shape[1]]).sum(1)
@@ -116,7 +164,7 @@ def test_a_linear_flow_has_a_normal_density(flow, which):
         matrix, shift = flow.encoder.matrix, flow.encoder.shift
         features = MultivariateNormal(torch.linalg.solve(matrix, -shift), precision_matrix=matrix.T @ matrix)
         expected = expected + (features.log_prob(points.h) * mask).sum(1)
-    log_p, error = flow.points_log_prob(points, mask, which)
+    log_p, error = flow.points_log_prob(points, context, which)
     close(log_p, expected, atol=1e-8)
     assert error.max() < 1e-12
 
@@ -150,8 +198,12 @@ def test_a_linear_flow_integrates_to_one(dim, which):
 @pytest.mark.parametrize("which", WHICH)
 def test_log_prob_of_points_is_invariant(name, which, dtype):
     flow = make_flow(name, dtype)
-    points, mask = random_points(flow.domain.dim, flow.domain.n_features, [4, 2, 3], dtype)
-    assert_invariant(lambda p, m: flow.points_log_prob(p, m, which)[0], points, mask)
+    points, context = case_of(flow, [4, 2, 3], dtype)
+
+    def log_prob(joined, mask):
+        return flow.points_log_prob(*without_labels(joined, mask, flow.domain.n_labels), which)[0]
+
+    assert_invariant(log_prob, with_labels(points, context.labels), context.mask)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
@@ -177,40 +229,53 @@ def test_log_prob_of_data_is_invariant(name, dtype):
 def test_padding_of_molecules_changes_nothing(flow):
     data = random_data(flow)
     grow = [nn.functional.pad(data.positions, (0, 0, 0, 2))]
-    grow += [nn.functional.pad(t, (0, 2)) for t in (data.atomic_numbers, data.mask)]
+    rest = [data.atomic_numbers, data.mask] + ([] if data.hydrogens is None else [data.hydrogens])
+    grow += [nn.functional.pad(t, (0, 2)) for t in rest]
     for a, b in zip(flow.likelihood(data, seed=1)[:2], flow.likelihood(MoleculeBatch(*grow), seed=1)[:2], strict=True):
         close(a, b)
 
 
 @pytest.mark.parametrize("which", WHICH)
 def test_a_batch_gives_what_its_configurations_give_alone(flow, which):
-    points, mask = random_points(flow.domain.dim, flow.domain.n_features, [4, 2, 4, 3])
-    together = torch.stack(flow.points_log_prob(points, mask, which), 1)
-    alone = [flow.points_log_prob(Points(*(t[i : i + 1] for t in points)), mask[i : i + 1], which) for i in range(4)]
+    points, context = case_of(flow, [4, 2, 4, 3])
+    together = torch.stack(flow.points_log_prob(points, context, which), 1)
+
+    def only(i):
+        return Points(*(t[i : i + 1] for t in points)), Context(*(t[i : i + 1] for t in context))
+
+    alone = [flow.points_log_prob(*only(i), which) for i in range(4)]
     close(together, torch.stack([torch.cat(value) for value in alone]))
 
 
 @pytest.mark.parametrize("direction", ["encode_with_log_det", "decode_with_log_det"])
 def test_log_determinants(flow, direction):
-    points, mask = random_points(flow.domain.dim, flow.domain.n_features, [3, 2])
-    image, log_det = getattr(flow, direction)(points, mask)
-    plain = (flow.encode if direction.startswith("encode") else flow.decode)(points, mask)
+    points, context = case_of(flow, [3, 2])
+    image, log_det = getattr(flow, direction)(points, context)
+    plain = (flow.encode if direction.startswith("encode") else flow.decode)(points, context)
     close(torch.cat(image, -1), torch.cat(plain, -1))
     assert log_det.abs().min() > 1e-3
-    assert_log_det(getattr(flow, direction), points, mask)
+    n_labels = flow.domain.n_labels
+
+    def with_log_det(joined, mask):
+        image, log_det = getattr(flow, direction)(*without_labels(joined, mask, n_labels))
+        return with_labels(image, without_labels(joined, mask, n_labels)[1].labels), log_det
+
+    assert_log_det(with_log_det, with_labels(points, context.labels), context.mask)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 def test_samples_carry_the_decoder_density_at_their_own_latent(flow, temperature):
     data, log_q = flow.sample_and_log_prob(6, seed=3, temperature=temperature)
     generator = flow.generator(3)
-    mask = flow.domain.sample_mask(6, generator, flow.device)
+    context = flow.domain.sample_context(6, generator, flow.device, flow.dtype)
+    mask = context.mask
     latent = MeanFreeNormal(flow.domain.space(mask), temperature)
     z = latent.sample(generator, flow.dtype)
-    close(as_tensor(flow.domain.from_points(flow.decode(z, mask), mask)), as_tensor(data))
-    log_det = reference_log_det(flow.decode, z, mask)
+    close(drawn(flow, flow.domain.from_points(flow.decode(z, context), context)), drawn(flow, data))
+    log_det = reference_log_det(on_joined(flow.decode, flow.domain.n_labels), with_labels(z, context.labels), mask)
     log_unit = -(mask.sum(1) - 1).double() * flow.domain.dim * math.log(flow.domain.scale)
-    close(log_q, flow.domain.log_prob_mask(mask) + latent.log_prob(z) - log_det + log_unit, atol=1e-8)
+    log_p = flow.domain.log_prob_context(context) + latent.log_prob(z)
+    close(log_q, log_p - log_det + log_unit, atol=1e-8)
 
 
 def test_a_seed_decides_the_samples(flow):
@@ -220,7 +285,7 @@ def test_a_seed_decides_the_samples(flow):
     other = flow.sample(7, seed=2, batch_size=3)
     assert as_tensor(other).shape != as_tensor(samples).shape or not torch.equal(as_tensor(other), as_tensor(samples))
     with_density, log_q = flow.sample_and_log_prob(7, seed=1, batch_size=3)
-    close(as_tensor(with_density), as_tensor(samples), atol=1e-12)
+    close(drawn(flow, with_density), drawn(flow, samples))
     assert log_q.shape == (7,)
 
 
@@ -234,18 +299,33 @@ def test_sampling_leaves_the_global_generator_alone(flow):
 
 
 def test_samples_are_mean_free_and_of_the_domain(flow):
-    samples = flow.sample(20, seed=0)
-    assert positions_of(samples).sum(1).abs().max() < 1e-10
-    if isinstance(samples, MoleculeBatch):
-        assert set(samples.n_atoms.tolist()) <= {2, 3, 4, 5}
-        assert set(samples.atomic_numbers[samples.mask].tolist()) <= {1, 6, 7, 8, 9}
-    else:
+    samples = flow.sample(20, seed=0, batch_size=8)
+    if not isinstance(samples, MoleculeBatch):
+        assert samples.sum(1).abs().max() < 1e-10
         assert samples.shape == (20, 4, flow.domain.dim)
+        return
+    assert samples.hydrogens is None
+    assert samples.positions.dtype == flow.dtype
+    points = is_drawn(flow, samples)
+    assert (samples.positions * points.unsqueeze(-1)).sum(1).abs().max() < 1e-10
+    assert set(points.sum(1).tolist()) == {2, 3, 4, 5}
+    assert set(samples.atomic_numbers[points].tolist()) <= {MEANING[name][0] for name in flow.domain.types}
+
+
+@pytest.mark.parametrize("name", [name for name in MOLECULE_FLOWS if name.startswith("composed")])
+def test_samples_have_the_compositions_of_the_data(flow):
+    """All of their atoms and all of their hydrogens."""
+
+    def formulas(batch):
+        counts = batch.atomic_numbers if batch.hydrogens is None else batch.with_hydrogens().atomic_numbers
+        return {tuple(torch.bincount(row, minlength=10).tolist()[1:]) for row in counts}
+
+    assert formulas(flow.sample(50, seed=0)) == formulas(random_data(flow))
 
 
 def test_a_state_dict_carries_the_whole_flow(name, flow):
     data = random_data(flow)
-    other = FLOWS[name]().double()
+    other = randomize(FLOWS[name](), seed=1).double()
     assert (other.log_prob(data) - flow.log_prob(data)).abs().min() > 1e-3
     other.load_state_dict(flow.state_dict())
     assert torch.equal(other.log_prob(data), flow.log_prob(data))
@@ -280,7 +360,7 @@ def test_an_unknown_element_is_named(molecule_flow, number):
     data = random_data(molecule_flow)
     data.atomic_numbers[1, 0] = number
     symbol = {16: "S", 2: "He", 118: "Og"}[number]
-    with pytest.raises(MolflowError, match=f"element {symbol} is not one this model knows: H, C, N, O, F"):
+    with pytest.raises(MolflowError, match=f"{symbol} is not a type this model knows: H, C, N, O, F"):
         molecule_flow.log_prob(data)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from molflow.flows.config import EGNNConfig, FreeFormConfig, ParticlesConfig
+from molflow.geometry import Context
 from molflow.testing import assert_integrates_to_one, assert_invariant
 
 
@@ -48,8 +49,12 @@ def test_fit_beats_the_best_gaussian(fitted):
 def test_fitted_density_integrates_to_one(fitted):
     flow, dim = fitted
     x = shell(20, dim, torch.Generator().manual_seed(1)).double()
-    points, mask, _ = flow.domain.to_points(x, None)
-    assert_invariant(lambda p, m: flow.points_log_prob(p, m, "encoder")[0], points, mask)  # so one direction will do
+    points, context, _ = flow.domain.to_points(x, None)
+
+    def log_prob(p, mask):
+        return flow.points_log_prob(p, Context(mask, p.h), "encoder")[0]
+
+    assert_invariant(log_prob, points, context.mask)  # so one direction will do
     assert_integrates_to_one(flow.log_prob, dim, extent=10.0, tolerance=0.01)
 
 

@@ -63,9 +63,12 @@ class EquivariantBlock(nn.Module):
 class EdgeListEGNN(nn.Module):
     """Same call and same function as `molflow.nn.EGNN`: (x, h, mask, t) -> (dx, dh)."""
 
-    def __init__(self, n_features: int, hidden: int, pair_hidden: int, n_blocks: int, n_inner: int, n_scalars: int):
+    def __init__(
+        self, n_features: int, n_labels: int, n_times: int, hidden: int, pair_hidden: int, n_blocks: int, n_inner: int
+    ):
         super().__init__()
-        self.embedding = nn.Linear(n_features + n_scalars, hidden)
+        self.n_features, self.n_labels, self.n_times = n_features, n_labels, n_times
+        self.embedding = nn.Linear(n_features + n_labels + 1 + n_times, hidden)
         self.blocks = nn.ModuleList(EquivariantBlock(hidden, pair_hidden, n_inner) for _ in range(n_blocks))
         self.embedding_out = nn.Linear(hidden, n_features) if n_features else None
 
@@ -75,8 +78,8 @@ class EdgeListEGNN(nn.Module):
         count = mask.sum(1).to(x.dtype)
         degree = (count - 1).clamp(min=1).repeat_interleave(n).unsqueeze(1)
         row, col = edges(mask)
-        scalars = [count.log()] if t is None else [count.log(), t]
-        per_node = torch.stack(scalars, 1).repeat_interleave(n, 0)
+        log_count = count.log().unsqueeze(1)
+        per_node = (log_count if t is None else torch.cat([log_count, t], 1)).repeat_interleave(n, 0)
         node = self.embedding(torch.cat([h.reshape(batch * n, -1), per_node], 1))
         start = x.reshape(batch * n, dim)
         first_radial, _ = coord2diff(start, row, col)
@@ -85,7 +88,7 @@ class EdgeListEGNN(nn.Module):
             moved, node = block(moved, node, row, col, first_radial, degree)
         velocity = ((moved - start) * node_mask).view(batch, n, dim)
         velocity = (velocity - velocity.sum(1, keepdim=True) / count[:, None, None]) * mask.unsqueeze(-1)
-        dh = h if self.embedding_out is None else (self.embedding_out(node) * node_mask).view(batch, n, -1)
+        dh = h[..., :0] if self.embedding_out is None else (self.embedding_out(node) * node_mask).view(batch, n, -1)
         return velocity, dh
 
 
@@ -107,9 +110,9 @@ def coord2diff(x: Tensor, row: Tensor, col: Tensor) -> tuple[Tensor, Tensor]:
 
 def from_dense(egnn: EGNN) -> EdgeListEGNN:
     """An edge-list network with a copy of the weights of a dense one."""
-    hidden, n_scalars = egnn.embed.out_features, egnn.embed.in_features - egnn.n_features
-    pair_hidden, n_inner = egnn.blocks[0].coordinates.second.out_features, len(egnn.blocks[0].messages)
-    network = EdgeListEGNN(egnn.n_features, hidden, pair_hidden, len(egnn.blocks), n_inner, n_scalars)
+    hidden, pair_hidden = egnn.embed.out_features, egnn.blocks[0].coordinates.second.out_features
+    depth = len(egnn.blocks), len(egnn.blocks[0].messages)
+    network = EdgeListEGNN(egnn.n_features, egnn.n_labels, egnn.n_times, hidden, pair_hidden, *depth)
     network = network.to(egnn.embed.weight)
     copy(network.embedding, egnn.embed)
     if egnn.readout is not None:

@@ -5,20 +5,25 @@ import copy
 import pytest
 import torch
 from edge_list_egnn import from_dense
-from laws import NETWORKS, random_points, randomize
+from laws import NETWORKS, random_case, random_points, randomize, with_labels
 
-from molflow.geometry import MeanFreeSpace, Points, project
-from molflow.nn import EGNN
+from molflow.geometry import Context, MeanFreeSpace, Points, project
+from molflow.nn import EGNN, Chain, EquivariantTransformer
 from molflow.testing import assert_equivariant
 from molflow.volume import jvp, surrogate_decoder_jvp, surrogate_encoder_jvp, vjp
 
 
 def make(name, dtype=torch.float64):
-    """A network, points of mixed sizes, their mask, and the further arguments of the network: (t,) or ()."""
-    dim, n_features, build = NETWORKS[name]
+    """A network, points of mixed sizes, their context, and the further arguments of the network: (t,) or ()."""
+    dim, build = NETWORKS[name]
     network = randomize(build()).to(dtype)
-    points, mask = random_points(dim, n_features, dtype=dtype)
-    return network, points, mask, (torch.linspace(0.1, 0.9, len(mask), dtype=dtype),) if network.time else ()
+    points, context = random_case(dim, network.n_features, network.n_labels, dtype=dtype)
+    times = torch.rand(len(context.mask), network.n_times, generator=torch.Generator().manual_seed(3)).to(dtype)
+    return network, points, context, (times,) if network.n_times else ()
+
+
+def call(network, points, context, times):
+    return Points(*network(*with_labels(points, context.labels), context.mask, *times))
 
 
 @pytest.fixture(params=NETWORKS)
@@ -29,22 +34,38 @@ def case(request):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_equivariance(name, dtype):
-    network, points, mask, time = make(name, dtype)
-    assert network(*points, mask, *time)[0].abs().max() > 0.1  # a network that does nothing would pass
-    assert_equivariant(lambda x, h, mask: network(x, h, mask, *time), *points, mask)
+    network, points, context, times = make(name, dtype)
+    assert call(network, points, context, times).x.abs().max() > 0.1  # a network that does nothing would pass
+    joined = with_labels(points, context.labels)
+    assert_equivariant(lambda x, h, mask: network(x, h, mask, *times), *joined, context.mask)
 
 
 def test_output_is_in_the_space(case):
-    network, points, mask, time = case
-    dx, dh = network(*points, mask, *time)
-    torch.testing.assert_close(project(dx, mask), dx, atol=1e-12, rtol=0)
+    network, points, context, times = case
+    dx, dh = call(network, points, context, times)
+    torch.testing.assert_close(project(dx, context.mask), dx, atol=1e-12, rtol=0)
     assert dx.shape == points.x.shape
     assert dh.shape == points.h.shape
 
 
+def test_labels_and_times_matter(case):
+    network, points, context, times = case
+    given = torch.cat(call(network, points, context, times), -1)
+    for i in range(network.n_labels):
+        labels = context.labels.clone()
+        labels[:, 0, i] += 1
+        assert (torch.cat(call(network, points, Context(context.mask, labels), times), -1) - given).abs().max() > 1e-3
+    for i in range(network.n_times):
+        t = times[0].clone()
+        t[1, i] += 1
+        change = (torch.cat(call(network, points, context, (t,)), -1) - given).abs().amax((1, 2))
+        assert change[1] > 1e-3
+        assert not change[[0, 2, 3]].any()
+
+
 def test_every_parameter_gets_a_gradient(case):
-    network, points, mask, time = case
-    torch.cat(network(*points, mask, *time), -1).square().sum().backward()
+    network, points, context, times = case
+    torch.cat(call(network, points, context, times), -1).square().sum().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
@@ -53,17 +74,17 @@ def test_every_parameter_gets_a_gradient(case):
 @pytest.mark.parametrize("surrogate", [surrogate_encoder_jvp, surrogate_decoder_jvp])
 def test_surrogate_gradients_are_those_of_finite_differences(case, surrogate):
     """Of v^T f'(x) c with the stopped factor c held fixed, for every parameter in a random direction."""
-    network, points, mask, time = case
+    network, points, context, times = case
     decoder = randomize(copy.deepcopy(network), seed=1)
 
     def f(p):
-        return p + network(*p, mask, *time)
+        return p + call(network, p, context, times)
 
     def g(z):
-        return z + decoder(*z, mask, *time)
+        return z + call(decoder, z, context, times)
 
     generator = torch.Generator().manual_seed(7)
-    (v,) = MeanFreeSpace(mask, points.x.shape[-1], network.n_features).probes(1, generator, torch.float64)
+    (v,) = MeanFreeSpace(context.mask, points.x.shape[-1], network.n_features).probes(1, generator, torch.float64)
     z = f(points).detach()
     if surrogate is surrogate_encoder_jvp:
         left, right = vjp(g, z)[1](v).detach(), v
@@ -96,41 +117,93 @@ def test_surrogate_gradients_are_those_of_finite_differences(case, surrogate):
 
 
 def test_coincident_points_have_finite_derivatives(case):
-    network, points, mask, time = case
+    network, points, context, times = case
     at = Points(torch.zeros_like(points.x).requires_grad_(), points.h)
-    value, pushed = jvp(lambda p: Points(*network(*p, mask, *time)), at, points)
+    value, pushed = jvp(lambda p: call(network, p, context, times), at, points)
     torch.cat([*value, *pushed], -1).square().sum().backward()
     derivatives = [at.x.grad, *(p.grad for p in network.parameters() if p.grad is not None)]
     assert len(derivatives) > 5
     assert all(torch.isfinite(t).all() for t in (*value, *pushed, *derivatives))
 
 
-def test_a_single_point_does_not_move():
+SMALL = {EGNN: {"hidden": 8, "n_blocks": 2}, EquivariantTransformer: {"hidden": 8, "n_blocks": 2}}
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_a_single_point_does_not_move(kind):
     points, mask = random_points(3, 2, [1, 1])
-    dx, dh = randomize(EGNN(2, hidden=8, n_blocks=2)).double()(*points, mask)
+    dx, dh = randomize(kind(2, **SMALL[kind])).double()(*points, mask)
     assert not dx.any()
     assert torch.isfinite(dh).all()
 
 
-def test_wrong_shapes_and_a_missing_time_are_refused():
+@pytest.mark.parametrize("kind", SMALL)
+def test_wrong_shapes_and_missing_times_are_refused(kind):
     points, mask = random_points(3, 2)
-    for network, m in [
-        (EGNN(3, hidden=8, n_blocks=1), mask),
-        (EGNN(2, hidden=8, n_blocks=1, time=True), mask),
-        (EGNN(2, hidden=8, n_blocks=1), mask[:, 1:]),
+    t = torch.zeros(len(mask), 1).double()
+    for network, m, times in [
+        (kind(3, **SMALL[kind]), mask, ()),
+        (kind(2, 1, **SMALL[kind]), mask, ()),
+        (kind(2, n_times=1, **SMALL[kind]), mask, ()),
+        (kind(2, n_times=2, **SMALL[kind]), mask, (t,)),
+        (kind(2, **SMALL[kind]), mask, (t,)),
+        (kind(2, **SMALL[kind]), mask[:, 1:], ()),
     ]:
-        with pytest.raises(RuntimeError):
-            network.double()(*points, m)
+        with pytest.raises((RuntimeError, ValueError)):
+            network.double()(*points, m, *times)
 
 
-def test_equals_the_edge_list_reference(case):
+def test_sharp_attention_sees_neither_padding_nor_the_point_itself():
+    network, points, context, _ = make("transformer-3d-labels")
+    with torch.no_grad():
+        for pair in network.pairs:
+            pair.weights.weight[: pair.n_heads] *= 60
+    assert_equivariant(lambda x, h, mask: network(x, h, mask), *with_labels(points, context.labels), context.mask)
+
+
+@pytest.mark.parametrize("sizes", [(0, 3, 2), (2, 1, 1)])
+def test_a_transformer_at_fixed_times(sizes):
+    """The same function, scaled, without its times; and the one it is made from stays."""
+    network = randomize(EquivariantTransformer(*sizes, **SMALL[EquivariantTransformer])).double()
+    points, context = random_case(3, *sizes[:2])
+    t = torch.linspace(0.3, 0.8, sizes[2]).double()
+    expected = call(network, points, context, (t.expand(len(context.mask), -1),)) * -0.5
+    fixed = network.at_times(t, -0.5)
+    assert fixed.n_times == 0
+    for _ in range(2):
+        torch.testing.assert_close(torch.cat(call(fixed, points, context, ()), -1), torch.cat(expected, -1))
+        fixed = network.at_times(t, -0.5)
+
+
+def test_a_chain_is_its_stages_one_after_another():
+    network, points, context, _ = make("chain-of-transformers")
+    moved = points
+    for stage in network.stages:
+        moved = moved + call(stage, moved, context, ())
+    torch.testing.assert_close(torch.cat(call(network, points, context, ()), -1), torch.cat(moved - points, -1))
+    with pytest.raises(ValueError, match="expected 0 times, got 1"):
+        call(network, points, context, (torch.zeros(len(context.mask), 1).double(),))
+    one = Chain([network.stages[0]])
+    torch.testing.assert_close(
+        one(*with_labels(points, context.labels), context.mask),
+        network.stages[0](*with_labels(points, context.labels), context.mask),
+    )
+
+
+def test_heads_must_divide_the_width():
+    with pytest.raises(ValueError, match=r"hidden \(10\) must be a multiple of n_heads \(4\)"):
+        EquivariantTransformer(0, hidden=10, n_heads=4)
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name.startswith("egnn")])
+def test_equals_the_edge_list_reference(name):
     """Output and gradients, on the same weights."""
-    dense, points, mask, time = case
+    dense, points, context, times = make(name)
     reference = from_dense(dense)
     weights = random_points(points.x.shape[-1], dense.n_features)[0] * 2.0
     for network in (dense, reference):
-        weights.dot(network(*points, mask, *time)).sum().backward()
-    fast, slow = (torch.cat(network(*points, mask, *time), -1) for network in (dense, reference))
+        weights.dot(call(network, points, context, times)).sum().backward()
+    fast, slow = (torch.cat(call(network, points, context, times), -1) for network in (dense, reference))
     torch.testing.assert_close(fast, slow, atol=1e-10, rtol=0)
     pairs = [
         (dense.embed.weight, reference.embedding.weight),

@@ -14,7 +14,10 @@ from molflow.errors import MolflowError
 from molflow.training.checkpoint import CARD, CONFIG, STATE, WEIGHTS, load, load_state, save_model, save_state
 from molflow.training.config import load_experiment
 
-CONFIGURATION = load_experiment(Path(__file__).with_name("tiny.toml"), ["model.domain.atom_counts=[0, 0, 1, 2, 0, 3]"])
+TINY = Path(__file__).with_name("tiny.toml")
+CONFIGURATION = load_experiment(
+    TINY, ['model.domain.types=["H", "C", "N", "O", "F"]', "model.domain.atom_counts=[0, 0, 1, 2, 0, 3]"]
+)
 
 
 @pytest.fixture
@@ -82,8 +85,11 @@ def test_damaged_config(folder, content, message):
     ("domain", "message"),
     [
         ({"atom_counts": []}, "counts of molecules by number of atoms"),
-        ({"elements": ["H", "Xx"]}, "unknown element 'Xx'"),
-        ({"element": []}, "unknown key model.domain.element; did you mean model.domain.elements?"),
+        ({"types": ["H", "Xx"]}, "unknown element 'Xx'"),
+        ({"types": ["H", "xx"]}, "'xx' is not a type; expected an element, or one with its hydrogens such as CH3"),
+        ({"types": ["C", "CH3"]}, "types of an all-atom representation carry no hydrogens"),
+        ({"types": []}, "expected at least one type"),
+        ({"type": []}, "unknown key model.domain.type; did you mean model.domain.types?"),
         ({"kind": "particles"}, "model.domain.n_particles: Field required"),
     ],
 )

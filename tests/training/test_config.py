@@ -34,8 +34,13 @@ def test_there_is_an_experiment_for_qm9():
         ("name=run_2", lambda c: c.name == "run_2"),
         ('name="a=b.c"', lambda c: c.name == "a=b.c"),
         ("name=3 steps", lambda c: c.name == "3 steps"),
-        ("objective.surrogate=decoder_jvp", lambda c: c.objective.surrogate == "decoder_jvp"),  # no such table in TINY
-        ('model.domain.elements=["H", "C"]', lambda c: c.model.domain.elements == ("H", "C")),
+        ('objective={kind = "mean_flow"}', lambda c: c.objective.kind == "mean_flow"),  # no such table in TINY
+        ('model.domain.types=["H", "C"]', lambda c: c.model.domain.types == ("H", "C")),
+        ("model.domain.kind=composed_molecules", lambda c: c.model.domain.kind == "composed_molecules"),
+        ("model.domain.representation=united", lambda c: c.model.domain.representation == "united"),
+        ('model.decoder={kind = "transformer"}', lambda c: c.model.decoder.kind == "transformer"),
+        ("model.average_velocity=true", lambda c: c.model.average_velocity),
+        ("training.compile=true", lambda c: c.training.compile),
     ],
 )
 def test_overrides(override, found):
@@ -53,7 +58,14 @@ def test_the_last_override_wins():
         ("sed=1", "unknown key sed; did you mean seed?"),
         ("training.batchsize=1", "unknown key training.batchsize; did you mean training.batch_size?"),
         ("model.encoder.n_block=1", "unknown key model.encoder.n_block; did you mean model.encoder.n_blocks?"),
-        ("model.domain.element=[]", "unknown key model.domain.element; did you mean model.domain.elements?"),
+        ("model.domain.type=[]", "unknown key model.domain.type; did you mean model.domain.types?"),
+        ("model.decoder.n_vectors=3", "unknown key model.decoder.n_vectors"),  # EGNN has none
+        ('objective={kind = "mean_flow", average_fractions = 1}', "did you mean objective.average_fraction?"),
+        ('objective={kind = "inversion", beta = 1}', "unknown key objective.beta"),
+        ('objective={kind = "mean_flow", power = 2}', "objective.power: Input should be less than or equal to 1"),
+        ('objective={kind = "flow"}', "objective: Input tag 'flow' found using 'kind' does not match any of"),
+        ("model.encoder={hidden = 3}", "model.encoder: Unable to extract tag using discriminator 'kind'"),
+        ("model.domain.representation=coarse", "model.domain.representation: Input should be 'all-atom' or 'united'"),
         ("optimiser.learning_rate=1", "unknown key optimiser; did you mean optimizer?"),
         ("qqq=1", "unknown key qqq"),
         ("training.beta=3", "unknown key training.beta; did you mean objective.beta?"),

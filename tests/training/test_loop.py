@@ -24,6 +24,7 @@ from molflow.errors import MolflowError
 from molflow.training import load
 from molflow.training.checkpoint import CARD, STATE, WEIGHTS, load_state, read_config, save_state
 from molflow.training.config import OptimizerConfig, load_experiment
+from molflow.training.dataset import load_dataset
 from molflow.training.run import AdaptiveClip, schedule
 from molflow.training.run import new_run as new_run_
 
@@ -35,7 +36,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 from molflow.cli import main
 main()
 """
-SIZES = "model.domain.atom_counts=[0, 0, 0, 1, 2, 3]"
 
 
 def tiny(*overrides):
@@ -109,7 +109,7 @@ def test_what_a_run_leaves(whole_run):
     assert [line["step"] for line in validations] == [9, 18, 24]
     assert all(math.isfinite(value) for line in found for value in line.values())
     assert validations[-1].keys() - {"step"} == {
-        "validation_nll_encoder", "validation_nll_decoder", "validation_reconstruction_error",
+        "validation_loss", "validation_nll_encoder", "validation_nll_decoder", "validation_reconstruction_error",
         "atom_stability", "molecule_stability",
     }  # fmt: skip
     assert all(0 <= line["atom_stability"] <= 1 for line in validations)
@@ -120,6 +120,7 @@ def test_what_a_run_leaves(whole_run):
     card = json.loads((whole_run / CARD).read_text())
     assert card == json.loads((whole_run.parent / "card.json").read_text())
     assert (card["name"], card["data"], card["seed"], card["steps"]) == ("tiny", "qm9", 0, 24)
+    assert (card["representation"], card["types"]) == ("all-atom", "generated")
     assert card["validation"] == {key: value for key, value in validations[-1].items() if key != "step"}
     config = read_config(whole_run)
     assert sum(config.model.domain.atom_counts) == 100_000
@@ -161,7 +162,8 @@ def test_roll_back_and_then_an_error(tmp_path, caplog):
     steps = [int(re.search("at step ([0-9]+)", message)[1]) for message in caplog.messages]
     assert steps == [1, 3, 5, 7, 9]
     assert all("rolled back to the weights of step 0" in message for message in caplog.messages)
-    begun = new_run_(read_config(tmp_path), torch.device("cpu"), 1, None).objective.flow.state_dict()
+    dataset = load_dataset(read_config(tmp_path))
+    begun = new_run_(dataset, torch.device("cpu"), 1, None).objective.flow.state_dict()
     assert all(torch.equal(tensor, begun[name]) for name, tensor in load(tmp_path).state_dict().items())
 
 
@@ -181,7 +183,7 @@ def test_figures_that_are_not_finite_are_null(tmp_path):
 
 
 def new_run(*overrides):
-    return new_run_(tiny(SIZES, *overrides), torch.device("cpu"), 10, None)
+    return new_run_(load_dataset(tiny(*overrides)), torch.device("cpu"), 10, None)
 
 
 def test_roll_back_restores_everything_but_goes_on():
@@ -312,9 +314,15 @@ def test_nothing_to_resume(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize("change", ["model.encoder.hidden=9", "seed=5", "training.batch_size=16", "objective.beta=1.5"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "model.encoder.hidden=9", "seed=5", "training.batch_size=16", "model.average_velocity=true",
+        'objective={kind = "free_form", beta = 1.5}',
+    ],
+)  # fmt: skip
 def test_resuming_another_experiment_is_refused(whole_run, change):
-    with pytest.raises(MolflowError, match=f"has another {change.partition('=')[0]}; resume it with"):
+    with pytest.raises(MolflowError, match=f"has another {change.partition('=')[0]}.*; resume it with"):
         train(tiny(change), whole_run, resume=True)
 
 

@@ -1,0 +1,32 @@
+"""Make a one-evaluation model of an average velocity that was trained for several: the last step of the recipe.
+
+    python experiments/recipe/unroll.py runs/qm9-steps runs/qm9-unrolled --times 1 0.4 0.2 0.1 0
+
+The weights are only rewritten; train the result further with `molflow train ... --start-from`.
+"""
+
+import argparse
+from pathlib import Path
+
+import molflow
+from molflow.flows import unroll
+from molflow.training.checkpoint import CARD, read_config, read_json, save_model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
+    parser.add_argument("--times", type=float, nargs="+", required=True, help="from 1 down to 0")
+    arguments = parser.parse_args()
+
+    flow = unroll(molflow.load(arguments.source), arguments.times)
+    config = read_config(arguments.source)
+    decoder = config.model.decoder.model_copy(update={"n_stages": len(arguments.times) - 1})
+    model = config.model.model_copy(update={"decoder": decoder, "average_velocity": False})
+    card = read_json(arguments.source / CARD) | {"unrolled_at": arguments.times, "validation": {}}
+    save_model(arguments.target, config.model_copy(update={"model": model}), flow, card)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""An efficient E(n)-equivariant network: wide scalars on points, a few vectors, narrow features on pairs.
+
+Pairs outnumber points, so what happens on pairs is kept narrow: one message from the distances between learned vector
+channels gives the attention weights, a pooled message and the strengths that move the vectors, in one pass. The idea of
+learned vector channels is that of SemlaFlow (arXiv 2406.07266).
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from molflow.geometry import pair_mask, project, safe_sqrt
+
+
+class RMSNorm(nn.Module):
+    """h / sqrt(mean h^2), times learned weights. `nn.LayerNorm` has wrong gradients in reverse-over-forward mode."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h * (h.square().mean(-1, keepdim=True) + 1e-6).rsqrt() * self.weight
+
+
+def small_linear(inputs: int, outputs: int, factor: float, bias: bool = True) -> nn.Linear:
+    """A linear layer whose first weights are `factor` times the usual ones."""
+    layer = nn.Linear(inputs, outputs, bias)
+    with torch.no_grad():
+        layer.weight *= factor
+    return layer
+
+
+class PairAttention(nn.Module):
+    """One pass over pairs that updates scalars (B, N, H) and vectors (B, N, D, C).
+
+    p = V W are C learned points for every point, d_ij their distances (B, N, N, C). The message is
+    m_ij = silu(M silu(A h_i + B h_j + C d_ij)); scalars get softmax_j(a m_ij) v_j and sum_j m_ij / sqrt(n), vectors
+    get sum_j (w m_ij) (p_i - p_j) / (1 + d_ij) / sqrt(n).
+    """
+
+    def __init__(self, hidden: int, n_vectors: int, pair_hidden: int, n_heads: int, change: float):
+        super().__init__()
+        self.n_heads = n_heads
+        self.norm = RMSNorm(hidden)
+        self.points = nn.Linear(n_vectors, n_vectors, bias=False)
+        self.receiver = nn.Linear(hidden, pair_hidden)
+        self.sender = nn.Linear(hidden, pair_hidden, bias=False)
+        self.distance = nn.Linear(n_vectors, pair_hidden, bias=False)
+        self.message = nn.Linear(pair_hidden, pair_hidden)
+        self.weights = nn.Linear(pair_hidden, n_heads + n_vectors)
+        self.value = nn.Linear(hidden, hidden, bias=False)
+        self.scalars = small_linear(hidden + pair_hidden, hidden, change)
+        self.vectors = small_linear(n_vectors, n_vectors, change, bias=False)
+
+    def forward(self, h: Tensor, v: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
+        batch, n, _ = h.shape
+        normed = self.norm(h)
+        p = self.points(v)
+        difference = p.unsqueeze(2) - p.unsqueeze(1)
+        distance = safe_sqrt(difference.square().sum(3))
+        first = self.receiver(normed).unsqueeze(2) + self.sender(normed).unsqueeze(1) + self.distance(distance)
+        message = silu(self.message(silu(first)))
+        logits, strength = self.weights(message).split([self.n_heads, p.shape[-1]], -1)
+        per_point = pairs.sum(2, keepdim=True).clamp(min=1).rsqrt()
+        sums = (pairs * per_point).unsqueeze(-1)
+
+        # A masked softmax without -inf, whose derivatives would be NaN for a point that has no neighbour.
+        logits = logits.masked_fill(pairs.unsqueeze(-1) == 0, -1e4)
+        attention = (logits - logits.detach().amax(2, keepdim=True)).exp() * pairs.unsqueeze(-1)
+        attention = attention / (attention.sum(2, keepdim=True) + 1e-9)
+        value = self.value(normed).view(batch, n, self.n_heads, -1)
+        attended = torch.einsum("bijh,bjhc->bihc", attention, value).flatten(2)
+        pooled = (message * sums).sum(2)
+        h = h + self.scalars(torch.cat([attended, pooled], -1))
+
+        strength = strength * sums / (1 + distance)
+        v = v + self.vectors((strength.unsqueeze(3) * difference).sum(2))
+        return h, v
+
+
+class PointUpdate(nn.Module):
+    """MLP on scalars and vector lengths; it also mixes the vectors, gated by the scalars."""
+
+    def __init__(self, hidden: int, n_vectors: int, change: float):
+        super().__init__()
+        self.norm = RMSNorm(hidden)
+        self.mix = nn.Linear(n_vectors, 2 * n_vectors, bias=False)
+        self.first = nn.Linear(hidden + n_vectors, 2 * hidden)
+        self.second = small_linear(2 * hidden, hidden + n_vectors, change)
+
+    def forward(self, h: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        measured, moved = self.mix(v).chunk(2, -1)
+        lengths = safe_sqrt(measured.square().sum(2))
+        out = self.second(silu(self.first(torch.cat([self.norm(h), lengths], -1))))
+        dh, gate = out.split([h.shape[-1], v.shape[-1]], -1)
+        return h + dh, v + moved * gate.unsqueeze(2)
+
+
+class EquivariantTransformer(nn.Module):
+    """(x, h, mask, t) -> (dx, dh): dx turns, reflects and permutes with x and has zero centroid, dh is invariant.
+
+    Args:
+        n_features: F, features of a point that the network changes.
+        n_labels: L, further features that stay as they are.
+        n_times: T, numbers such as the time that describe the whole configuration.
+        hidden: width of the scalars of a point.
+        n_vectors: vector channels of a point.
+        pair_hidden: width of the pair messages.
+        n_heads: of the attention; divides `hidden`.
+        n_blocks: passes over pairs.
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        n_labels: int = 0,
+        n_times: int = 0,
+        *,
+        hidden: int = 128,
+        n_vectors: int = 16,
+        pair_hidden: int = 32,
+        n_heads: int = 4,
+        n_blocks: int = 6,
+    ):
+        super().__init__()
+        if hidden % n_heads:
+            raise ValueError(f"hidden ({hidden}) must be a multiple of n_heads ({n_heads})")
+        self.n_features, self.n_labels, self.n_times = n_features, n_labels, n_times
+        self.embed = nn.Linear(n_features + n_labels + 1, hidden)
+        self.embed_times: nn.Module | None = None
+        if n_times:
+            self.embed_times = nn.Sequential(nn.Linear(n_times, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
+        self.spread = nn.Parameter(torch.randn(n_vectors))
+        change = (2 * n_blocks) ** -0.5  # of the residual streams by a block, at the start
+        self.pairs = nn.ModuleList(
+            PairAttention(hidden, n_vectors, pair_hidden, n_heads, change) for _ in range(n_blocks)
+        )
+        self.updates = nn.ModuleList(PointUpdate(hidden, n_vectors, change) for _ in range(n_blocks))
+        self.move = small_linear(n_vectors, 1, 1e-2, bias=False)
+        self.readout: nn.Linear | None = None
+        if n_features:
+            self.norm = RMSNorm(hidden)
+            self.readout = small_linear(hidden, n_features, 1e-2)
+            nn.init.zeros_(self.readout.bias)
+
+    def forward(self, x: Tensor, h: Tensor, mask: Tensor, t: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Apply the network.
+
+        Args:
+            x: positions (B, N, D), any D.
+            h: features, then labels (B, N, F + L).
+            mask: True for a real point (B, N).
+            t: (B, T), only for a network made with `n_times` > 0.
+
+        Returns:
+            dx (B, N, D) with zero centroid, and dh (B, N, F), both zero at padding.
+        """
+        if (t is None) == (self.n_times > 0):
+            raise ValueError(f"expected {self.n_times} times, got {0 if t is None else t.shape[1]}")
+        pairs = pair_mask(mask).to(x.dtype)
+        log_n = mask.sum(1).to(x.dtype).log()[:, None, None].expand(-1, x.shape[1], 1)
+        scalars = self.embed(torch.cat([h, log_n], -1))
+        if self.embed_times is not None:
+            scalars = scalars + self.embed_times(t).unsqueeze(1)
+        vectors = project(x, mask).unsqueeze(-1) * self.spread
+        for pair, update in zip(self.pairs, self.updates, strict=True):
+            scalars, vectors = update(*pair(scalars, vectors, pairs))
+        dx = project(self.move(vectors).squeeze(-1), mask)
+        if self.readout is None:
+            return dx, h[..., :0]
+        return dx, self.readout(self.norm(scalars)) * mask.unsqueeze(-1).to(h.dtype)
+
+    @torch.no_grad()
+    def at_times(self, t: Tensor, scale: float) -> "EquivariantTransformer":
+        """The network without times that equals this one at fixed times t (T,), its dx and dh multiplied by `scale`."""
+        assert self.embed_times is not None
+        fixed = copy.deepcopy(self)
+        fixed.n_times, fixed.embed_times = 0, None
+        fixed.embed.bias.add_(self.embed_times(t))
+        fixed.move.weight.mul_(scale)
+        if fixed.readout is not None:
+            fixed.readout.weight.mul_(scale)
+            fixed.readout.bias.mul_(scale)
+        return fixed

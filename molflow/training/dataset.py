@@ -1,0 +1,89 @@
+"""The data of an experiment in the representation its model asks for, and what the model must know about them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from molflow.data import EqualSizeBatches, MixedSizeBatches, MoleculeSet, load_qm9, qm9_split
+from molflow.data.loaders import Batches
+from molflow.errors import MolflowError
+from molflow.flows.config import ComposedMoleculesConfig, ParticlesConfig
+from molflow.flows.domains import ComposedMoleculeDomain, Domain, type_name
+from molflow.training.config import ExperimentConfig
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Training and validation molecules, and the experiment with its model fitted to them.
+
+    Attributes:
+        config: the experiment, with types, atom counts and the number of compositions filled in.
+        compositions: distinct compositions (K, T) and how often each occurs (K,), or None.
+    """
+
+    config: ExperimentConfig
+    training: MoleculeSet
+    validation: MoleculeSet
+    compositions: tuple[Tensor, Tensor] | None
+
+    def fit(self, domain: Domain) -> None:
+        """Give a fresh domain its table of compositions."""
+        if self.compositions is not None:
+            assert isinstance(domain, ComposedMoleculeDomain)
+            domain.compositions.fit(*self.compositions)
+
+    def batches(self) -> Batches:
+        training = self.config.training
+        if training.batches == "mixed_size":
+            return MixedSizeBatches(len(self.training), training.batch_size, self.config.seed)
+        return EqualSizeBatches(self.training.n_atoms, training.batch_size, self.config.seed)
+
+
+def load_dataset(config: ExperimentConfig) -> Dataset:
+    """Read the data of an experiment.
+
+    Raises:
+        MolflowError: the data cannot be prepared, or are not what the model is for.
+    """
+    domain = config.model.domain
+    if isinstance(domain, ParticlesConfig):
+        raise MolflowError(f"model.domain.kind is {domain.kind}; the data set {config.data.name} is of molecules")
+    molecules = load_qm9("all")
+    if domain.representation == "united":
+        molecules = molecules.united()
+    split = qm9_split()
+    training, validation = (molecules.subset(split[name]) for name in ("train", "validation"))
+    known, of_atom = np.unique(_keys(molecules), return_inverse=True)
+    found_types = tuple(type_name(*divmod(key, _BASE)) for key in known.tolist())
+    types = domain.types or found_types
+    compositions = None
+    if isinstance(domain, ComposedMoleculesConfig):
+        if types != found_types:
+            raise MolflowError(f"model.domain.types: leave it out, or give those of the data, {', '.join(found_types)}")
+        compositions = _compositions(of_atom, molecules, split["train"], len(known))
+        found = {"types": types, "n_compositions": len(compositions[0])}
+    else:
+        counts = domain.atom_counts or tuple(np.bincount(training.n_atoms).tolist())
+        found = {"types": types, "atom_counts": counts}
+    model = config.model.model_copy(update={"domain": domain.model_copy(update=found)})
+    return Dataset(config.model_copy(update={"model": model}), training, validation, compositions)
+
+
+_BASE = 256  # hydrogens are stored in a byte
+
+
+def _keys(molecules: MoleculeSet) -> np.ndarray:
+    """The type of every atom as a number, in the order of elements and then of hydrogens."""
+    hydrogens = 0 if molecules.hydrogens is None else molecules.hydrogens.astype(np.int64)
+    keys: np.ndarray = molecules.atomic_numbers.astype(np.int64) * _BASE + hydrogens
+    return keys
+
+
+def _compositions(types: np.ndarray, molecules: MoleculeSet, chosen: np.ndarray, n_types: int) -> tuple[Tensor, Tensor]:
+    """Distinct rows of numbers of atoms of each type among the chosen molecules, and how often each occurs."""
+    owner = np.repeat(np.arange(len(molecules)), molecules.n_atoms)
+    table = np.bincount(owner * n_types + types, minlength=len(molecules) * n_types).reshape(-1, n_types)
+    rows, counts = np.unique(table[chosen], axis=0, return_counts=True)
+    return torch.from_numpy(rows), torch.from_numpy(counts)

@@ -1,0 +1,132 @@
+"""Decoders that are average velocities: several evaluations refine the one."""
+
+import math
+
+import pytest
+import torch
+from laws import FLOWS, PARTICLE_FLOWS, make_flow, random_case, randomize
+from torch import nn
+
+from molflow.errors import MolflowError
+from molflow.flows import FreeFormFlow, ParticleDomain
+from molflow.flows.config import TransformerConfig
+from molflow.geometry import Context, Points
+from molflow.nn import EGNN
+
+PLAIN = [name for name in FLOWS if "average-velocity" not in name]
+
+
+@pytest.fixture
+def flow():
+    return make_flow("composed-united-average-velocity")
+
+
+@pytest.fixture
+def case(flow):
+    return random_case(3, 0, flow.domain.n_labels)
+
+
+class Velocity(nn.Module):
+    """u(z, r, t) = function(x, r, t), as a network."""
+
+    n_times = 2
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x, h, mask, times):
+        r, t = times[:, 0, None, None], times[:, 1, None, None]
+        return self.function(x, r, t) * mask.unsqueeze(-1), h
+
+
+def particles(function):
+    return FreeFormFlow(ParticleDomain(5, 2), EGNN(0, hidden=4, n_blocks=1), Velocity(function)).double()
+
+
+def close(a, b, atol=1e-12):
+    torch.testing.assert_close(torch.cat(a, -1), torch.cat(b, -1), atol=atol, rtol=0)
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_evaluations_are_the_recursion(flow, case, k):
+    z, context = case
+    x = z.x
+    for i in range(k, 0, -1):
+        late, early = ((i - 1) / k) ** 2, (i / k) ** 2
+        times = torch.tensor([late, early]).double().expand(len(x), 2)
+        dx, _ = flow.decoder(x, context.labels, context.mask, times)
+        x = x - dx * (early - late)
+    close(flow.decode(z, context, k), Points(x, z.h), atol=1e-8)  # rounding grows in a rough field
+
+
+def test_one_evaluation_is_the_default_and_the_one_with_a_density(flow, case):
+    z, context = case
+    close(flow.decode(z, context), flow.decode(z, context, 1), atol=0)
+    close(flow.decode_with_log_det(z, context)[0], flow.decode(z, context))
+    several = flow.decode(z, context, 2)
+    assert (several.x - flow.decode(z, context).x).abs().max() > 0.1
+
+
+def test_samples_take_the_evaluations_asked_for(flow):
+    z, context, _ = next(flow._latents(6, 3, 1.0, 6))
+    sampled = flow.sample(6, seed=3, n_evaluations=3)
+    expected = flow.domain.from_points(flow.decode(z, context, 3), context)
+    drawn = context.mask  # hydrogens come after these
+    ours, theirs = (batch.positions[:, : drawn.shape[1]][drawn] for batch in (sampled, expected))
+    torch.testing.assert_close(ours, theirs, atol=1e-8, rtol=0)
+    assert (sampled.positions - flow.sample(6, seed=3).positions).abs().max() > 0.1
+
+
+def test_a_constant_velocity_gives_the_same_for_each_number_of_evaluations():
+    z, context = random_case(2, 0, 0, [5, 5])
+    step = torch.randn(2, 5, 2, generator=torch.Generator().manual_seed(0)).double()
+    flow = particles(lambda x, r, t: step)
+    for k in (1, 2, 3, 10):
+        close(flow.decode(z, context, k), Points(z.x - step, z.h))
+
+
+def test_an_exact_average_velocity_gives_the_same_for_each_number_of_evaluations():
+    """dp/dt = a p has p_r = p_t e^(a (r - t)), so u = p_t (1 - e^(a (r - t))) / (t - r)."""
+    z, context = random_case(2, 0, 0, [5, 5])
+    flow = particles(lambda x, r, t: x * (1 - (0.8 * (r - t)).exp()) / (t - r))
+    for k in (1, 2, 3, 10):
+        close(flow.decode(z, context, k), Points(z.x * math.exp(-0.8), z.h))
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_several_evaluations_of_another_decoder_are_refused(name):
+    flow = make_flow(name)
+    with pytest.raises(MolflowError, match="only an average velocity can use more"):
+        flow.sample(2, seed=0, n_evaluations=2)
+
+
+@pytest.mark.parametrize("name", ["composed-united-average-velocity", *PARTICLE_FLOWS])
+def test_no_evaluation_is_refused(name):
+    with pytest.raises(ValueError, match="n_evaluations must be at least 1, got 0"):
+        make_flow(name).sample(2, seed=0, n_evaluations=0)
+
+
+def test_a_decoder_with_one_time_is_none():
+    assert not FreeFormFlow(ParticleDomain(3, 2), EGNN(0), randomize(EGNN(0, n_times=1))).has_average_velocity
+    assert particles(lambda x, r, t: x).has_average_velocity
+
+
+def test_stages_take_no_times():
+    config = TransformerConfig(hidden=4, n_blocks=1, n_stages=2)
+    assert len(config.build(2, 1).stages) == 2
+    with pytest.raises(ValueError, match="several stages takes no times; set n_stages = 1 or average_velocity = false"):
+        config.build(2, 1, 2)
+
+
+def test_times_are_those_of_each_configuration(flow):
+    """u(z, r, t) of a batch is u of each of its configurations with its own times."""
+    z, context = random_case(3, 0, flow.domain.n_labels, [3, 3, 3])
+    r, t = torch.tensor([0.0, 0.2, 0.5]).double(), torch.tensor([1.0, 0.3, 0.5]).double()
+    together = flow.average_velocity(z, context, r, t)
+    for i in range(3):
+        one = slice(i, i + 1)
+        alone = flow.average_velocity(
+            Points(z.x[one], z.h[one]), Context(context.mask[one], context.labels[one]), r[one], t[one]
+        )
+        close(alone, Points(together.x[one], together.h[one]))

@@ -1,0 +1,215 @@
+"""What a model is told about its data, and runs of the objectives that warm it up, on real QM9."""
+
+import json
+import math
+import re
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from molflow import train
+from molflow.data import EqualSizeBatches, MixedSizeBatches, load_qm9
+from molflow.errors import MolflowError
+from molflow.training import load, loop
+from molflow.training.checkpoint import CARD, WEIGHTS, read_config
+from molflow.training.config import load_experiment
+from molflow.training.dataset import load_dataset
+
+TINY = Path(__file__).with_name("tiny.toml")
+UNITED_TYPES = ("C", "CH", "CH2", "CH3", "CH4", "N", "NH", "NH2", "NH3", "O", "OH", "OH2", "F")
+COMPOSED = 'model.domain={kind = "composed_molecules", representation = "united"}'
+SMALL = 'model.decoder={kind = "transformer", hidden = 8, n_vectors = 2, pair_hidden = 4, n_heads = 2, n_blocks = 1}'
+MEAN_FLOW = (COMPOSED, SMALL, "model.average_velocity=true", 'objective={kind = "mean_flow"}', "training.batch_size=16")
+
+
+def tiny(*overrides):
+    return load_experiment(TINY, overrides)
+
+
+@pytest.fixture(scope="module")
+def composed():
+    return load_dataset(tiny(COMPOSED))
+
+
+# ---- what is filled in -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("representation", "types", "largest"), [("all-atom", ("H", "C", "N", "O", "F"), 29), ("united", UNITED_TYPES, 9)]
+)
+def test_generated_types(representation, types, largest):
+    data = load_dataset(tiny(f"model.domain.representation={representation}"))
+    domain = data.config.model.domain
+    assert domain.types == types
+    assert sum(domain.atom_counts) == len(data.training) == 100_000
+    assert len(domain.atom_counts) == largest + 1
+    assert domain.atom_counts[largest] == (data.training.n_atoms == largest).sum()
+    assert data.compositions is None
+    assert (data.training.hydrogens is None) == (data.validation.hydrogens is None) == (representation == "all-atom")
+    flow = data.config.model.build()
+    data.fit(flow.domain)  # nothing to do
+    assert flow.log_prob(data.validation.batch([0, 1])).isfinite().all()
+
+
+def test_given_types(composed):
+    domain = composed.config.model.domain
+    table, counts = composed.compositions
+    assert domain.types == UNITED_TYPES
+    assert domain.n_compositions == len(table) == len(counts)
+    assert table.shape[1] == len(UNITED_TYPES)
+    assert int(counts.sum()) == len(composed.training) == 100_000
+    assert len(table.unique(dim=0)) == len(table)
+    assert counts.min() >= 1
+    assert table.sum(1).max() == 9
+
+
+def test_compositions_are_those_counted_by_hand(composed):
+    """In the 100,000 training molecules, from their heavy atoms with their hydrogens."""
+    molecules = composed.training
+    keys = molecules.atomic_numbers.astype(int) * 256 + molecules.hydrogens
+    by_molecule = Counter(tuple(sorted(keys[a:b].tolist())) for a, b in pairwise(molecules.offsets.tolist()))
+    numbers = {6: "C", 7: "N", 8: "O", 9: "F"}
+    found = {}
+    for row, count in zip(*(t.tolist() for t in composed.compositions), strict=True):
+        names = [name for name, k in zip(UNITED_TYPES, row, strict=True) for _ in range(k)]
+        found[tuple(sorted(names))] = count
+
+    def name(key):
+        number, hydrogens = divmod(key, 256)
+        return numbers[number] + ("H" * (hydrogens > 0)) + (str(hydrogens) if hydrogens > 1 else "")
+
+    assert found == {tuple(sorted(map(name, key))): count for key, count in by_molecule.items()}
+
+
+def test_a_fresh_flow_gets_the_table(composed):
+    flow = composed.config.model.build()
+    with pytest.raises(MolflowError, match="no table of compositions yet"):
+        flow.sample(1, seed=0)
+    composed.fit(flow.domain)
+    log_p = flow.log_prob(composed.training.batch(range(64)))
+    assert log_p.isfinite().all()
+    known = flow.log_prob(composed.validation.batch(range(200))).isfinite().double().mean()
+    assert 0.9 < known < 1  # a held-out composition may be new
+    samples = flow.sample(20, seed=0)
+    assert set(samples.n_atoms.tolist()) <= set(load_qm9("train").n_atoms.tolist())
+
+
+def test_all_atoms_can_be_composed_too():
+    data = load_dataset(tiny("model.domain.kind=composed_molecules"))
+    assert data.config.model.domain.types == ("H", "C", "N", "O", "F")
+    table, counts = data.compositions
+    assert int((table.sum(1) * counts).sum()) == int(data.training.n_atoms.sum())
+
+
+def test_what_was_filled_in_is_not_changed_by_filling_it_in_again(composed):
+    again = load_dataset(composed.config)
+    assert again.config == composed.config
+    assert all(torch.equal(a, b) for a, b in zip(again.compositions, composed.compositions, strict=True))
+
+
+def test_other_types_of_compositions_are_refused():
+    types = 'model.domain={kind = "composed_molecules", types = ["C", "H", "N", "O", "F"]}'
+    with pytest.raises(MolflowError, match=r"model\.domain\.types: leave it out, or give those of the data, H, C, N"):
+        load_dataset(tiny(types))
+
+
+def test_batches(composed):
+    assert isinstance(composed.batches(), EqualSizeBatches)
+    config = composed.config
+    compiled = config.model_copy(update={"training": config.training.model_copy(update={"compile": True})})
+    batches = load_dataset(compiled).batches()
+    assert isinstance(batches, MixedSizeBatches)
+    assert (batches.n_molecules, batches.batch_size) == (100_000, 128)
+
+
+# ---- runs ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def warmed_up(tmp_path_factory):
+    """A mean_flow run of 24 steps."""
+    return train(tiny(*MEAN_FLOW), tmp_path_factory.mktemp("runs") / "mean_flow")
+
+
+def lines(folder):
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "steps_per_s"} for line in found]
+
+
+def test_what_a_mean_flow_run_leaves(warmed_up):
+    found = lines(warmed_up)
+    training = [line for line in found if "loss" in line]
+    assert [line["step"] for line in training] == list(range(2, 25, 2))
+    assert all(line.keys() >= {"mean_flow", "flow_matching", "gradient_norm"} for line in training)
+    assert all(math.isfinite(value) for line in found for value in line.values())
+    assert found[-1].keys() == {
+        "step", "validation_loss",
+        *(f"{what}_stability{k}" for what in ("atom", "molecule") for k in ("", "_4_evaluations", "_16_evaluations")),
+    }  # fmt: skip
+    card = json.loads((warmed_up / CARD).read_text())
+    assert (card["representation"], card["steps"]) == ("united", 24)
+    config = read_config(warmed_up)
+    assert config.model.domain.n_compositions > 5000
+    flow = load(warmed_up)
+    assert int(flow.domain.compositions.counts.sum()) == 100_000
+    assert flow.sample(5, seed=0, n_evaluations=3).mask.any(1).all()
+
+
+def test_a_mean_flow_run_resumes_exactly(warmed_up, tmp_path, monkeypatch):
+    calls = []
+
+    def ends_in_step_12(*arguments):
+        calls.append(arguments)
+        if len(calls) == 12:
+            raise RuntimeError("killed")
+        return accumulate_gradients(*arguments)
+
+    accumulate_gradients = loop.accumulate_gradients
+    monkeypatch.setattr(loop, "accumulate_gradients", ends_in_step_12)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(tiny(*MEAN_FLOW), tmp_path)
+    monkeypatch.undo()
+    assert lines(tmp_path)[-1]["step"] > 7  # the last checkpoint, so some steps are done again
+    train(tiny(*MEAN_FLOW), tmp_path, resume=True)
+    assert lines(tmp_path) == lines(warmed_up)
+    assert (tmp_path / WEIGHTS).read_bytes() == (warmed_up / WEIGHTS).read_bytes()
+    assert (tmp_path / CARD).read_bytes() == (warmed_up / CARD).read_bytes()
+
+
+def test_inversion_goes_on_from_a_mean_flow_run_and_leaves_its_decoder(warmed_up, tmp_path):
+    inversion = (
+        *MEAN_FLOW[:3],
+        'objective={kind = "inversion"}',
+        "training.batch_size=16",
+        "optimizer.weight_decay=0.1",
+    )
+    train(tiny(*inversion), tmp_path, start_from=warmed_up / WEIGHTS)
+    before, after = load(warmed_up).state_dict(), load(tmp_path).state_dict()
+    for name, tensor in before.items():
+        assert torch.equal(tensor, after[name]) == (not name.startswith("encoder")), name
+    training = [line["loss"] for line in lines(tmp_path) if "loss" in line]
+    assert training[-1] < training[0]
+
+
+def test_a_free_form_run_goes_on_from_it(warmed_up, tmp_path):
+    free_form = (*MEAN_FLOW[:3], "training.batch_size=16", "training.max_steps=2")
+    train(tiny(*free_form), tmp_path, start_from=warmed_up / WEIGHTS)
+    assert math.isfinite(lines(tmp_path)[-1]["validation_reconstruction_error"])
+    assert load(tmp_path).sample(2, seed=0).mask.any(1).all()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (['objective={kind = "mean_flow"}'], "objective: the mean_flow objective needs model.average_velocity = true"),
+        (["training.compile=true"], "objective: this objective cannot be compiled; set training.compile = false"),
+        ([COMPOSED, SMALL, "model.decoder.hidden=9"], "model: hidden (9) must be a multiple of n_heads (2)"),
+    ],
+)
+def test_what_does_not_go_together_is_named(tmp_path, overrides, message):
+    with pytest.raises(MolflowError, match=re.escape(message)):
+        train(tiny(*overrides), tmp_path)
+    assert not (tmp_path / CARD).exists()

@@ -1,0 +1,397 @@
+"""Objectives against what is written by hand, by finite differences and in closed form."""
+
+import pytest
+import torch
+from laws import make_flow, random_data, randomize
+from torch import nn
+
+from molflow.flows import FreeFormFlow, ParticleDomain
+from molflow.flows.config import ComposedMoleculesConfig, EGNNConfig, FreeFormConfig, TransformerConfig
+from molflow.nn import EGNN
+from molflow.training.config import (
+    FreeFormObjectiveConfig,
+    InversionObjectiveConfig,
+    MeanFlowObjectiveConfig,
+)
+from molflow.training.metrics import mean
+from molflow.training.objectives import accumulate_gradients, build_objective
+
+TARGETS = ["mean_flow", "lagrangian"]
+KINDS = {
+    "free_form": FreeFormObjectiveConfig(),
+    "mean_flow": MeanFlowObjectiveConfig(),
+    "inversion": InversionObjectiveConfig(),
+}
+
+
+@pytest.fixture
+def flow():
+    return make_flow("composed-united-average-velocity")
+
+
+def mean_flow(flow, **options):
+    return build_objective(flow, MeanFlowObjectiveConfig(**options))
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def gradients(flow, loss):
+    found = torch.autograd.grad(loss, list(flow.parameters()), allow_unused=True)
+    return {name: g for (name, _), g in zip(flow.named_parameters(), found, strict=True) if g is not None}
+
+
+def close(a, b, atol=1e-10, **kwargs):
+    torch.testing.assert_close(a, b, atol=atol, rtol=0, **kwargs)
+
+
+class Velocity(nn.Module):
+    """u(z, r, t) = function(x, r, t) on the points' mean-free positions, as a network."""
+
+    n_times = 2
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        self.anchor = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x, h, mask, times):
+        r, t = times[:, 0, None, None], times[:, 1, None, None]
+        return self.function(x, r, t) * mask.unsqueeze(-1) + 0 * self.anchor, h
+
+
+def particles(function):
+    return FreeFormFlow(ParticleDomain(4, 2), EGNN(0, hidden=4, n_blocks=1), Velocity(function)).double()
+
+
+# ---- all of them -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_loss_is_a_number_and_its_parts_are_for_the_log(flow, kind):
+    loss, parts = build_objective(flow, KINDS[kind])(random_data(flow), rng())
+    assert loss.shape == ()
+    assert loss.requires_grad
+    assert loss.isfinite()
+    assert all(value.shape == () and value.isfinite() and not value.requires_grad for value in parts.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_generator_decides_the_loss(flow, kind):
+    objective, data = build_objective(flow, KINDS[kind]), random_data(flow)
+    state = torch.random.get_rng_state()
+    first = objective(data, rng())[0]
+    assert torch.equal(objective(data, rng())[0], first)
+    assert not torch.equal(objective(data, rng(1))[0], first)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_each_objective_trains(flow, kind):
+    loss, _ = build_objective(flow, KINDS[kind])(random_data(flow), rng())
+    found = {name: g for name, g in gradients(flow, loss).items() if g.abs().max() > 0}
+    trained = {"free_form": ("encoder", "decoder"), "mean_flow": ("decoder",), "inversion": ("encoder",)}[kind]
+    assert found.keys() == {name for name, _ in flow.named_parameters() if name.startswith(trained)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_padding_does_not_change_the_loss(flow, kind):
+    """The noise of the real points is the same, and with it the rest; pairing draws nothing for padding."""
+    objective, data = build_objective(flow, KINDS[kind]), random_data(flow)
+    wide = type(data)(
+        nn.functional.pad(data.positions, (0, 0, 0, 2)),
+        *(nn.functional.pad(t, (0, 2)) for t in (data.atomic_numbers, data.mask, data.hydrogens)),
+    )
+    close(objective(wide, rng())[0], objective(data, rng())[0], atol=1e-8)
+
+
+def test_free_form_is_the_loss_of_the_terms(flow):
+    objective = build_objective(flow, FreeFormObjectiveConfig(beta=7.0, n_probes=2, surrogate="decoder_jvp"))
+    data = random_data(flow)
+    loss, parts = objective(data, rng())
+    terms = flow.terms(data, rng(), 2, "decoder_jvp")
+    close(loss, terms.loss(7.0))
+    close(parts["reconstruction"], terms.reconstruction.mean())
+    close(parts["latent_nll"], terms.latent.mean())
+    close(parts["correction"], terms.correction.mean())
+
+
+# ---- mean flow -------------------------------------------------------------------------------------------------------
+
+
+def drawn(objective, data, generator):
+    """Points, context, noise and times as the objective draws them without pairing."""
+    flow = objective.flow
+    points, context, _ = flow.to_points(data, generator)
+    latent = flow.domain.space(context.mask).randn(generator, points.x.dtype)
+    r, t = objective._times(len(context.mask), generator, points.x)
+    return points, context, latent, r, t
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_without_average_velocities_it_is_flow_matching(flow, power):
+    """The mean of |u((1 - t) p + t z, t, t) - (z - p)|^2 by configuration, over degrees of freedom, to the power."""
+    objective = mean_flow(flow, average_fraction=0, pairing=False, power=power)
+    data = random_data(flow)
+    points, context, latent, r, t = drawn(objective, data, rng())
+    assert torch.equal(r, t)
+    at = (1 - t)[:, None, None] * points.x + t[:, None, None] * latent.x
+    u, _ = flow.decoder(at, context.labels, context.mask, torch.stack([t, t], 1))
+    dof = 3 * (context.mask.sum(1) - 1)
+    errors = (u - (latent.x - points.x)).square().sum((1, 2)) / dof
+    expected = (errors / (errors.detach() + 1e-3) ** power).mean()
+    loss, parts = objective(data, rng())
+    close(loss, expected)
+    assert parts.keys() == {"flow_matching"}
+    close(parts["flow_matching"], errors.mean())
+    ours, theirs = gradients(flow, loss), gradients(flow, expected)
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        close(ours[name], theirs[name], atol=1e-9)
+
+
+@pytest.mark.parametrize(("fraction", "parts"), [(0, {"flow_matching"}), (1, {"mean_flow"})])
+def test_parts_are_those_there_are(flow, fraction, parts):
+    assert mean_flow(flow, average_fraction=fraction)(random_data(flow), rng())[1].keys() == parts
+
+
+def test_parts_are_means_of_their_configurations(flow):
+    objective, data = mean_flow(flow, pairing=False, power=0), random_data(flow)
+    loss, parts = objective(data, rng())
+    close(loss, (parts["mean_flow"] + parts["flow_matching"]) / 2)  # two of four
+
+
+def test_times():
+    objective = mean_flow(particles(lambda x, r, t: x), average_fraction=0.5, from_latent_fraction=0.2)
+    r, t = objective._times(20_000, rng(), torch.zeros((), dtype=torch.float64))
+    n = 10_000
+    assert r.dtype == t.dtype == torch.float64
+    assert ((r >= 0) & (r <= t) & (t <= 1)).all()
+    assert torch.equal(r[n:], t[n:])
+    assert ((t[n:] > 0) & (t[n:] < 1)).all()
+    assert (r[:n] < t[:n]).all()
+    assert abs(float((t[:n] == 1).double().mean()) - 0.2) < 0.02
+    assert abs(float(t[n:].median()) - 0.5) < 0.02
+    assert r[:n].min() < 0.01
+    assert r[:n].max() > 0.9
+
+
+def target_of(flow, target, at, context, velocity, r, t, step=1e-5):
+    """What the average velocity should be at r < t, by central differences."""
+
+    def u(points, r, t):
+        return flow.average_velocity(points, context, r, t)
+
+    if target == "mean_flow":  # v - (t - r) du/dt along (v, 0, 1)
+        ahead, behind = (u(at + velocity * h, r, t + h) for h in (step, -step))
+        return velocity - (ahead - behind) * (0.5 / step) * (t - r)
+    arrived = at - u(at, r, t) * (t - r)  # v at its image + (t - r) du/dr
+    return u(arrived, r, r) + (u(at, r + step, t) - u(at, r - step, t)) * (0.5 / step) * (t - r)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_loss_and_its_gradient_by_finite_differences(flow, target):
+    """The target is a constant: the gradient is that of the network at (p_t, r, t) alone."""
+    objective = mean_flow(flow, target=target, average_fraction=1, pairing=False, power=0)
+    data = random_data(flow)
+    points, context, latent, r, t = drawn(objective, data, rng())
+    velocity = latent - points
+    at = points + velocity * t
+    with torch.no_grad():
+        wanted = target_of(flow, target, at, context, velocity, r, t)
+    assert (wanted - velocity).squared_norm().min() > 1e-3  # it is another than that of flow matching
+    errors = (flow.average_velocity(at, context, r, t) - wanted).squared_norm() / flow.domain.space(context.mask).dof
+    loss, parts = objective(data, rng())
+    close(loss, errors.mean(), atol=1e-6)
+    close(parts["mean_flow"], errors.mean(), atol=1e-6)
+    ours, theirs = gradients(flow, loss), gradients(flow, errors.mean())
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        close(ours[name], theirs[name], atol=1e-6)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_where_r_is_t_the_target_is_the_velocity(flow, target):
+    """In a batch of both kinds, each configuration has the error of its own kind."""
+    objective, data = mean_flow(flow, target=target, average_fraction=0.5, pairing=False, power=0), random_data(flow)
+    points, context, latent, r, t = drawn(objective, data, rng())
+    velocity = latent - points
+    at = points + velocity * t
+    with torch.no_grad():
+        averaged = target_of(flow, target, at, context, velocity, r, t)
+        u = flow.average_velocity(at, context, r, t)
+        dof = flow.domain.space(context.mask).dof
+        _, parts = objective(data, rng())
+    close(parts["mean_flow"], ((u - averaged).squared_norm() / dof)[:2].mean(), atol=1e-6)
+    close(parts["flow_matching"], ((u - velocity).squared_norm() / dof)[2:].mean())
+
+
+def test_the_mean_flow_target_in_closed_form():
+    """u = a x (r + t^2) has du/dt = a (v (r + t^2) + 2 t x) along the path."""
+    flow = particles(lambda x, r, t: 0.7 * x * (r + t**2))
+    objective = mean_flow(flow, average_fraction=1, pairing=False, power=0)
+    data = torch.randn(6, 4, 2, generator=rng(1)).double()
+    points, _, latent, r, t = drawn(objective, data, rng())
+    v, r, t = latent.x - points.x, r[:, None, None], t[:, None, None]
+    x = points.x + t * v
+    error = 0.7 * x * (r + t**2) - v + (t - r) * 0.7 * (v * (r + t**2) + 2 * t * x)
+    close(objective(data, rng())[0], error.square().sum((1, 2)).mean() / 6)
+
+
+def test_an_exact_average_velocity_is_its_own_lagrangian_target():
+    """Of the field v(x) = a x: x (1 - e^(a (r - t))) / (t - r), and v itself for r = t."""
+
+    def exact(x, r, t):
+        gap = t - r
+        safe = torch.where(gap == 0, 1.0, gap)
+        return x * torch.where(gap == 0, 0.8, -torch.expm1(-0.8 * safe) / safe)
+
+    for function, vanishes in ((exact, True), (lambda x, r, t: exact(x, r, t) * 1.01, False)):
+        objective = mean_flow(particles(function), target="lagrangian", average_fraction=1, power=0)
+        loss, _ = objective(torch.randn(6, 4, 2, generator=rng()).double(), rng())
+        assert (loss < 1e-20) == vanishes
+
+
+def test_an_exact_average_velocity_is_its_own_mean_flow_target():
+    """Where all data are one point p: then v = (p_t - p) / t and u = v for every r, as the paths are straight."""
+    flow = particles(lambda x, r, t: x / t)
+    objective = mean_flow(flow, average_fraction=1, power=0, pairing=False)
+    assert objective(torch.zeros(6, 4, 2).double(), rng())[0] < 1e-20
+
+
+def test_pairing_shortens_the_way(flow):
+    """With u = 0 the error is that of the path itself."""
+    nn.init.zeros_(flow.decoder.move.weight)
+    data = random_data(flow)
+    errors = {
+        pairing: torch.stack(
+            [mean_flow(flow, average_fraction=0, power=0, pairing=pairing)(data, rng(i))[0] for i in range(20)]
+        ).mean()
+        for pairing in (False, True)
+    }
+    assert errors[True] < 0.8 * errors[False]
+
+
+def test_pairing_makes_the_loss_indifferent_to_the_pose_of_the_data():
+    """Data are turned at random first, so a rare pose in the data set cannot be learned."""
+    flow = particles(lambda x, r, t: x * torch.tensor([1.0, 0.0]).double())  # not equivariant on purpose
+    objective = mean_flow(flow, average_fraction=0, power=0)
+    flat = torch.tensor([[-1.0, 0], [1.0, 0], [2.0, 0], [-2.0, 0]]).double().expand(2000, 4, 2)
+    lying, standing = (objective(x, rng())[0].item() for x in (flat, flat.flip(-1)))
+    assert abs(lying - standing) < 0.03 * lying
+
+
+# ---- inversion -------------------------------------------------------------------------------------------------------
+
+
+def test_inversion_is_the_error_of_the_latent(flow):
+    data = random_data(flow)
+    loss, parts = build_objective(flow, InversionObjectiveConfig())(data, rng())
+    generator = rng()
+    _, context, _ = flow.to_points(data, generator)
+    z = flow.domain.space(context.mask).randn(generator, torch.float64)
+    error = (flow.encode(flow.decode(z, context), context) - z).squared_norm()
+    close(loss, error.mean())
+    assert parts == {}
+
+
+class Scaled(nn.Module):
+    """x -> a x, as what is added to x."""
+
+    def __init__(self, a):
+        super().__init__()
+        self.a = nn.Parameter(torch.tensor(a).double())
+
+    def forward(self, x, h, mask):
+        return (self.a - 1) * x, h
+
+
+@pytest.mark.parametrize(("a", "zero"), [(0.5, True), (0.6, False)])
+def test_inversion_vanishes_for_an_exact_pair_and_leaves_the_decoder(a, zero):
+    flow = FreeFormFlow(ParticleDomain(3, 2), Scaled(a), Scaled(2.0))
+    loss, _ = build_objective(flow, InversionObjectiveConfig())(torch.zeros(5, 3, 2).double(), rng())
+    loss.backward()
+    assert (float(loss.detach()) < 1e-25) == zero
+    assert (float(flow.encoder.a.grad.abs()) < 1e-12) == zero
+    assert flow.decoder.a.grad is None
+
+
+# ---- what does not go together ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["molecules-argmax", "particles-2d"])
+def test_mean_flow_needs_an_average_velocity(name):
+    with pytest.raises(ValueError, match=r"the mean_flow objective needs model\.average_velocity = true"):
+        build_objective(make_flow(name), MeanFlowObjectiveConfig())
+
+
+@pytest.mark.parametrize("kind", ["free_form", "inversion"])
+def test_these_losses_cannot_be_compiled(flow, kind):
+    with pytest.raises(ValueError, match=r"cannot be compiled; set training\.compile = false"):
+        build_objective(flow, KINDS[kind]).compile_loss(one_shape=True)
+
+
+# ---- a batch in parts ------------------------------------------------------------------------------------------------
+
+
+class Mean(nn.Module):
+    """The mean of w x, a figure that all parts have and one that only parts of two have."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, data, generator):
+        parts = {"always": data.mean()} | ({"twos": data.sum()} if len(data) == 2 else {})
+        return self.w * data.mean(), parts
+
+
+@pytest.mark.parametrize("micro_batch", [None, 1, 2, 3, 5, 9])
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(micro_batch):
+    objective, data = Mean(), torch.tensor([1.0, 2, 4, 8, 16])
+    loss, parts = accumulate_gradients(objective, data, None, micro_batch)
+    assert loss == pytest.approx(3 * 6.2)
+    assert objective.w.grad.item() == pytest.approx(6.2)
+    assert parts["always"] == pytest.approx(6.2)
+    assert parts.get("twos") == {2: pytest.approx((3 + 12) / 2), 3: pytest.approx(24)}.get(micro_batch)
+
+
+def test_parts_of_one_lack_figures_and_the_log_can_do_without(flow):
+    data = random_data(flow)
+    rows = []
+    for batch in (data[:1], data, data[1:2]):
+        loss, parts = accumulate_gradients(mean_flow(flow), batch, rng())
+        rows.append({"loss": loss, **parts})
+    assert "mean_flow" not in rows[0]
+    line = mean(rows)
+    assert line["mean_flow"] == rows[1]["mean_flow"]
+    assert line["loss"] == pytest.approx(sum(row["loss"] for row in rows) / 3)
+    accumulated = accumulate_gradients(mean_flow(flow), data, rng(), micro_batch=1)[1]
+    assert accumulated.keys() == {"flow_matching"}
+
+
+# ---- compiled --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_compiled_loss_is_the_eager_one(target):
+    """Value and gradients on one batch."""
+    network = TransformerConfig(hidden=4, n_vectors=2, pair_hidden=2, n_heads=1, n_blocks=1)
+    domain = ComposedMoleculesConfig(types=("C", "CH", "CH3", "NH2", "O"), representation="united", n_compositions=4)
+    flow = FreeFormConfig(
+        domain=domain, encoder=EGNNConfig(hidden=4, n_blocks=1), decoder=network, average_velocity=True
+    ).build()
+    randomize(flow)
+    data = random_data(flow, torch.float32)
+    objective = mean_flow(flow, target=target)
+    eager, _ = objective(data, rng())
+    expected = gradients(flow, eager)
+    objective.compile_loss(one_shape=True)
+    loss, _ = objective(data, rng())
+    got = gradients(flow, loss)
+    close(loss, eager, atol=1e-5 * float(eager.detach().abs()))
+    assert got.keys() == expected.keys()
+    for name in got:
+        close(got[name], expected[name], atol=1e-4 * max(1.0, float(expected[name].abs().max())))
