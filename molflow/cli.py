@@ -435,3 +435,7 @@ def _text(value: Any) -> str:
     if isinstance(value, bool | str):
         return str(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+
+
+if __name__ == "__main__":
+    main()

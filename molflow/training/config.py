@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from molflow.errors import MolflowError
 from molflow.flows.config import Config, FreeFormConfig
@@ -71,9 +71,15 @@ class TrainingConfig(Config):
     validate_every: int = Field(5000, gt=0, description="steps between validations")
     validation_molecules: int = Field(128, gt=0, description="held-out molecules for the exact likelihood")
     batches: Literal["equal_size", "mixed_size"] = Field("equal_size", description="mixed: padded to one shape")
-    compile: bool = Field(False, description="torch.compile the loss: minutes at the start, then faster")
+    compile: bool = Field(False, description="torch.compile the loss; needs mixed_size batches")
     validation_samples: int = Field(500, gt=0, description="samples scored for stability")
     device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @model_validator(mode="after")
+    def _one_shape(self) -> "TrainingConfig":
+        if self.compile and self.batches != "mixed_size":
+            raise ValueError("compile needs batches = 'mixed_size': every other shape would be compiled anew")
+        return self
 
 
 class ExperimentConfig(Config):

@@ -37,8 +37,8 @@ class Objective(nn.Module, ABC):
     def forward(self, data: Any, generator: torch.Generator | None) -> tuple[Tensor, Parts]:
         """The loss, and the means of its parts for the log."""
 
-    def compile_loss(self, one_shape: bool) -> None:
-        """Let torch.compile fuse the arithmetic, for batches of one shape or of any.
+    def compile_loss(self) -> None:
+        """Let torch.compile fuse the arithmetic; worth it for many steps on batches of one shape.
 
         Raises:
             ValueError: this loss cannot be compiled.
@@ -93,8 +93,8 @@ class MeanFlowObjective(Objective):
         parts = {"flow_matching": errors[n_average:], "mean_flow": errors[:n_average]}
         return loss, {name: e.detach().mean() for name, e in parts.items() if len(e)}
 
-    def compile_loss(self, one_shape: bool) -> None:
-        self._loss = torch.compile(self._of_tensors, dynamic=not one_shape)
+    def compile_loss(self) -> None:
+        self._loss = torch.compile(self._of_tensors)
 
     def _of_tensors(
         self, points: Points, context: Context, latent: Points, r: Tensor, t: Tensor, dof: Tensor

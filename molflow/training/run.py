@@ -105,7 +105,7 @@ def new_run(data: Dataset, device: torch.device, total_steps: int, start_from: P
     try:
         objective = build_objective(flow.to(device), config.objective)
         if config.training.compile:
-            objective.compile_loss(one_shape=config.training.batches == "mixed_size")
+            objective.compile_loss()
     except ValueError as error:
         raise MolflowError(f"objective: {error}") from error
     optimizer = torch.optim.AdamW(

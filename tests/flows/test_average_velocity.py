@@ -1,6 +1,7 @@
 """Decoders that are average velocities: several evaluations refine the one."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -8,10 +9,10 @@ from laws import FLOWS, PARTICLE_FLOWS, make_flow, random_case, randomize
 from torch import nn
 
 from molflow.errors import MolflowError
-from molflow.flows import FreeFormFlow, ParticleDomain
+from molflow.flows import FreeFormFlow, ParticleDomain, unroll
 from molflow.flows.config import TransformerConfig
 from molflow.geometry import Context, Points
-from molflow.nn import EGNN
+from molflow.nn import EGNN, EquivariantTransformer
 
 PLAIN = [name for name in FLOWS if "average-velocity" not in name]
 
@@ -130,3 +131,48 @@ def test_times_are_those_of_each_configuration(flow):
             Points(z.x[one], z.h[one]), Context(context.mask[one], context.labels[one]), r[one], t[one]
         )
         close(alone, Points(together.x[one], together.h[one]))
+
+
+TIMES = [1, 0.4, 0.15, 0]
+SMALL = {"hidden": 12, "n_vectors": 4, "pair_hidden": 6, "n_heads": 2, "n_blocks": 1}
+
+
+def test_unrolled_it_is_one_evaluation_with_the_same_result(flow, case):
+    z, context = case
+    expected = z
+    for t, r in pairwise(TIMES):
+        times = (torch.full((len(z.x),), time).double() for time in (r, t))
+        expected = expected - flow.average_velocity(expected, context, *times) * (t - r)
+    unrolled = unroll(flow, TIMES)
+    assert not unrolled.has_average_velocity
+    close(unrolled.decode(z, context), expected, atol=1e-8)
+    assert (expected.x - flow.decode(z, context).x).abs().max() > 0.1
+
+
+def test_one_stage_is_the_decoder_itself(flow, case):
+    unrolled = unroll(flow, [1, 0])
+    assert isinstance(unrolled.decoder, EquivariantTransformer)
+    close(unrolled.decode(*case), flow.decode(*case), atol=1e-8)
+
+
+def test_unrolling_with_features():
+    """Features of points move as positions do."""
+    flow = FreeFormFlow(ParticleDomain(3, 2), EGNN(0), randomize(EquivariantTransformer(2, 1, 2, **SMALL)))
+    flow = flow.double()
+    z, context = random_case(2, 2, 1, [3, 3])
+    half = torch.full((2,), 0.5).double()
+    middle = z - flow.average_velocity(z, context, half, 2 * half) * 0.5
+    expected = middle - flow.average_velocity(middle, context, 0 * half, half) * 0.5
+    close(unroll(flow, [1, 0.5, 0]).decode(z, context), expected, atol=1e-8)
+
+
+@pytest.mark.parametrize("times", [[], [1], [1, 1, 0], [0.9, 0], [1, 0.5], [1, 0.2, 0.4, 0]])
+def test_unrolling_needs_times_from_one_to_zero(flow, times):
+    with pytest.raises(MolflowError, match="times must fall from 1 to 0"):
+        unroll(flow, times)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_other_decoders_cannot_be_unrolled(name):
+    with pytest.raises(MolflowError, match="only a flow whose average velocity is a transformer"):
+        unroll(make_flow(name), TIMES)

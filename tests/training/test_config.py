@@ -10,7 +10,7 @@ from molflow.errors import MolflowError
 from molflow.training.config import ExperimentConfig, load_experiment, parse
 
 TINY = Path(__file__).with_name("tiny.toml")
-EXPERIMENTS = sorted((Path(__file__).parents[2] / "experiments").glob("*.toml"))
+EXPERIMENTS = sorted((Path(__file__).parents[2] / "experiments").rglob("*.toml"))
 
 
 @pytest.mark.parametrize("path", [TINY, *EXPERIMENTS], ids=lambda path: path.stem)
@@ -40,7 +40,7 @@ def test_there_is_an_experiment_for_qm9():
         ("model.domain.representation=united", lambda c: c.model.domain.representation == "united"),
         ('model.decoder={kind = "transformer"}', lambda c: c.model.decoder.kind == "transformer"),
         ("model.average_velocity=true", lambda c: c.model.average_velocity),
-        ("training.compile=true", lambda c: c.training.compile),
+        ("training.batches=mixed_size", lambda c: c.training.batches == "mixed_size"),
     ],
 )
 def test_overrides(override, found):
@@ -56,6 +56,7 @@ def test_the_last_override_wins():
     ("override", "message"),
     [
         ("sed=1", "unknown key sed; did you mean seed?"),
+        ("training.compile=true", "compile needs batches = 'mixed_size'"),
         ("training.batchsize=1", "unknown key training.batchsize; did you mean training.batch_size?"),
         ("model.encoder.n_block=1", "unknown key model.encoder.n_block; did you mean model.encoder.n_blocks?"),
         ("model.domain.type=[]", "unknown key model.domain.type; did you mean model.domain.types?"),

@@ -118,11 +118,9 @@ def test_other_types_of_compositions_are_refused():
 
 def test_batches(composed):
     assert isinstance(composed.batches(), EqualSizeBatches)
-    config = composed.config
-    compiled = config.model_copy(update={"training": config.training.model_copy(update={"compile": True})})
-    batches = load_dataset(compiled).batches()
-    assert isinstance(batches, MixedSizeBatches)
-    assert (batches.n_molecules, batches.batch_size) == (100_000, 128)
+    mixed = load_dataset(tiny(COMPOSED, "training.batches=mixed_size")).batches()
+    assert isinstance(mixed, MixedSizeBatches)
+    assert (mixed.n_molecules, mixed.batch_size) == (100_000, 128)
 
 
 # ---- runs ------------------------------------------------------------------------------------------------------------
@@ -205,7 +203,10 @@ def test_a_free_form_run_goes_on_from_it(warmed_up, tmp_path):
     ("overrides", "message"),
     [
         (['objective={kind = "mean_flow"}'], "objective: the mean_flow objective needs model.average_velocity = true"),
-        (["training.compile=true"], "objective: this objective cannot be compiled; set training.compile = false"),
+        (
+            ["training.compile=true", "training.batches=mixed_size"],
+            "objective: this objective cannot be compiled; set training.compile = false",
+        ),
         ([COMPOSED, SMALL, "model.decoder.hidden=9"], "model: hidden (9) must be a multiple of n_heads (2)"),
     ],
 )

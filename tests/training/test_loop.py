@@ -120,7 +120,7 @@ def test_what_a_run_leaves(whole_run):
     card = json.loads((whole_run / CARD).read_text())
     assert card == json.loads((whole_run.parent / "card.json").read_text())
     assert (card["name"], card["data"], card["seed"], card["steps"]) == ("tiny", "qm9", 0, 24)
-    assert (card["representation"], card["types"]) == ("all-atom", "generated")
+    assert (card["domain"], card["representation"]) == ("molecules", "all-atom")
     assert card["validation"] == {key: value for key, value in validations[-1].items() if key != "step"}
     config = read_config(whole_run)
     assert sum(config.model.domain.atom_counts) == 100_000

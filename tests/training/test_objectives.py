@@ -329,7 +329,7 @@ def test_mean_flow_needs_an_average_velocity(name):
 @pytest.mark.parametrize("kind", ["free_form", "inversion"])
 def test_these_losses_cannot_be_compiled(flow, kind):
     with pytest.raises(ValueError, match=r"cannot be compiled; set training\.compile = false"):
-        build_objective(flow, KINDS[kind]).compile_loss(one_shape=True)
+        build_objective(flow, KINDS[kind]).compile_loss()
 
 
 # ---- a batch in parts ------------------------------------------------------------------------------------------------
@@ -388,7 +388,7 @@ def test_the_compiled_loss_is_the_eager_one(target):
     objective = mean_flow(flow, target=target)
     eager, _ = objective(data, rng())
     expected = gradients(flow, eager)
-    objective.compile_loss(one_shape=True)
+    objective.compile_loss()
     loss, _ = objective(data, rng())
     got = gradients(flow, loss)
     close(loss, eager, atol=1e-5 * float(eager.detach().abs()))
