@@ -145,7 +145,7 @@ def sample(
 
     _check_json(json)
     check_structure_file(out)
-    flow = _load(model, device)
+    flow = _load(model, device, evaluations)
     training = _training_reference(novelty)
     kept: list[MoleculeBatch] = []
     drawn: list[MoleculeBatch] = []
@@ -161,12 +161,15 @@ def sample(
                     bar.update()
                 if writer.count == n:
                     break
-                if not writer.count and (tried := sum(map(len, drawn))) >= _GIVE_UP:
-                    raise MolflowError(f"none of {tried:,} molecules is stable: this model needs more training")
+                if not writer.count and sum(map(len, drawn)) >= _GIVE_UP:
+                    break
                 before = time.perf_counter()
         except KeyboardInterrupt as error:
             raise MolflowError(f"interrupted; {out} keeps the {writer.count} molecules that were finished") from error
     molecules = MoleculeBatch.concatenate(kept)
+    if not len(molecules):
+        out.unlink()
+        raise MolflowError(f"none of {sum(map(len, drawn)):,} molecules is stable: this model needs more training")
     scores = molflow.evaluate(molecules, reference="qm9", training=training, progress=True).to_dict()
     speed = sampling_record(model, MoleculeBatch.concatenate(drawn), elapsed, device, batch_size)
     settings = {"seed": seed, "temperature": temperature, "evaluations": evaluations, "only": only, "file": str(out)}
@@ -260,7 +263,7 @@ def benchmark_sampling(
     from molflow.evaluation.throughput import sampling_throughput
 
     _check_json(json)
-    flow = _load(model, device)
+    flow = _load(model, device, evaluations)
 
     def draw(count: int, seed: int) -> Any:
         return flow.sample(count, seed=seed, n_evaluations=evaluations, batch_size=batch_size)
@@ -341,7 +344,7 @@ def _training_step(
     return step
 
 
-def _load(model: str, device: str) -> molflow.Flow:
+def _load(model: str, device: str, evaluations: int = 1) -> molflow.Flow:
     import torch
 
     from molflow.flows import ParticleDomain
@@ -358,6 +361,8 @@ def _load(model: str, device: str) -> molflow.Flow:
     flow = load_named(model, chosen)
     if isinstance(flow.domain, ParticleDomain):
         raise MolflowError(f"{model}: expected a flow of molecules")
+    if evaluations > 1 and not (isinstance(flow, molflow.FreeFormFlow) and flow.has_average_velocity):
+        raise MolflowError(f"{model}: made for one evaluation of the network, cannot use {evaluations}")
     return flow
 
 

@@ -48,6 +48,24 @@ def model(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def single_atoms(tmp_path_factory):
+    """Model folders of united atoms alone: methane, always stable, beside bare carbon, or bare carbon only."""
+
+    def save(*counts):
+        domain = "{kind='composed_molecules', representation='united', types=['C', 'CH4'], n_compositions=2}"
+        network = "{kind='transformer', hidden=8, n_vectors=2, pair_hidden=4, n_heads=2, n_blocks=1}"
+        settings = [f"model.domain={domain}", f"model.decoder={network}", "model.average_velocity=true"]
+        config = load_experiment(TINY, settings)
+        flow = config.model.build()
+        flow.domain.compositions.fit(torch.eye(2, dtype=torch.uint8), torch.tensor(counts))
+        folder = tmp_path_factory.mktemp("single_atoms")
+        save_model(folder, config, flow, {})
+        return folder
+
+    return {"half": save(1, 1), "none": save(1, 0)}
+
+
 @pytest.fixture
 def molflow(capfd):
     """Run a command; gives (exit code, stdout, stderr)."""
@@ -149,6 +167,39 @@ def test_the_seed_decides_what_is_sampled(molflow, model, tmp_path):
     assert sampled("--seed", 1) == first
     assert sampled("--seed", 2) != first
     assert sampled("--seed", 1, "--temperature", 0.5) != first
+
+
+def test_only_stable_draws_until_there_are_enough(molflow, single_atoms, tmp_path):
+    out, figures, all_of_them = (tmp_path / name for name in ("a.npz", "a.json", "b.npz"))
+    options = "sample", "-m", single_atoms["half"], "--batch-size", 8, "-o"
+    code, text, _ = molflow(*options, out, "-n", 50, "--only", "stable", "--json", figures)
+    assert code == 0
+    kept = read_structures(out)
+    assert [len(s.atomic_numbers) for s in kept] == [5] * 50
+    record = json.loads(figures.read_text())
+    assert (record["n_molecules"], record["molecule_stability"], record["only"]) == (50, 1.0, "stable")
+    assert 60 < record["n"] < 200
+    assert f"{record['n']} molecules were drawn" in text
+    assert record["ms_per_stable_molecule"] > 1.2 * record["ms_per_molecule"]
+    assert molflow(*options, all_of_them, "-n", record["n"])[0] == 0
+    stable = [s for s in read_structures(all_of_them) if len(s.atomic_numbers) == 5]
+    assert all((a.positions == b.positions).all() for a, b in zip(kept, stable, strict=False))
+
+
+def test_only_stable_gives_up(molflow, single_atoms, tmp_path):
+    code, out, err = molflow("sample", "-m", single_atoms["none"], "--only", "stable", "-o", tmp_path / "a.sdf")
+    assert (code, out, os.listdir(tmp_path)) == (1, "", [])
+    assert err.endswith("molflow: error: none of 20,480 molecules is stable: this model needs more training\n")
+
+
+def test_several_evaluations(molflow, fails, model, single_atoms, tmp_path):
+    figures = tmp_path / "a.json"
+    several = "sample", "-m", single_atoms["half"], "-n", 4, "-k", 3, "-o", tmp_path / "a.sdf"
+    assert molflow(*several, "--json", figures)[0] == 0
+    assert json.loads(figures.read_text())["evaluations"] == 3
+    expected = 1, f"{model}: made for one evaluation of the network, cannot use 2"
+    assert fails("sample", "-m", model, "-n", 4, "-k", 2) == expected
+    assert fails("benchmark", "sampling", "-m", model, "-k", 2) == expected
 
 
 def test_sampled_scores_are_those_of_the_file(molflow, model, tmp_path, trained_on_100):
