@@ -45,6 +45,8 @@ def run(name: str, overrides: list[str], minutes: float, seed: int) -> dict[str,
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         command = [sys.executable, "-m", "molflow.cli", "train", BASE, "--out", str(out), *settings]
+        # A shell that runs this in the background has SIGINT ignored, also for what it starts.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             process.wait(60 * minutes)

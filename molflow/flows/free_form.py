@@ -83,7 +83,7 @@ class FreeFormFlow(Flow[Data]):
 
     def average_velocity(self, points: Points, context: Context, r: Tensor, t: Tensor) -> Points:
         """u(z_t, r, t), whose product with t - r is the way from time r to time t, both (B,)."""
-        return _call(self.decoder, points, context, torch.stack([r, t], -1))
+        return average_velocity(self.decoder, points, context, r, t)
 
     def encode_with_log_det(self, points: Points, context: Context) -> tuple[Points, Tensor]:
         return exact_log_det(lambda p: self.encode(p, context), points, self.domain.space(context.mask))
@@ -107,6 +107,11 @@ class FreeFormFlow(Flow[Data]):
             surrogate=value,
             correction=correction,
         )
+
+
+def average_velocity(network: nn.Module, points: Points, context: Context, r: Tensor, t: Tensor) -> Points:
+    """u(z_t, r, t) by any network with two times; see `FreeFormFlow.average_velocity`."""
+    return _call(network, points, context, torch.stack([r, t], -1))
 
 
 def unroll(flow: FreeFormFlow[Data], times: Sequence[float]) -> FreeFormFlow[Data]:

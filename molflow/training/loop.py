@@ -65,6 +65,8 @@ def train(
     folder = Path(folder)
     if resume and start_from is not None:
         raise MolflowError("a resumed run goes on with its own weights; leave out --resume or --start-from")
+    if not resume and start_from is None and getattr(config.objective, "target", None) == "lagrangian":
+        raise MolflowError("objective.target lagrangian has a teacher: start from weights learned by flow matching")
     dataset = load_dataset(config)
     config, batches = dataset.config, dataset.batches()
     device = _device(config.training.device)

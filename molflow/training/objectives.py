@@ -3,13 +3,14 @@
 What can be compiled, the arithmetic on tensors, is apart from what cannot: drawing noise, checking and pairing data.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from molflow.flows.free_form import FreeFormFlow
+from molflow.flows.free_form import FreeFormFlow, average_velocity
 from molflow.geometry import Context, Points
 from molflow.training.config import (
     FreeFormObjectiveConfig,
@@ -70,14 +71,18 @@ class MeanFlowObjective(Objective):
     the target is v, which is flow matching. Where r < t it is, with q = p_t - (t - r) u where u leads at time r,
 
     - mean_flow: v - (t - r) du/dt along (v, 0, 1), which needs no velocity but the sample's (arXiv 2505.13447);
-    - lagrangian: u(q, r, r) + (t - r) du/dr, by which q moves with the network's own velocity (arXiv 2505.18825).
+    - lagrangian: w(q, r, r) + (t - r) du/dr, by which q moves with the velocity w of a teacher, a frozen copy of the
+      decoder that training starts from (arXiv 2505.18825; with the network as its own teacher it diverged).
     """
+
+    teacher: nn.Module | None
 
     def __init__(self, flow: FreeFormFlow, config: MeanFlowObjectiveConfig):
         super().__init__(flow)
         if not flow.has_average_velocity:
             raise ValueError("the mean_flow objective needs model.average_velocity = true")
         self.config = config
+        self.teacher = copy.deepcopy(flow.decoder).requires_grad_(False) if config.target == "lagrangian" else None
         self._loss = self._of_tensors
 
     def forward(self, data: Any, generator: torch.Generator | None) -> tuple[Tensor, Parts]:
@@ -124,7 +129,8 @@ class MeanFlowObjective(Objective):
 
         value, change = torch.func.jvp(u, (r,), (torch.ones_like(r),))  # type: ignore[misc]
         arrived = at - Points(*value) * (t - r)
-        return self.flow.average_velocity(arrived, context, r, r) + Points(*change) * (t - r)
+        assert self.teacher is not None
+        return average_velocity(self.teacher, arrived, context, r, r) + Points(*change) * (t - r)
 
     def _n_average(self, batch: int) -> int:
         return round(self.config.average_fraction * batch)

@@ -56,7 +56,7 @@ class Run:
     def state(self) -> dict[str, Any]:
         return copy.deepcopy(
             {
-                "flow": self.objective.flow.state_dict(),
+                "objective": self.objective.state_dict(),
                 "ema": self.ema.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "scheduler": self.scheduler.state_dict(),
@@ -69,7 +69,7 @@ class Run:
 
     def restore(self, state: dict[str, Any]) -> None:
         state = copy.deepcopy(state)
-        self.objective.flow.load_state_dict(state["flow"])
+        self.objective.load_state_dict(state["objective"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
@@ -108,8 +108,9 @@ def new_run(data: Dataset, device: torch.device, total_steps: int, start_from: P
             objective.compile_loss()
     except ValueError as error:
         raise MolflowError(f"objective: {error}") from error
+    trained = [p for p in objective.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
-        objective.parameters(), lr=config.optimizer.learning_rate, weight_decay=config.optimizer.weight_decay
+        trained, lr=config.optimizer.learning_rate, weight_decay=config.optimizer.weight_decay
     )
     ema = AveragedModel(flow, multi_avg_fn=partial(ema_update, config.training.ema_decay))
     factor = partial(schedule, config.optimizer, total_steps)

@@ -158,7 +158,8 @@ def test_what_a_mean_flow_run_leaves(warmed_up):
     assert flow.sample(5, seed=0, n_evaluations=3).mask.any(1).all()
 
 
-def test_a_mean_flow_run_resumes_exactly(warmed_up, tmp_path, monkeypatch):
+def killed_and_resumed(monkeypatch, folder, config, **start):
+    """Train, be killed in the twelfth step, and resume."""
     calls = []
 
     def ends_in_step_12(*arguments):
@@ -170,13 +171,27 @@ def test_a_mean_flow_run_resumes_exactly(warmed_up, tmp_path, monkeypatch):
     accumulate_gradients = loop.accumulate_gradients
     monkeypatch.setattr(loop, "accumulate_gradients", ends_in_step_12)
     with pytest.raises(RuntimeError, match="killed"):
-        train(tiny(*MEAN_FLOW), tmp_path)
+        train(config, folder, **start)
     monkeypatch.undo()
-    assert lines(tmp_path)[-1]["step"] > 7  # the last checkpoint, so some steps are done again
-    train(tiny(*MEAN_FLOW), tmp_path, resume=True)
+    assert lines(folder)[-1]["step"] > 7  # the last checkpoint, so some steps are done again
+    train(config, folder, resume=True)
+
+
+def test_a_mean_flow_run_resumes_exactly(warmed_up, tmp_path, monkeypatch):
+    killed_and_resumed(monkeypatch, tmp_path, tiny(*MEAN_FLOW))
     assert lines(tmp_path) == lines(warmed_up)
     assert (tmp_path / WEIGHTS).read_bytes() == (warmed_up / WEIGHTS).read_bytes()
     assert (tmp_path / CARD).read_bytes() == (warmed_up / CARD).read_bytes()
+
+
+def test_a_lagrangian_run_resumes_with_its_teacher(warmed_up, tmp_path, monkeypatch):
+    config = tiny(*MEAN_FLOW, "objective.target=lagrangian")
+    with pytest.raises(MolflowError, match="lagrangian has a teacher: start from weights learned by flow matching"):
+        train(config, tmp_path / "whole")
+    train(config, tmp_path / "whole", start_from=warmed_up / WEIGHTS)
+    killed_and_resumed(monkeypatch, tmp_path / "killed", config, start_from=warmed_up / WEIGHTS)
+    whole, killed = ((tmp_path / name / WEIGHTS).read_bytes() for name in ("whole", "killed"))
+    assert whole == killed != (warmed_up / WEIGHTS).read_bytes()
 
 
 def test_inversion_goes_on_from_a_mean_flow_run_and_leaves_its_decoder(warmed_up, tmp_path):

@@ -130,7 +130,7 @@ def test_what_a_run_leaves(whole_run):
 def test_the_model_is_the_average_of_the_run(whole_run):
     state, model = load_state(whole_run), load(whole_run).state_dict()
     assert all(torch.equal(tensor, state["ema"][f"module.{name}"]) for name, tensor in model.items())
-    assert any(not torch.equal(tensor, state["flow"][name]) for name, tensor in model.items())
+    assert any(not torch.equal(tensor, state["objective"][f"flow.{name}"]) for name, tensor in model.items())
 
 
 def test_a_finished_run_has_nothing_left_to_resume(whole_run):
@@ -203,7 +203,7 @@ def test_roll_back_restores_everything_but_goes_on():
     def snapshot():
         state = run.state()
         moments = [entry["exp_avg"] for entry in state["optimizer"]["state"].values()]
-        tensors = [*state["flow"].values(), *state["ema"].values(), *moments]
+        tensors = [*state["objective"].values(), *state["ema"].values(), *moments]
         return torch.cat([t.flatten() for t in tensors]), [list(run.clip.norms), list(run.pending)]
 
     some_steps()
@@ -339,7 +339,7 @@ def test_a_folder_without_a_state_can_be_used(tmp_path):
 
 def test_resuming_from_an_unfit_state_is_refused(whole_run, tmp_path):
     folder = shutil.copytree(whole_run, tmp_path / "copy")
-    for state in ({"step": 3}, load_state(whole_run) | {"flow": {"w": torch.zeros(2)}}, [1]):
+    for state in ({"step": 3}, load_state(whole_run) | {"objective": {"w": torch.zeros(2)}}, [1]):
         save_state(folder, state)
         with pytest.raises(MolflowError, match=rf"{STATE}: does not fit") as caught:
             train(tiny(), folder, resume=True)

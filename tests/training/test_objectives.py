@@ -371,6 +371,19 @@ def test_parts_of_one_lack_figures_and_the_log_can_do_without(flow):
     assert accumulated.keys() == {"flow_matching"}
 
 
+def test_the_teacher_is_a_frozen_copy_of_the_decoder(flow):
+    objective = mean_flow(flow, target="lagrangian")
+    before = {name: tensor.clone() for name, tensor in objective.teacher.state_dict().items()}
+    loss, _ = objective(random_data(flow), rng())
+    loss.backward()
+    with torch.no_grad():
+        for parameter in flow.decoder.parameters():
+            parameter += 1
+    assert all(torch.equal(tensor, before[name]) for name, tensor in objective.teacher.state_dict().items())
+    assert all(parameter.grad is None for parameter in objective.teacher.parameters())
+    assert mean_flow(flow).teacher is None
+
+
 # ---- compiled --------------------------------------------------------------------------------------------------------
 
 

@@ -1,8 +1,9 @@
-"""FFF's published QM9 network, dense against edge-list, in one run: training step, sampling and peak memory.
+"""Networks in one run: free-form training step, sampling and peak memory, on all atoms.
 
-    python experiments/benchmark_egnn.py [--rounds 3] [--json FILE]
+    python experiments/benchmark_networks.py [--rounds 3] [--json FILE]
 
-Both networks carry the same weights and run inside the same flow on the same 64 molecules of 18 atoms. Gradients are
+FFF's published EGNN as an edge list and dense, with the same weights, and the efficient transformer with its defaults.
+Each stands as encoder and as decoder of the same flow, on the same 64 molecules of 18 atoms. Gradients are
 accumulated over parts of 8 molecules or taken at once, and molecules are sampled in parts that fit the cache (as
 `Flow.sample` does) or in one call; the ratio compares the better figure of each network. The variants take turns, each
 in a process of its own, so that peak memory is its own.
@@ -13,13 +14,14 @@ import importlib.util
 import json
 import multiprocessing
 import statistics
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from molflow.evaluation.throughput import peak_memory_mb, seconds
-from molflow.flows.config import EGNNConfig, FreeFormConfig, MoleculesConfig
+from molflow.flows.config import EGNNConfig, FreeFormConfig, MoleculesConfig, TransformerConfig
 from molflow.geometry import Context
 from molflow.training.config import FreeFormObjectiveConfig
 from molflow.training.objectives import FreeFormObjective, accumulate_gradients
@@ -27,7 +29,8 @@ from molflow.training.objectives import FreeFormObjective, accumulate_gradients
 BATCH, ATOMS, REPEATS, THREADS = 64, 18, 3, 2
 PUBLISHED = EGNNConfig(hidden=64, n_blocks=16, n_inner=2)
 REFERENCE = Path(__file__).parent.parent / "tests" / "nn" / "edge_list_egnn.py"
-VARIANTS = [(network, micro_batch) for micro_batch in (8, 64) for network in ("edge list", "dense")]
+NETWORKS = ("edge list", "dense", "transformer")
+VARIANTS = [(network, micro_batch) for micro_batch in (8, 64) for network in NETWORKS]
 
 
 def edge_list(network: torch.nn.Module) -> torch.nn.Module:
@@ -45,7 +48,8 @@ def measure(network: str, micro_batch: int) -> dict[str, Any]:
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
     domain = MoleculesConfig(types=("H", "C", "N", "O", "F"), atom_counts=(0,) * ATOMS + (1,))
-    flow = FreeFormConfig(domain=domain, encoder=PUBLISHED, decoder=PUBLISHED).build()
+    config = TransformerConfig() if network == "transformer" else PUBLISHED
+    flow = FreeFormConfig(domain=domain, encoder=config, decoder=config).build()
     if network == "edge list":
         flow.encoder, flow.decoder = edge_list(flow.encoder), edge_list(flow.decoder)
     generator = flow.generator(0)
@@ -90,13 +94,17 @@ def main() -> None:
     ]
     best = {
         (network, what): max(record[what] for record in records if record["network"] == network)
-        for network in ("edge list", "dense")
+        for network in NETWORKS
         for what in ("training", "sampling")
     }
-    ratios = {what: best["dense", what] / best["edge list", what] for what in ("training", "sampling")}
+    ratios = {
+        f"{fast} / {slow}": {what: best[fast, what] / best[slow, what] for what in ("training", "sampling")}
+        for slow, fast in combinations(NETWORKS, 2)
+    }
     for record in records:
         print({k: round(v, 1) if isinstance(v, float) else v for k, v in record.items()})  # noqa: T201
-    print("dense / edge list, best of each:", {what: round(ratio, 2) for what, ratio in ratios.items()})  # noqa: T201
+    for name, ratio in ratios.items():
+        print(f"{name}, best of each:", {what: round(value, 2) for what, value in ratio.items()})  # noqa: T201
     if arguments.json:
         content = {"threads": THREADS, "molecules_per_s": records, "ratios": ratios}
         arguments.json.write_text(json.dumps(content, indent=1) + "\n")
