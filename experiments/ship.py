@@ -18,7 +18,7 @@ import torch
 import molflow
 from molflow.data import load_qm9
 from molflow.evaluation import TrainingReference, qm9_training_reference
-from molflow.evaluation.throughput import sampling_record, seconds
+from molflow.evaluation.throughput import count_stable, sampling_record, seconds
 from molflow.training.checkpoint import CARD, CONFIG, WEIGHTS, read_json, write_json
 
 REPEATED = ("atom_stability", "molecule_stability", "validity_x_uniqueness", "novelty", "stable_molecules_per_s")
@@ -31,7 +31,7 @@ def score(
     """Sample and evaluate."""
     k, batches = arguments.evaluations, []
     elapsed = seconds(lambda: batches.append(flow.sample(arguments.samples, seed=seed, n_evaluations=k)))
-    speed = sampling_record(arguments.name, batches[0], elapsed, "cpu", 1024)
+    speed = sampling_record(arguments.name, arguments.samples, count_stable(batches[0]), elapsed, "cpu", 1024)
     settings = {"sampling_seed": seed, "temperature": 1.0, "evaluations": k}
     return molflow.evaluate(batches[0], training=training).to_dict() | settings | {key: speed[key] for key in SPEEDS}
 

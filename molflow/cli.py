@@ -19,7 +19,6 @@ from molflow.errors import MolflowError
 from molflow.files import check_writable
 
 if TYPE_CHECKING:
-    from molflow.batch import MoleculeBatch
     from molflow.evaluation import TrainingReference
 
 app = typer.Typer(
@@ -141,6 +140,7 @@ def sample(
 ) -> None:
     """Generate molecules, write them to a file, and score them."""
     from molflow.batch import MoleculeBatch
+    from molflow.chem import stability
     from molflow.evaluation.throughput import sampling_record
 
     _check_json(json)
@@ -148,20 +148,22 @@ def sample(
     flow = _load(model, device, evaluations)
     training = _training_reference(novelty)
     kept: list[MoleculeBatch] = []
-    drawn: list[MoleculeBatch] = []
+    n_drawn = n_stable = 0
     elapsed, before = 0.0, time.perf_counter()
     with StructureWriter(out) as writer, tqdm(total=n, desc="sampling", unit="molecule", dynamic_ncols=True) as bar:
         try:
             for batch in flow.iter_samples(sys.maxsize if only else n, seed, temperature, evaluations, batch_size):
-                drawn.append(batch.to("cpu"))
-                kept.append((_stable(drawn[-1]) if only else drawn[-1])[: n - writer.count])
+                made = batch.to("cpu")
                 elapsed += time.perf_counter() - before
+                stable = stability(made.positions, made.atomic_numbers, made.mask)[1]
+                n_drawn, n_stable = n_drawn + len(made), n_stable + int(stable.sum())
+                kept.append((made[stable] if only else made)[: n - writer.count])
                 for structure in kept[-1].structures():
                     writer.write(structure)
                     bar.update()
                 if writer.count == n:
                     break
-                if not writer.count and sum(map(len, drawn)) >= _GIVE_UP:
+                if not writer.count and n_drawn >= _GIVE_UP:
                     break
                 before = time.perf_counter()
         except KeyboardInterrupt as error:
@@ -169,21 +171,15 @@ def sample(
     molecules = MoleculeBatch.concatenate(kept)
     if not len(molecules):
         out.unlink()
-        raise MolflowError(f"none of {sum(map(len, drawn)):,} molecules is stable: this model needs more training")
+        raise MolflowError(f"none of {n_drawn:,} molecules is stable: this model needs more training")
     scores = molflow.evaluate(molecules, reference="qm9", training=training, progress=True).to_dict()
-    speed = sampling_record(model, MoleculeBatch.concatenate(drawn), elapsed, device, batch_size)
+    speed = sampling_record(model, n_drawn, n_stable, elapsed, device, batch_size)
     settings = {"seed": seed, "temperature": temperature, "evaluations": evaluations, "only": only, "file": str(out)}
     _show_scores({model: scores | speed | settings}, json)
     if only:
-        share = f"{100 * speed['stable_molecules_per_s'] / speed['molecules_per_s']:.1f} %"
-        console.print(f"{speed['n']:,} molecules were drawn, {share} of them stable; times count them all.")
+        share = f"{100 * n_stable / n_drawn:.1f} %"
+        console.print(f"{n_drawn:,} molecules were drawn, {share} of them stable; times count them all.")
     console.print(f"{n:,} molecules are in {out}")
-
-
-def _stable(molecules: "MoleculeBatch") -> "MoleculeBatch":
-    from molflow.chem import stability
-
-    return molecules[stability(molecules.positions, molecules.atomic_numbers, molecules.mask)[1]]
 
 
 @app.command()
@@ -333,7 +329,10 @@ def _training_step(
     types = torch.randint(len(domain.types), mask.shape, generator=generator, device=device)
     hydrogens = domain.type_hydrogens[types] if domain.representation == "united" else None
     molecules = MoleculeBatch(positions, domain.type_numbers[types], mask, hydrogens)
-    objective = build_objective(flow, read_config(folder_of(model)).objective)
+    try:
+        objective = build_objective(flow, read_config(folder_of(model)).objective)
+    except ValueError as error:
+        raise MolflowError(f"{model}: {error}") from error
     optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-5)
 
     def step() -> None:

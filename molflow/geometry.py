@@ -155,14 +155,16 @@ class MeanFreeSpace:
     def probes(self, count: int, generator: torch.Generator | None, dtype: torch.dtype = torch.float32) -> list[Points]:
         """`count` random orthogonal vectors of length sqrt(dof), so that E[v v^T] is the identity on the space.
 
+        Those of a configuration without degrees of freedom are zero.
+
         Raises:
-            ValueError: if the smallest configuration has fewer than `count` degrees of freedom.
+            ValueError: if a configuration has degrees of freedom, but fewer than `count`.
         """
-        if count > int(self.dof.min()):
-            raise ValueError(f"{count} orthogonal probes need {count} dimensions, got {int(self.dof.min())}")
+        if (too_few := (self.dof > 0) & (self.dof < count)).any():
+            raise ValueError(f"{count} orthogonal probes need {count} dimensions, got {int(self.dof[too_few].min())}")
         draws = [self.randn(generator, dtype) for _ in range(count)]
         flat = torch.stack([torch.cat([v.x, v.h], -1).flatten(1) for v in draws], -1)
-        orthonormal = flat / flat.norm(dim=1, keepdim=True) if count == 1 else torch.linalg.qr(flat).Q
+        orthonormal = flat / flat.norm(dim=1, keepdim=True).clamp(min=1e-30) if count == 1 else torch.linalg.qr(flat).Q
         scaled = orthonormal * self.dof.to(dtype).sqrt()[:, None, None]
         vectors = scaled.unflatten(1, (self.mask.shape[1], self.dim + self.n_features))
         return [Points(v[..., : self.dim], v[..., self.dim :]) for v in vectors.unbind(-1)]

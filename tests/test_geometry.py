@@ -138,3 +138,11 @@ def test_safe_sqrt_has_finite_derivatives_at_zero():
     assert torch.isfinite(torch.autograd.functional.hessian(distance, zero)).all()
     assert torch.isfinite(torch.func.jvp(distance, (zero,), (torch.ones_like(zero),))[1])
     torch.testing.assert_close(distance(torch.tensor([3.0, 4.0], dtype=torch.float64)), torch.tensor(5.0).double())
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_probes_of_a_single_point_are_zero(count):
+    mask = torch.tensor([[True, False, False], [True, True, True]])
+    for probe in MeanFreeSpace(mask, 3).probes(count, None, torch.float64):
+        assert not probe.x[0].any()
+        torch.testing.assert_close(probe.squared_norm(), torch.tensor([0.0, 6.0]).double())

@@ -33,7 +33,6 @@ TRIALS: dict[str, list[str]] = {
     "all atoms": ["model.domain.representation=all-atom", "model.domain.scale=1.5", "training.batches=equal_size"],
     "batch of 16": ["training.batch_size=16"],
     "MeanFlow target": ["objective.average_fraction=0.5"],
-    "Lagrangian target": ["objective.average_fraction=0.5", "objective.target=lagrangian"],
     "free-form": FREE_FORM,
     "free-form, types generated": [*FREE_FORM, *JOINT],
 }
@@ -47,12 +46,14 @@ def run(name: str, overrides: list[str], minutes: float, seed: int) -> dict[str,
         command = [sys.executable, "-m", "molflow.cli", "train", BASE, "--out", str(out), *settings]
         # A shell that runs this in the background has SIGINT ignored, also for what it starts.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         try:
-            process.wait(60 * minutes)
+            _, errors = process.communicate(timeout=60 * minutes)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGINT)  # it writes a checkpoint and ends
-            process.wait()
+            _, errors = process.communicate()
+        if "interrupted; continue with --resume" not in errors:
+            raise SystemExit(f"{name}: {errors.splitlines()[-1]}")
         flow = molflow.load(out)
         card = json.loads((out / "card.json").read_text())
         lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

@@ -11,6 +11,7 @@ from pathlib import Path
 import molflow
 from molflow.flows import unroll
 from molflow.training.checkpoint import CARD, read_config, read_json, save_model
+from molflow.training.config import InversionObjectiveConfig
 
 
 def main() -> None:
@@ -20,12 +21,15 @@ def main() -> None:
     parser.add_argument("--times", type=float, nargs="+", required=True, help="from 1 down to 0")
     arguments = parser.parse_args()
 
+    if arguments.target.exists():
+        raise SystemExit(f"{arguments.target} exists already")
     flow = unroll(molflow.load(arguments.source), arguments.times)
     config = read_config(arguments.source)
     decoder = config.model.decoder.model_copy(update={"n_stages": len(arguments.times) - 1})
     model = config.model.model_copy(update={"decoder": decoder, "average_velocity": False})
+    unrolled = config.model_copy(update={"model": model, "objective": InversionObjectiveConfig()})
     card = read_json(arguments.source / CARD) | {"unrolled_at": arguments.times, "validation": {}}
-    save_model(arguments.target, config.model_copy(update={"model": model}), flow, card)
+    save_model(arguments.target, unrolled, flow, card)
 
 
 if __name__ == "__main__":

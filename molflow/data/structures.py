@@ -142,28 +142,28 @@ class MoleculeSet:
             np.concatenate(counts),
         )
 
-    def padded(self, indices: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def padded(self, indices: Any, width: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The chosen B molecules, padded with zeros at the end to the largest of them, N atoms.
 
         Returns:
             positions (B, N, 3) float32 in angstrom, atomic_numbers (B, N) int64, mask (B, N) bool, True for an atom.
         """
-        atoms, mask = self._slots(indices)
+        atoms, mask = self._slots(indices, width)
         return _at(self.positions, atoms, mask), _at(self.atomic_numbers, atoms, mask).astype(np.int64), mask
 
-    def _slots(self, indices: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _slots(self, indices: Any, width: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Rows of the flat arrays in padded places (B, N), some valid row at padding, and the mask (B, N)."""
         rows = np.arange(len(self))[indices]
         sizes = self.n_atoms[rows]
-        slots = np.arange(sizes.max(initial=0))
+        slots = np.arange(sizes.max(initial=width or 0))
         mask = slots < sizes[:, None]
         return np.where(mask, self.offsets[rows, None] + slots, 0), mask
 
-    def batch(self, indices: Any) -> MoleculeBatch:
-        """The chosen molecules as a `MoleculeBatch`, padded to the largest of them."""
-        arrays: tuple[np.ndarray, ...] = self.padded(indices)
+    def batch(self, indices: Any, width: int | None = None) -> MoleculeBatch:
+        """The chosen molecules as a `MoleculeBatch`, padded to the largest of them or to at least `width` atoms."""
+        arrays: tuple[np.ndarray, ...] = self.padded(indices, width)
         if self.hydrogens is not None:
-            arrays += (_at(self.hydrogens, *self._slots(indices)).astype(np.int64),)
+            arrays += (_at(self.hydrogens, *self._slots(indices, width)).astype(np.int64),)
         return MoleculeBatch(*map(torch.from_numpy, arrays))
 
     def structures(self) -> Iterator[Structure]:

@@ -127,7 +127,8 @@ class Flow(nn.Module, ABC, Generic[Data]):
     def likelihood(self, data: Data, *, which: Which = "encoder", seed: int = 0) -> Likelihood:
         """Log-likelihood on the mean-free space in data units, with the exact volume change of one of the maps.
 
-        Where types are dequantised it is the variational bound at one draw of the noise; otherwise it is exact.
+        Where types are dequantised it is the variational bound at one draw of the noise; otherwise it is exact, and
+        -inf for a molecule whose composition the training data did not have.
         encoder: log p(z) + log |det f'(p)| with z = f(p); decoder: log p(z) - log |det g'(z)| at the same z.
 
         Args:

@@ -54,7 +54,7 @@ NetworkConfig = EGNNConfig | TransformerConfig
 
 
 class _MoleculesConfig(Config):
-    """Molecules in one of two representations. `types` of points come from the training data where empty."""
+    """Molecules in one of two representations. `types` of points come from the whole data set where empty."""
 
     representation: Representation = "all-atom"
     scale: float = Field(1.5, gt=0, description="angstrom in one model unit")

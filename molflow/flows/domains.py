@@ -88,8 +88,8 @@ class _Molecules(Domain[MoleculeBatch]):
 
     def __init__(self, types: Sequence[str], representation: Representation, scale: float):
         super().__init__()
-        if not types:
-            raise ValueError("expected at least one type of points")
+        if not types or len(set(types)) < len(types):
+            raise ValueError(f"expected different types of points, at least one, got {', '.join(types) or 'none'}")
         self.dim, self.scale = 3, scale
         self.types, self.representation = tuple(types), representation
         numbers, hydrogens = torch.tensor([_parse_type(name) for name in types]).T
@@ -184,7 +184,8 @@ class ComposedMoleculeDomain(_Molecules):
     """Molecules as positions given types: p(molecule) = p(composition) p(positions | types). Arguments: `_Molecules`.
 
     The composition is drawn from those of the training data, so nothing has to be dequantised and the flow has
-    (n - 1) D dimensions. A composition that training did not have has probability zero.
+    (n - 1) D dimensions. A composition that training did not have has probability zero, log p = -inf. As for all other
+    domains the density is over ordered points: p(types) = p(composition) / (n! / prod_k n_k!).
 
     Args:
         n_compositions: rows of the table of compositions.
@@ -212,7 +213,9 @@ class ComposedMoleculeDomain(_Molecules):
         return self._context(types, mask, dtype)
 
     def log_prob_context(self, context: Context) -> Tensor:
-        return self.compositions.log_prob(context.labels.sum(1).round().long())
+        composition = context.labels.sum(1).round().long()
+        log_factorials = torch.lgamma(torch.cat([composition.sum(-1, keepdim=True), composition], -1).double() + 1)
+        return self.compositions.log_prob(composition) - (log_factorials[:, 0] - log_factorials[:, 1:].sum(-1))
 
     def _context(self, types: Tensor, mask: Tensor, dtype: torch.dtype) -> Context:
         labels = one_hot(types.clamp(min=0), len(self.types)) * mask.unsqueeze(-1)

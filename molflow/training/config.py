@@ -142,6 +142,8 @@ def _explain(model: type[BaseModel], error: Any) -> str:
     tags |= {"free_form", "mean_flow", "inversion"}
     location = [str(part) for part in error["loc"] if part not in tags]
     key = ".".join(location)
+    if error["type"] == "union_tag_not_found":
+        return f"{key}: has no kind"
     if error["type"] != "extra_forbidden":
         got = "" if error["type"] == "missing" else f" (got {error['input']!r})"
         return (f"{key}: " if key else "") + error["msg"] + got

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from molflow.batch import MoleculeBatch
 from molflow.data import EqualSizeBatches, MixedSizeBatches, MoleculeSet, load_qm9, qm9_split
 from molflow.data.loaders import Batches
 from molflow.errors import MolflowError
@@ -34,6 +35,11 @@ class Dataset:
         if self.compositions is not None:
             assert isinstance(domain, ComposedMoleculeDomain)
             domain.compositions.fit(*self.compositions)
+
+    def batch(self, indices: np.ndarray) -> MoleculeBatch:
+        """Training molecules; batches of mixed sizes are all padded to the largest molecule."""
+        mixed = self.config.training.batches == "mixed_size"
+        return self.training.batch(indices, int(self.training.n_atoms.max()) if mixed else None)
 
     def batches(self) -> Batches:
         training = self.config.training

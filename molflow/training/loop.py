@@ -4,6 +4,7 @@ A step is a function of the state and the step number alone: batches follow from
 So a run that was killed continues from its checkpoint exactly as if it had not been.
 """
 
+import hashlib
 import logging
 import math
 import platform
@@ -19,6 +20,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from molflow.batch import MoleculeBatch
@@ -29,7 +31,7 @@ from molflow.training.checkpoint import CARD, STATE, load_state, read_config, re
 from molflow.training.config import ExperimentConfig
 from molflow.training.dataset import load_dataset
 from molflow.training.metrics import Metrics, forget_after, mean
-from molflow.training.objectives import accumulate_gradients, build_objective
+from molflow.training.objectives import MeanFlowObjective, accumulate_gradients, build_objective
 from molflow.training.run import Run, new_run
 
 log = logging.getLogger("molflow")
@@ -83,12 +85,17 @@ def train(
     else:
         _make_folder(folder)
     validation = dataset.validation.batch(slice(config.training.validation_molecules))
+    teacher = run.objective.teacher if isinstance(run.objective, MeanFlowObjective) else None
     flow, ema_flow = run.objective.flow, cast(FreeFormFlow, run.ema.module)
     parameters = [p for p in run.objective.parameters() if p.requires_grad]
     good = run.state()
     generator = torch.Generator(device)
     started, first_step = time.monotonic(), run.step
-    last_validation: dict[str, float | None] = read_json(folder / CARD)["validation"] if resume else {}
+    before: dict[str, Any] = (
+        read_json(folder / CARD) if resume else {"validation": {}, "started_from": _origin(start_from)}
+    )
+    last_validation: dict[str, float | None] = before["validation"]
+    origin = before["started_from"]
 
     fresh: dict[str, Any] | None = None  # a state that is good if the next step is
 
@@ -96,7 +103,8 @@ def train(
         nonlocal good
         good = state
         save_state(folder, good)
-        save_model(folder, config, ema_flow, _card(config, run.step, len(batches), last_validation))
+        card = _card(config, run.step, len(batches), last_validation)
+        save_model(folder, config, ema_flow, card | {"started_from": origin})
 
     if not resume:
         checkpoint(good)  # so that there is always something to resume
@@ -110,7 +118,7 @@ def train(
         while run.step < total_steps:
             epoch, first = divmod(run.step, len(batches))
             for indices in batches.epoch(epoch)[first : first + total_steps - run.step]:
-                data = dataset.training.batch(indices).to(device)
+                data = dataset.batch(indices).to(device)
                 generator.manual_seed(_seed(config.seed, run.step))
                 run.optimizer.zero_grad(set_to_none=True)
                 loss, parts = accumulate_gradients(run.objective, data, generator, config.training.micro_batch)
@@ -137,7 +145,7 @@ def train(
                     bar.set_postfix(loss=f"{line['loss']:.4g}")
                     run.pending = []
                 if run.step % config.training.validate_every == 0 and run.step < total_steps:
-                    last_validation = validate(ema_flow, validation, config)
+                    last_validation = validate(ema_flow, validation, config, teacher)
                     metrics.write(run.step, **last_validation)
                 if run.step % config.training.checkpoint_every == 0 and run.step < total_steps:
                     fresh = run.state() | {"rollbacks": 0}
@@ -150,20 +158,25 @@ def train(
                 f"the last step left weights that are not finite; {folder} holds those of {good['step']}"
             )
         if good["step"] < total_steps:  # also where the very last step was rolled back
-            last_validation = validate(ema_flow, validation, config)
+            last_validation = validate(ema_flow, validation, config, teacher)
             metrics.write(run.step, **last_validation)
             checkpoint(run.state())
     return folder
 
 
-def validate(flow: FreeFormFlow, data: MoleculeBatch, config: ExperimentConfig) -> dict[str, float | None]:
+def validate(
+    flow: FreeFormFlow, data: MoleculeBatch, config: ExperimentConfig, teacher: nn.Module | None = None
+) -> dict[str, float | None]:
     """Held-out loss and the stability of samples; for a free-form flow the exact likelihood, nats a molecule.
 
     An average velocity is sampled with more evaluations too. What is not finite is None.
     """
     data = data.to(flow.device)
     with torch.no_grad():
-        loss, _ = build_objective(flow, config.objective)(data, flow.generator(config.seed))
+        objective = build_objective(flow, config.objective)
+        if isinstance(objective, MeanFlowObjective):
+            objective.teacher = teacher
+        loss, _ = objective(data, flow.generator(config.seed))
     figures = {"validation_loss": loss}
     if config.objective.kind == "free_form":
         encoder = flow.likelihood(data, which="encoder", seed=config.seed)
@@ -221,11 +234,11 @@ def _resume(run: Run, config: ExperimentConfig, folder: Path) -> None:
 def _differences(saved: dict[str, Any], given: dict[str, Any], prefix: str = "") -> list[str]:
     """Dotted keys of two configurations that differ, but for what a resumed run may change."""
     keys = []
-    for name in saved:
-        key = prefix + name
-        if isinstance(saved[name], dict):
-            keys += _differences(saved[name], given[name], f"{key}.")
-        elif saved[name] != given[name] and key not in MAY_CHANGE:
+    for name, value in saved.items():
+        key, other = prefix + name, given.get(name)
+        if isinstance(value, dict) and isinstance(other, dict):
+            keys += _differences(value, other, f"{key}.")
+        elif value != other and key not in MAY_CHANGE:
             keys.append(key)
     return keys
 
@@ -236,6 +249,15 @@ def _is_finite(flow: FreeFormFlow) -> bool:
 
 def _seed(seed: int, step: int) -> int:
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _origin(weights: Path | None) -> dict[str, Any] | None:
+    """Where a run started from: the checksum of the weights, and the card beside them, which names its own origin."""
+    if weights is None:
+        return None
+    card = weights.parent / CARD
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    return {"sha256": digest, "card": read_json(card) if card.exists() else None}
 
 
 def _device(name: str) -> torch.device:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from molflow.errors import MolflowError
 from molflow.flows.free_form import FreeFormFlow, average_velocity
 from molflow.geometry import Context, Points
 from molflow.training.config import (
@@ -18,7 +19,7 @@ from molflow.training.config import (
     MeanFlowObjectiveConfig,
     ObjectiveConfig,
 )
-from molflow.training.pairing import align, random_turn
+from molflow.training.pairing import align, random_orthogonal
 
 Parts = dict[str, Tensor]
 
@@ -84,22 +85,36 @@ class MeanFlowObjective(Objective):
         self.config = config
         self.teacher = copy.deepcopy(flow.decoder).requires_grad_(False) if config.target == "lagrangian" else None
         self._loss = self._of_tensors
+        self._unchecked = False  # a compiled loss, against the eager one
 
     def forward(self, data: Any, generator: torch.Generator | None) -> tuple[Tensor, Parts]:
         points, context, _ = self.flow.to_points(data, generator)
+        points = points.detach()  # the loss would teach a dequantiser to make velocities easy
         space = self.flow.domain.space(context.mask)
         latent = space.randn(generator, points.x.dtype)
         if self.config.pairing:
-            points = align(random_turn(points, generator), latent, context)
+            points = align(random_orthogonal(points, generator), latent, context)
         r, t = self._times(len(context.mask), generator, points.x)
         dof = space.dof.clamp(min=1).to(points.x.dtype)
-        errors, n_average = self._loss(points, context, latent, r, t, dof), self._n_average(len(r))
+        arguments = points, context, latent, r, t, dof
+        errors, n_average = self._loss(*arguments), self._n_average(len(r))
+        if self._unchecked:
+            self._check_compiled(errors.detach(), *arguments)
         loss = (errors * (errors.detach() + 1e-3) ** -self.config.power).mean()
-        parts = {"flow_matching": errors[n_average:], "mean_flow": errors[:n_average]}
+        parts = {"flow_matching": errors[n_average:], "average_velocity": errors[:n_average]}
         return loss, {name: e.detach().mean() for name, e in parts.items() if len(e)}
 
     def compile_loss(self) -> None:
         self._loss = torch.compile(self._of_tensors)
+        self._unchecked = True
+
+    @torch.no_grad()
+    def _check_compiled(self, errors: Tensor, *arguments: Any) -> None:
+        self._unchecked = False
+        eager = self._of_tensors(*arguments)
+        if not torch.allclose(errors, eager, rtol=1e-2, atol=1e-3):
+            difference = float((errors - eager).abs().max())
+            raise MolflowError(f"the compiled loss differs from the eager one by {difference:.2g}: do not compile here")
 
     def _of_tensors(
         self, points: Points, context: Context, latent: Points, r: Tensor, t: Tensor, dof: Tensor

@@ -54,7 +54,7 @@ def _rotation(x: np.ndarray, z: np.ndarray) -> np.ndarray:
     return rotation
 
 
-def random_turn(points: Points, generator: torch.Generator | None) -> Points:
+def random_orthogonal(points: Points, generator: torch.Generator | None) -> Points:
     """Positions turned or reflected at random, uniformly over O(D), each configuration for itself."""
     x = points.x
     gauss: Tensor = torch.randn(len(x), x.shape[-1], x.shape[-1], generator=generator, dtype=x.dtype, device=x.device)

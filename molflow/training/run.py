@@ -35,7 +35,7 @@ class AdaptiveClip:
         """Clip in place and return the norm before clipping."""
         limit = 1.5 * float(np.mean(self.norms)) + 2 * float(np.std(self.norms)) if self.norms else math.inf
         norm = float(nn.utils.clip_grad_norm_(parameters, limit))
-        if math.isfinite(norm):
+        if norm > 0 and math.isfinite(norm):  # a limit of zero would stop training for good
             self.norms.append(min(norm, limit))
         return norm
 

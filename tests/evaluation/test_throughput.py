@@ -10,7 +10,13 @@ import torch
 from molflow.batch import MoleculeBatch
 from molflow.chem import Structure, read_structures
 from molflow.evaluation import evaluate
-from molflow.evaluation.throughput import peak_memory_mb, sampling_record, sampling_throughput, training_throughput
+from molflow.evaluation.throughput import (
+    count_stable,
+    peak_memory_mb,
+    sampling_record,
+    sampling_throughput,
+    training_throughput,
+)
 
 QM9 = MoleculeBatch.from_structures(read_structures(Path(__file__).parents[1] / "fixtures" / "qm9_200.npz"))
 LONE_ATOMS = MoleculeBatch.from_structures([Structure(np.zeros((1, 3)), np.array([8]))] * 200)
@@ -21,7 +27,7 @@ SAMPLING = CONDITIONS | {
 
 
 def test_sampling_record():
-    record = sampling_record("a", QM9, 4.0, "cpu", 64)
+    record = sampling_record("a", len(QM9), count_stable(QM9), 4.0, "cpu", 64)
     stable = evaluate(QM9, rdkit=False).molecule_stability
     assert 0 < stable < 1
     assert record.keys() == SAMPLING
@@ -34,7 +40,7 @@ def test_sampling_record():
 
 
 def test_the_price_of_a_stable_molecule_is_none_where_none_is_stable():
-    record = sampling_record("a", LONE_ATOMS, 4.0, "cpu", 64)
+    record = sampling_record("a", len(LONE_ATOMS), count_stable(LONE_ATOMS), 4.0, "cpu", 64)
     assert record["ms_per_stable_molecule"] is None
     assert record["stable_molecules_per_s"] == 0
     assert record["ms_per_molecule"] == pytest.approx(20)

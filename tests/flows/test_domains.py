@@ -14,7 +14,7 @@ from molflow.errors import MolflowError
 from molflow.flows import ComposedMoleculeDomain, MoleculeDomain, ParticleDomain
 from molflow.flows.dequantization import ArgmaxDequantizer
 from molflow.flows.domains import type_name
-from molflow.geometry import Points
+from molflow.geometry import Context, Points
 
 COMPOSED = [name for name in MOLECULE_FLOWS if name.startswith("composed")]
 UNITED_FLOWS = [name for name in MOLECULE_FLOWS if "united" in name]
@@ -66,7 +66,7 @@ def test_an_unknown_element_is_named():
 
 
 def test_types_must_be_given_and_fit_the_representation():
-    with pytest.raises(ValueError, match="at least one type"):
+    with pytest.raises(ValueError, match="at least one, got none"):
         ComposedMoleculeDomain((), "united", 1.5, 0)
     with pytest.raises(ValueError, match="types of an all-atom representation carry no hydrogens"):
         ComposedMoleculeDomain(("C", "CH3"), "all-atom", 1.5, 0)
@@ -188,3 +188,19 @@ def test_quantised_features_are_types(types):
     assert made.atomic_numbers[0, :5].tolist() == [number for number, _ in meant]
     assert made.n_atoms.tolist() == [5 + sum(hydrogens for _, hydrogens in meant)]
     torch.testing.assert_close(made.positions[:, :5], 1.5 * x)
+
+
+def test_probabilities_of_ordered_types_add_up_to_one():
+    flow = make_flow("composed-all-atom")
+    domain = flow.domain
+    total = 0.0
+    for n in (2, 3, 4, 5):
+        types = torch.cartesian_prod(*[torch.arange(5)] * n)
+        labels = torch.nn.functional.one_hot(types, 5).double()
+        total += domain.log_prob_context(Context(torch.ones_like(types).bool(), labels)).exp().sum()
+    torch.testing.assert_close(total, torch.ones((), dtype=torch.float64))
+
+
+def test_types_that_repeat_are_refused():
+    with pytest.raises(ValueError, match="expected different types of points, at least one, got C, C"):
+        ComposedMoleculeDomain(("C", "C"), "all-atom", 1.0, 1)

@@ -88,7 +88,7 @@ def test_damaged_config(folder, content, message):
         ({"types": ["H", "Xx"]}, "unknown element 'Xx'"),
         ({"types": ["H", "xx"]}, "'xx' is not a type; expected an element, or one with its hydrogens such as CH3"),
         ({"types": ["C", "CH3"]}, "types of an all-atom representation carry no hydrogens"),
-        ({"types": []}, "expected at least one type"),
+        ({"types": []}, "expected different types of points, at least one, got none"),
         ({"type": []}, "unknown key model.domain.type; did you mean model.domain.types?"),
         ({"kind": "particles"}, "model.domain.n_particles: Field required"),
     ],

@@ -65,7 +65,7 @@ def test_the_last_override_wins():
         ('objective={kind = "inversion", beta = 1}', "unknown key objective.beta"),
         ('objective={kind = "mean_flow", power = 2}', "objective.power: Input should be less than or equal to 1"),
         ('objective={kind = "flow"}', "objective: Input tag 'flow' found using 'kind' does not match any of"),
-        ("model.encoder={hidden = 3}", "model.encoder: Unable to extract tag using discriminator 'kind'"),
+        ("model.encoder={hidden = 3}", "model.encoder: has no kind"),
         ("model.domain.representation=coarse", "model.domain.representation: Input should be 'all-atom' or 'united'"),
         ("optimiser.learning_rate=1", "unknown key optimiser; did you mean optimizer?"),
         ("qqq=1", "unknown key qqq"),

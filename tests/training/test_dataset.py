@@ -1,5 +1,6 @@
 """What a model is told about its data, and runs of the objectives that warm it up, on real QM9."""
 
+import hashlib
 import json
 import math
 import re
@@ -143,7 +144,7 @@ def test_what_a_mean_flow_run_leaves(warmed_up):
     found = lines(warmed_up)
     training = [line for line in found if "loss" in line]
     assert [line["step"] for line in training] == list(range(2, 25, 2))
-    assert all(line.keys() >= {"mean_flow", "flow_matching", "gradient_norm"} for line in training)
+    assert all(line.keys() >= {"average_velocity", "flow_matching", "gradient_norm"} for line in training)
     assert all(math.isfinite(value) for line in found for value in line.values())
     assert found[-1].keys() == {
         "step", "validation_loss",
@@ -231,3 +232,21 @@ def test_what_does_not_go_together_is_named(tmp_path, overrides, message):
     with pytest.raises(MolflowError, match=re.escape(message)):
         train(tiny(*overrides), tmp_path)
     assert not (tmp_path / CARD).exists()
+
+
+def test_resuming_with_another_kind_of_objective_is_refused(warmed_up):
+    with pytest.raises(MolflowError, match=r"its run has another objective\.kind"):
+        train(tiny(*MEAN_FLOW[:3], "training.batch_size=16"), warmed_up, resume=True)
+
+
+def test_the_card_says_where_the_run_started(warmed_up, tmp_path):
+    train(tiny(*MEAN_FLOW, "training.max_steps=1"), tmp_path, start_from=warmed_up / WEIGHTS)
+    card = json.loads((tmp_path / CARD).read_text())
+    assert card["started_from"]["card"] == json.loads((warmed_up / CARD).read_text())
+    assert card["started_from"]["sha256"] == hashlib.sha256((warmed_up / WEIGHTS).read_bytes()).hexdigest()
+    assert card["started_from"]["card"]["started_from"] is None
+
+
+def test_mixed_sizes_are_one_shape():
+    data = load_dataset(tiny("training.batches=mixed_size"))
+    assert {data.batch(batch).mask.shape for batch in data.batches().epoch(0)[:20]} == {(128, 29)}

@@ -151,7 +151,7 @@ def test_without_average_velocities_it_is_flow_matching(flow, power):
         close(ours[name], theirs[name], atol=1e-9)
 
 
-@pytest.mark.parametrize(("fraction", "parts"), [(0, {"flow_matching"}), (1, {"mean_flow"})])
+@pytest.mark.parametrize(("fraction", "parts"), [(0, {"flow_matching"}), (1, {"average_velocity"})])
 def test_parts_are_those_there_are(flow, fraction, parts):
     assert mean_flow(flow, average_fraction=fraction)(random_data(flow), rng())[1].keys() == parts
 
@@ -159,7 +159,7 @@ def test_parts_are_those_there_are(flow, fraction, parts):
 def test_parts_are_means_of_their_configurations(flow):
     objective, data = mean_flow(flow, pairing=False, power=0), random_data(flow)
     loss, parts = objective(data, rng())
-    close(loss, (parts["mean_flow"] + parts["flow_matching"]) / 2)  # two of four
+    close(loss, (parts["average_velocity"] + parts["flow_matching"]) / 2)  # two of four
 
 
 def test_times():
@@ -204,7 +204,7 @@ def test_the_loss_and_its_gradient_by_finite_differences(flow, target):
     errors = (flow.average_velocity(at, context, r, t) - wanted).squared_norm() / flow.domain.space(context.mask).dof
     loss, parts = objective(data, rng())
     close(loss, errors.mean(), atol=1e-6)
-    close(parts["mean_flow"], errors.mean(), atol=1e-6)
+    close(parts["average_velocity"], errors.mean(), atol=1e-6)
     ours, theirs = gradients(flow, loss), gradients(flow, errors.mean())
     assert ours.keys() == theirs.keys()
     for name in ours:
@@ -223,7 +223,7 @@ def test_where_r_is_t_the_target_is_the_velocity(flow, target):
         u = flow.average_velocity(at, context, r, t)
         dof = flow.domain.space(context.mask).dof
         _, parts = objective(data, rng())
-    close(parts["mean_flow"], ((u - averaged).squared_norm() / dof)[:2].mean(), atol=1e-6)
+    close(parts["average_velocity"], ((u - averaged).squared_norm() / dof)[:2].mean(), atol=1e-6)
     close(parts["flow_matching"], ((u - velocity).squared_norm() / dof)[2:].mean())
 
 
@@ -363,9 +363,9 @@ def test_parts_of_one_lack_figures_and_the_log_can_do_without(flow):
     for batch in (data[:1], data, data[1:2]):
         loss, parts = accumulate_gradients(mean_flow(flow), batch, rng())
         rows.append({"loss": loss, **parts})
-    assert "mean_flow" not in rows[0]
+    assert "average_velocity" not in rows[0]
     line = mean(rows)
-    assert line["mean_flow"] == rows[1]["mean_flow"]
+    assert line["average_velocity"] == rows[1]["average_velocity"]
     assert line["loss"] == pytest.approx(sum(row["loss"] for row in rows) / 3)
     accumulated = accumulate_gradients(mean_flow(flow), data, rng(), micro_batch=1)[1]
     assert accumulated.keys() == {"flow_matching"}

@@ -7,7 +7,7 @@ import torch
 from laws import random_case
 
 from molflow.geometry import Context, MeanFreeSpace, Points, squared_distances
-from molflow.training.pairing import align, random_turn
+from molflow.training.pairing import align, random_orthogonal
 
 SIZES = [7, 4, 2, 1, 6]
 
@@ -171,9 +171,9 @@ def test_precision_is_kept_and_nothing_is_differentiated(case):
 
 
 def turns(n, dim, seed=0):
-    """The matrices of random_turn."""
+    """The matrices of random_orthogonal."""
     identity = Points(torch.eye(dim).double().expand(n, dim, dim), torch.zeros(n, dim, 0).double())
-    return random_turn(identity, torch.Generator().manual_seed(seed)).x
+    return random_orthogonal(identity, torch.Generator().manual_seed(seed)).x
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3])
@@ -193,9 +193,9 @@ def test_random_turns_are_orthogonal_and_uniform(dim):
 
 def test_random_turns_leave_features_and_distances(case):
     points, _, _ = case
-    turned = random_turn(points, torch.Generator().manual_seed(0))
+    turned = random_orthogonal(points, torch.Generator().manual_seed(0))
     assert torch.equal(turned.h, points.h)
     torch.testing.assert_close(squared_distances(turned.x), squared_distances(points.x), atol=1e-10, rtol=0)
     assert (turned.x - points.x).abs().max() > 0.1
-    again = random_turn(points, torch.Generator().manual_seed(0))
+    again = random_orthogonal(points, torch.Generator().manual_seed(0))
     assert torch.equal(turned.x, again.x)
