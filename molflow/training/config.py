@@ -25,6 +25,7 @@ class FreeFormObjectiveConfig(Config):
     beta: float = Field(100.0, gt=0)
     n_probes: int = Field(1, gt=0)
     surrogate: Literal["encoder_jvp", "decoder_jvp"] = "encoder_jvp"
+    frozen_decoder: bool = Field(False, description="train the encoder alone, to keep a decoder that samples well")
 
 
 class MeanFlowObjectiveConfig(Config):

@@ -54,6 +54,7 @@ class FreeFormObjective(Objective):
     def __init__(self, flow: FreeFormFlow, config: FreeFormObjectiveConfig):
         super().__init__(flow)
         self.config = config
+        flow.decoder.requires_grad_(not config.frozen_decoder)
 
     def forward(self, data: Any, generator: torch.Generator | None) -> tuple[Tensor, Parts]:
         terms = self.flow.terms(data, generator, self.config.n_probes, self.config.surrogate)

@@ -38,8 +38,9 @@ def rng(seed=0):
 
 
 def gradients(flow, loss):
-    found = torch.autograd.grad(loss, list(flow.parameters()), allow_unused=True)
-    return {name: g for (name, _), g in zip(flow.named_parameters(), found, strict=True) if g is not None}
+    parameters = {name: p for name, p in flow.named_parameters() if p.requires_grad}
+    found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    return {name: g for name, g in zip(parameters, found, strict=True) if g is not None}
 
 
 def close(a, b, atol=1e-10, **kwargs):
@@ -115,6 +116,18 @@ def test_free_form_is_the_loss_of_the_terms(flow):
     close(parts["reconstruction"], terms.reconstruction.mean())
     close(parts["latent_nll"], terms.latent.mean())
     close(parts["correction"], terms.correction.mean())
+
+
+def test_a_frozen_decoder_stays_out_of_the_gradient(flow):
+    data = random_data(flow)
+    whole, frozen = (
+        gradients(flow, build_objective(flow, FreeFormObjectiveConfig(frozen_decoder=choice))(data, rng())[0])
+        for choice in (False, True)
+    )
+    assert {name.split(".")[0] for name in whole} == {"encoder", "decoder"}
+    assert frozen.keys() == {name for name in whole if name.startswith("encoder")}
+    for name in frozen:
+        close(frozen[name], whole[name])
 
 
 # ---- mean flow -------------------------------------------------------------------------------------------------------
