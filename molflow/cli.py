@@ -234,15 +234,24 @@ def models(json: Json = None) -> None:
     _write_json(json, cards)
 
 
+def _epochs(card: dict[str, Any]) -> float:
+    """Of a run and of those that it started from, as far as their cards are known."""
+    origin = (card.get("started_from") or {}).get("card")
+    return round(float(card.get("epochs") or 0) + (_epochs(origin) if origin else 0), 3)
+
+
 def _summary(name: str, card: dict[str, Any]) -> dict[str, Any]:
     scores = card.get("scores") or {}
     return {
         "model": name,
-        **{key: card.get(key) for key in ("data", "representation", "epochs")},
+        **{key: card.get(key) for key in ("data", "representation")},
+        "epochs": _epochs(card),
         "molecules sampled": scores.get("n_molecules"),
         "atom stability": _percent(scores, "atom_stability"),
         "molecule stability": _percent(scores, "molecule_stability"),
-        "test NLL, nats": scores.get("test_nll_decoder"),
+        "evaluations": scores.get("evaluations", 1),
+        "test NLL, nats: encoder": scores.get("test_nll_encoder"),
+        "decoder": scores.get("test_nll_decoder"),
     }
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from molflow import evaluation, pretrained
 from molflow.chem import read_structures
-from molflow.cli import main
+from molflow.cli import _epochs, main
 from molflow.evaluation import TrainingReference
 from molflow.training.checkpoint import CONFIG, WEIGHTS, save_model
 from molflow.training.config import ExperimentConfig, load_experiment, parse
@@ -210,6 +210,12 @@ def test_sampled_scores_are_those_of_the_file(molflow, model, tmp_path, trained_
     assert 0 < scored["atom_stability"] < 1
     assert 0 < scored["novel_compositions"] <= 1
     assert {key: sampled[key] for key in scored} == scored
+
+
+def test_epochs_of_the_runs_before_count():
+    assert _epochs({"epochs": 1.5}) == 1.5
+    first = {"epochs": 2.0, "started_from": {"sha256": "", "card": None}}
+    assert _epochs({"epochs": 1.5, "started_from": {"sha256": "", "card": first}}) == 3.5
 
 
 def test_evaluate(molflow, tmp_path):

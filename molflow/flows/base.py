@@ -18,7 +18,7 @@ from molflow.geometry import Context, Points
 
 Which = Literal["encoder", "decoder"]
 
-PAIRS_IN_CACHE = 2048  # pairs of points; with 64 channels in float32, half a megabyte
+PAIRS_IN_CACHE = 8192  # pairs of points; with 64 channels in float32, two megabytes
 
 
 class Likelihood(NamedTuple):
