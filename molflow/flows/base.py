@@ -18,7 +18,7 @@ from molflow.geometry import Context, Points
 
 Which = Literal["encoder", "decoder"]
 
-PAIRS_IN_CACHE = 8192  # pairs of points; with 64 channels in float32, two megabytes
+PAIRS_IN_CACHE = 4096  # pairs of points; with 64 channels in float32, one megabyte
 
 
 class Likelihood(NamedTuple):
