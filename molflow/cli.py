@@ -149,6 +149,7 @@ def sample(
     training = _training_reference(novelty)
     kept: list[MoleculeBatch] = []
     n_drawn = n_stable = 0
+    interrupted = False
     elapsed, before = 0.0, time.perf_counter()
     with StructureWriter(out) as writer, tqdm(total=n, desc="sampling", unit="molecule", dynamic_ncols=True) as bar:
         try:
@@ -166,8 +167,11 @@ def sample(
                 if not writer.count and n_drawn >= _GIVE_UP:
                     break
                 before = time.perf_counter()
-        except KeyboardInterrupt as error:
-            raise MolflowError(f"interrupted; {out} keeps the {writer.count} molecules that were finished") from error
+        except KeyboardInterrupt:
+            interrupted = True
+    if interrupted:  # perhaps between the writing of a molecule and its counting
+        finished = len(read_structures(out)) if writer.count else 0
+        raise MolflowError(f"interrupted; {out} keeps the {finished} molecules that were finished")
     molecules = MoleculeBatch.concatenate(kept)
     if not len(molecules):
         out.unlink()
