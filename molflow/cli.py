@@ -17,6 +17,7 @@ from molflow.chem import StructureWriter, read_structures
 from molflow.chem.io import check_writable as check_structure_file
 from molflow.errors import MolflowError
 from molflow.files import check_writable
+from molflow.interrupts import held_interrupts
 
 if TYPE_CHECKING:
     from molflow.evaluation import TrainingReference
@@ -149,7 +150,6 @@ def sample(
     training = _training_reference(novelty)
     kept: list[MoleculeBatch] = []
     n_drawn = n_stable = 0
-    interrupted = False
     elapsed, before = 0.0, time.perf_counter()
     with StructureWriter(out) as writer, tqdm(total=n, desc="sampling", unit="molecule", dynamic_ncols=True) as bar:
         try:
@@ -160,18 +160,16 @@ def sample(
                 n_drawn, n_stable = n_drawn + len(made), n_stable + int(stable.sum())
                 kept.append((made[stable] if only else made)[: n - writer.count])
                 for structure in kept[-1].structures():
-                    writer.write(structure)
+                    with held_interrupts() as interrupted:  # else the file could hold one more than is counted
+                        writer.write(structure)
+                    if interrupted():
+                        raise KeyboardInterrupt
                     bar.update()
-                if writer.count == n:
-                    break
-                if not writer.count and n_drawn >= _GIVE_UP:
+                if writer.count == n or (not writer.count and n_drawn >= _GIVE_UP):
                     break
                 before = time.perf_counter()
-        except KeyboardInterrupt:
-            interrupted = True
-    if interrupted:  # perhaps between the writing of a molecule and its counting
-        finished = len(read_structures(out)) if writer.count else 0
-        raise MolflowError(f"interrupted; {out} keeps the {finished} molecules that were finished")
+        except KeyboardInterrupt as error:
+            raise MolflowError(f"interrupted; {out} keeps the {writer.count} molecules that were finished") from error
     molecules = MoleculeBatch.concatenate(kept)
     if not len(molecules):
         out.unlink()

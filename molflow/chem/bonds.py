@@ -107,9 +107,9 @@ def stability(
     An atom is stable when its bond orders (see `bond_orders`) sum to H 1, C 4, N 3, O 2, F 1; a molecule when it has
     atoms and all of them are stable. Arguments and errors as in `bond_orders`.
 
-    With `hydrogens` (B, N), counts that united atoms carry, each counts as a single bond of its atom. That is a
-    shortcut, for use in training: it takes the hydrogens as placed so that each bonds to its atom alone, and has no
-    hydrogens among the atoms that it scores. Figures to publish are made on molecules with all atoms.
+    With `hydrogens` (B, N), counts that united atoms carry, each counts as a single bond of its atom. That takes the
+    hydrogens as placed so that each bonds to its atom alone, and has no hydrogens among the atoms that it scores:
+    figures to publish are made on molecules with all atoms.
 
     Returns:
         atoms (B, N) bool, False for padding, and molecules (B,) bool.

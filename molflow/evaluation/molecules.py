@@ -13,12 +13,12 @@ import numpy as np
 from tqdm import tqdm
 
 from molflow.batch import MoleculeBatch
-from molflow.chem.bonds import ELEMENTS, PROTOCOL, bond_orders, stability_of_orders
+from molflow.chem.bonds import ELEMENTS, PROTOCOL, stability_of_orders
 from molflow.chem.build import canonical_smiles, is_connected, to_rdkit
 from molflow.chem.elements import atomic_number, symbol
 from molflow.chem.io import Structure
 from molflow.errors import MolflowError
-from molflow.evaluation.chunks import equal_size_chunks
+from molflow.evaluation.chunks import bonded_chunks
 from molflow.evaluation.novelty import TrainingReference, formula
 from molflow.evaluation.statistics import wilson_interval
 
@@ -153,11 +153,9 @@ class _Counts:
 def _count(structures: Sequence[Structure], rdkit: bool, progress: bool) -> _Counts:
     counts = _Counts()
     bar = tqdm(total=len(structures), desc="scoring", unit="molecule", disable=not progress, dynamic_ncols=True)
-    for positions, numbers in equal_size_chunks(structures):
+    for positions, numbers, orders in bonded_chunks(structures):
         bar.update(len(numbers))
-        mask = np.ones(numbers.shape, dtype=bool)
-        orders = bond_orders(positions, numbers, mask)
-        stable_atom, stable_molecule = stability_of_orders(orders, numbers, mask)
+        stable_atom, stable_molecule = stability_of_orders(orders, numbers, np.ones(numbers.shape, dtype=bool))
         counts.atoms += numbers.size
         counts.stable_atoms += int(stable_atom.sum())
         counts.stable_molecules += int(stable_molecule.sum())

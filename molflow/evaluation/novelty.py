@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from molflow.chem.bonds import bond_orders
 from molflow.chem.build import canonical_smiles, to_rdkit
 from molflow.chem.elements import symbol
 from molflow.chem.io import Structure
 from molflow.data.qm9 import load_qm9, prepare_qm9
 from molflow.errors import MolflowError
-from molflow.evaluation.chunks import equal_size_chunks
+from molflow.evaluation.chunks import bonded_chunks
 from molflow.files import atomic_path, check_writable
 
 FINGERPRINT_RADIUS, FINGERPRINT_BITS = 2, 2048
@@ -158,9 +157,8 @@ def qm9_training_reference(cache_dir: str | Path | None = None, progress: bool =
 
 def _looked_up(structures: Sequence[Structure]) -> Iterator[str | None]:
     """Canonical SMILES of each molecule by its look-up bonds, in the order of the chunks; None where RDKit refuses."""
-    for positions, numbers in equal_size_chunks(structures):
-        orders = bond_orders(positions, numbers, np.ones(numbers.shape, dtype=bool)).numpy()
-        for mol in map(to_rdkit, positions, numbers, orders):
+    for positions, numbers, orders in bonded_chunks(structures):
+        for mol in map(to_rdkit, positions, numbers, orders.numpy()):
             yield None if mol is None else canonical_smiles(mol)
 
 

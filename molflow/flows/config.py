@@ -3,13 +3,12 @@
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from torch import nn
 
 from molflow.distributions import AtomCounts
 from molflow.flows.dequantization import DEQUANTIZERS
 from molflow.flows.domains import ComposedMoleculeDomain, Domain, MoleculeDomain, ParticleDomain, Representation
 from molflow.flows.free_form import FreeFormFlow
-from molflow.nn import EGNN, Chain, EquivariantTransformer
+from molflow.nn import EGNN, Chain, EquivariantTransformer, PointNetwork
 
 
 class Config(BaseModel):
@@ -27,7 +26,7 @@ class EGNNConfig(Config):
     n_blocks: int = Field(16, gt=0)
     n_inner: int = Field(2, ge=0)
 
-    def build(self, n_features: int, n_labels: int = 0, n_times: int = 0) -> nn.Module:
+    def build(self, n_features: int, n_labels: int = 0, n_times: int = 0) -> PointNetwork:
         return EGNN(n_features, n_labels, n_times, **self.model_dump(exclude={"kind"}))
 
 
@@ -42,7 +41,7 @@ class TransformerConfig(Config):
     n_blocks: int = Field(6, gt=0)
     n_stages: int = Field(1, gt=0)
 
-    def build(self, n_features: int, n_labels: int = 0, n_times: int = 0) -> nn.Module:
+    def build(self, n_features: int, n_labels: int = 0, n_times: int = 0) -> PointNetwork:
         sizes = self.model_dump(exclude={"kind", "n_stages"})
         stages = [EquivariantTransformer(n_features, n_labels, n_times, **sizes) for _ in range(self.n_stages)]
         if len(stages) > 1 and n_times:

@@ -2,6 +2,7 @@
 
 from molflow.nn.chain import Chain
 from molflow.nn.egnn import EGNN
+from molflow.nn.network import PointNetwork
 from molflow.nn.transformer import EquivariantTransformer
 
-__all__ = ["EGNN", "Chain", "EquivariantTransformer"]
+__all__ = ["EGNN", "Chain", "EquivariantTransformer", "PointNetwork"]

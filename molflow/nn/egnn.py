@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from molflow.geometry import pair_mask, project, safe_sqrt, squared_distances
+from molflow.geometry import pair_mask, safe_sqrt, squared_distances
+from molflow.nn.network import PointNetwork
 
 
 class PairLayer(nn.Module):
@@ -74,16 +75,14 @@ class EGNNBlock(nn.Module):
         return self.coordinates(x, h, safe_sqrt(squared), pairs, weights), h
 
 
-class EGNN(nn.Module):
-    """(x, h, mask, t) -> (dx, dh): dx turns, reflects and permutes with x and has zero centroid, dh is invariant.
+class EGNN(PointNetwork):
+    """Blocks of messages and coordinate updates; see `PointNetwork` for what goes in and out.
 
     Squared distances at the input of the network and of the block are the pair features; log n, and the times where the
     network has them, are features of every point.
 
     Args:
-        n_features: F, features of a point that the network changes; 0 for identical particles.
-        n_labels: L, further features that stay as they are.
-        n_times: T, numbers such as the time that describe the whole configuration.
+        n_features, n_labels, n_times: of `PointNetwork`.
         hidden: width of the layers of points.
         pair_hidden: width of the layers of pairs, by default the same; they are nearly all of the work.
         n_blocks: number of coordinate updates.
@@ -101,29 +100,16 @@ class EGNN(nn.Module):
         n_blocks: int = 16,
         n_inner: int = 2,
     ):
-        super().__init__()
+        super().__init__(n_features, n_labels, n_times)
         pair_hidden = pair_hidden or hidden
-        self.n_features, self.n_labels, self.n_times = n_features, n_labels, n_times
         self.embed = nn.Linear(n_features + n_labels + 1 + n_times, hidden)
         self.blocks = nn.ModuleList(EGNNBlock(hidden, pair_hidden, n_inner) for _ in range(n_blocks))
-        self.readout: nn.Linear | None = None
         if n_features:
             self.readout = nn.Linear(hidden, n_features)
             nn.init.xavier_uniform_(self.readout.weight, gain=1e-2)
             nn.init.zeros_(self.readout.bias)
 
-    def forward(self, x: Tensor, h: Tensor, mask: Tensor, t: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Apply the network.
-
-        Args:
-            x: positions (B, N, D), any D.
-            h: features, then labels (B, N, F + L).
-            mask: True for a real point (B, N).
-            t: (B, T), only for a network made with `n_times` > 0.
-
-        Returns:
-            dx (B, N, D) with zero centroid, and dh (B, N, F), both zero at padding.
-        """
+    def changes(self, x: Tensor, h: Tensor, mask: Tensor, t: Tensor | None) -> tuple[Tensor, Tensor]:
         n = mask.sum(1).to(x.dtype)
         weights = pair_mask(mask).to(x.dtype) / (n - 1).clamp(min=1)[:, None, None]
         per_cloud = n.log().unsqueeze(1) if t is None else torch.cat([n.log().unsqueeze(1), t], 1)
@@ -133,7 +119,4 @@ class EGNN(nn.Module):
         moved = x
         for block in self.blocks:
             moved, hidden = block(moved, hidden, squared, weights)
-        dx = project(moved - x, mask)
-        if self.readout is None:
-            return dx, h[..., :0]
-        return dx, self.readout(hidden) * mask.unsqueeze(-1).to(h.dtype)
+        return self.outputs(moved - x, hidden, h, mask)

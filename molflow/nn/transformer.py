@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from molflow.geometry import pair_mask, project, safe_sqrt
+from molflow.nn.network import PointNetwork
 
 
 class RMSNorm(nn.Module):
@@ -99,13 +100,11 @@ class PointUpdate(nn.Module):
         return h + dh, v + moved * gate.unsqueeze(2)
 
 
-class EquivariantTransformer(nn.Module):
-    """(x, h, mask, t) -> (dx, dh): dx turns, reflects and permutes with x and has zero centroid, dh is invariant.
+class EquivariantTransformer(PointNetwork):
+    """Passes over pairs and updates of points; see `PointNetwork` for what goes in and out.
 
     Args:
-        n_features: F, features of a point that the network changes.
-        n_labels: L, further features that stay as they are.
-        n_times: T, numbers such as the time that describe the whole configuration.
+        n_features, n_labels, n_times: of `PointNetwork`.
         hidden: width of the scalars of a point.
         n_vectors: vector channels of a point.
         pair_hidden: width of the pair messages.
@@ -125,10 +124,9 @@ class EquivariantTransformer(nn.Module):
         n_heads: int = 4,
         n_blocks: int = 6,
     ):
-        super().__init__()
+        super().__init__(n_features, n_labels, n_times)
         if hidden % n_heads:
             raise ValueError(f"hidden ({hidden}) must be a multiple of n_heads ({n_heads})")
-        self.n_features, self.n_labels, self.n_times = n_features, n_labels, n_times
         self.embed = nn.Linear(n_features + n_labels + 1, hidden)
         self.embed_times: nn.Module | None = None
         if n_times:
@@ -140,26 +138,12 @@ class EquivariantTransformer(nn.Module):
         )
         self.updates = nn.ModuleList(PointUpdate(hidden, n_vectors, change) for _ in range(n_blocks))
         self.move = small_linear(n_vectors, 1, 1e-2, bias=False)
-        self.readout: nn.Linear | None = None
+        self.norm = RMSNorm(hidden) if n_features else nn.Identity()
         if n_features:
-            self.norm = RMSNorm(hidden)
             self.readout = small_linear(hidden, n_features, 1e-2)
             nn.init.zeros_(self.readout.bias)
 
-    def forward(self, x: Tensor, h: Tensor, mask: Tensor, t: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Apply the network.
-
-        Args:
-            x: positions (B, N, D), any D.
-            h: features, then labels (B, N, F + L).
-            mask: True for a real point (B, N).
-            t: (B, T), only for a network made with `n_times` > 0.
-
-        Returns:
-            dx (B, N, D) with zero centroid, and dh (B, N, F), both zero at padding.
-        """
-        if (t is None) == (self.n_times > 0):
-            raise ValueError(f"expected {self.n_times} times, got {0 if t is None else t.shape[1]}")
+    def changes(self, x: Tensor, h: Tensor, mask: Tensor, t: Tensor | None) -> tuple[Tensor, Tensor]:
         pairs = pair_mask(mask).to(x.dtype)
         log_n = mask.sum(1).to(x.dtype).log()[:, None, None].expand(-1, x.shape[1], 1)
         scalars = self.embed(torch.cat([h, log_n], -1))
@@ -168,10 +152,7 @@ class EquivariantTransformer(nn.Module):
         vectors = project(x, mask).unsqueeze(-1) * self.spread
         for pair, update in zip(self.pairs, self.updates, strict=True):
             scalars, vectors = update(*pair(scalars, vectors, pairs))
-        dx = project(self.move(vectors).squeeze(-1), mask)
-        if self.readout is None:
-            return dx, h[..., :0]
-        return dx, self.readout(self.norm(scalars)) * mask.unsqueeze(-1).to(h.dtype)
+        return self.outputs(self.move(vectors).squeeze(-1), self.norm(scalars), h, mask)
 
     @torch.no_grad()
     def at_times(self, t: Tensor, scale: float) -> "EquivariantTransformer":

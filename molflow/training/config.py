@@ -18,7 +18,16 @@ class DataConfig(Config):
     name: Literal["qm9"] = "qm9"
 
 
-class FreeFormObjectiveConfig(Config):
+class _ObjectiveConfig(Config):
+    """Base of the objectives."""
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a frozen copy of the decoder that training starts from takes part."""
+        return False
+
+
+class FreeFormObjectiveConfig(_ObjectiveConfig):
     """The free-form loss: `beta` weighs the reconstruction error, `n_probes` vectors estimate the volume change."""
 
     kind: Literal["free_form"] = "free_form"
@@ -28,7 +37,7 @@ class FreeFormObjectiveConfig(Config):
     frozen_decoder: bool = Field(False, description="train the encoder alone, to keep a decoder that samples well")
 
 
-class MeanFlowObjectiveConfig(Config):
+class MeanFlowObjectiveConfig(_ObjectiveConfig):
     """Warm-up of an average-velocity decoder by flow matching (r = t) and average velocities (r < t)."""
 
     kind: Literal["mean_flow"] = "mean_flow"
@@ -38,8 +47,12 @@ class MeanFlowObjectiveConfig(Config):
     pairing: bool = Field(True, description="turn and renumber each molecule towards its noise")
     power: float = Field(0.5, ge=0, le=1, description="loss |d|^(2 - 2 power); 0 is the squared error")
 
+    @property
+    def needs_teacher(self) -> bool:
+        return self.target == "lagrangian"
 
-class InversionObjectiveConfig(Config):
+
+class InversionObjectiveConfig(_ObjectiveConfig):
     """Warm-up of an encoder: it learns to invert the decoder, which stays as it is."""
 
     kind: Literal["inversion"] = "inversion"

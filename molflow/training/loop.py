@@ -8,12 +8,9 @@ import hashlib
 import logging
 import math
 import platform
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -27,11 +24,12 @@ from molflow.batch import MoleculeBatch
 from molflow.chem import stability
 from molflow.errors import MolflowError
 from molflow.flows.free_form import FreeFormFlow
+from molflow.interrupts import held_interrupts
 from molflow.training.checkpoint import CARD, STATE, load_state, read_config, read_json, save_model, save_state
 from molflow.training.config import ExperimentConfig
 from molflow.training.dataset import load_dataset
 from molflow.training.metrics import Metrics, forget_after, mean
-from molflow.training.objectives import MeanFlowObjective, accumulate_gradients, build_objective
+from molflow.training.objectives import accumulate_gradients, build_objective
 from molflow.training.run import Run, new_run
 
 log = logging.getLogger("molflow")
@@ -67,7 +65,7 @@ def train(
     folder = Path(folder)
     if resume and start_from is not None:
         raise MolflowError("a resumed run goes on with its own weights; leave out --resume or --start-from")
-    if not resume and start_from is None and getattr(config.objective, "target", None) == "lagrangian":
+    if not resume and start_from is None and config.objective.needs_teacher:
         raise MolflowError("objective.target lagrangian has a teacher: start from weights learned by flow matching")
     dataset = load_dataset(config)
     config, batches = dataset.config, dataset.batches()
@@ -85,9 +83,7 @@ def train(
     else:
         _make_folder(folder)
     validation = dataset.validation.batch(slice(config.training.validation_molecules))
-    teacher = run.objective.teacher if isinstance(run.objective, MeanFlowObjective) else None
     flow, ema_flow = run.objective.flow, cast(FreeFormFlow, run.ema.module)
-    parameters = [p for p in run.objective.parameters() if p.requires_grad]
     good = run.state()
     generator = torch.Generator(device)
     started, first_step = time.monotonic(), run.step
@@ -113,7 +109,7 @@ def train(
         metrics_path.open("a", encoding="utf-8") as metrics_file,
         tqdm(total=total_steps, initial=run.step, desc=config.name, unit="step", dynamic_ncols=True) as bar,
         closing(Metrics(metrics_file, folder, run.step)) as metrics,
-        _interrupt_between_steps() as interrupted,
+        held_interrupts() as interrupted,  # half a step cannot be resumed
     ):
         while run.step < total_steps:
             epoch, first = divmod(run.step, len(batches))
@@ -122,7 +118,7 @@ def train(
                 generator.manual_seed(_seed(config.seed, run.step))
                 run.optimizer.zero_grad(set_to_none=True)
                 loss, parts = accumulate_gradients(run.objective, data, generator, config.training.micro_batch)
-                norm = run.clip(parameters)
+                norm = run.clip(run.parameters)
                 bar.update()
                 if not (math.isfinite(norm) and math.isfinite(loss)):
                     fresh = None
@@ -145,7 +141,7 @@ def train(
                     bar.set_postfix(loss=f"{line['loss']:.4g}")
                     run.pending = []
                 if run.step % config.training.validate_every == 0 and run.step < total_steps:
-                    last_validation = validate(ema_flow, validation, config, teacher)
+                    last_validation = validate(ema_flow, validation, config, run.objective.teacher)
                     metrics.write(run.step, **last_validation)
                 if run.step % config.training.checkpoint_every == 0 and run.step < total_steps:
                     fresh = run.state() | {"rollbacks": 0}
@@ -158,7 +154,7 @@ def train(
                 f"the last step left weights that are not finite; {folder} holds those of {good['step']}"
             )
         if good["step"] < total_steps:  # also where the very last step was rolled back
-            last_validation = validate(ema_flow, validation, config, teacher)
+            last_validation = validate(ema_flow, validation, config, run.objective.teacher)
             metrics.write(run.step, **last_validation)
             checkpoint(run.state())
     return folder
@@ -173,9 +169,7 @@ def validate(
     """
     data = data.to(flow.device)
     with torch.no_grad():
-        objective = build_objective(flow, config.objective)
-        if isinstance(objective, MeanFlowObjective):
-            objective.teacher = teacher
+        objective = build_objective(flow, config.objective, teacher)
         loss, _ = objective(data, flow.generator(config.seed))
     figures = {"validation_loss": loss}
     if config.objective.kind == "free_form":
@@ -196,26 +190,6 @@ def validate(
         }
     values = {name: float(value) for name, value in figures.items()}
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
-
-
-@contextmanager
-def _interrupt_between_steps() -> Iterator[Callable[[], bool]]:
-    """Hold Ctrl-C back until the loop asks for it: half a step cannot be resumed. A second Ctrl-C strikes at once."""
-    default = signal.default_int_handler
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not default:
-        yield lambda: False
-        return
-    signals: list[int] = []
-
-    def note(number: int, frame: Any) -> None:
-        signals.append(number)
-        signal.signal(signal.SIGINT, default)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: bool(signals)
-    finally:
-        signal.signal(signal.SIGINT, default)
 
 
 def _resume(run: Run, config: ExperimentConfig, folder: Path) -> None:

@@ -29,11 +29,15 @@ class Objective(nn.Module, ABC):
 
     Args:
         flow: what is trained.
+
+    Attributes:
+        teacher: a frozen decoder to learn from, where the objective needs one.
     """
 
     def __init__(self, flow: FreeFormFlow):
         super().__init__()
         self.flow = flow
+        self.teacher: nn.Module | None = None
 
     @abstractmethod
     def forward(self, data: Any, generator: torch.Generator | None) -> tuple[Tensor, Parts]:
@@ -77,14 +81,11 @@ class MeanFlowObjective(Objective):
       decoder that training starts from (arXiv 2505.18825; with the network as its own teacher it diverged).
     """
 
-    teacher: nn.Module | None
-
     def __init__(self, flow: FreeFormFlow, config: MeanFlowObjectiveConfig):
         super().__init__(flow)
         if not flow.has_average_velocity:
             raise ValueError("the mean_flow objective needs model.average_velocity = true")
         self.config = config
-        self.teacher = copy.deepcopy(flow.decoder).requires_grad_(False) if config.target == "lagrangian" else None
         self._loss = self._of_tensors
         self._unchecked = False  # a compiled loss, against the eager one
 
@@ -194,13 +195,20 @@ _OBJECTIVES: dict[str, Any] = {
 }
 
 
-def build_objective(flow: FreeFormFlow, config: ObjectiveConfig) -> Objective:
+def build_objective(flow: FreeFormFlow, config: ObjectiveConfig, teacher: nn.Module | None = None) -> Objective:
     """The loss that a configuration describes.
+
+    Args:
+        flow: what is trained.
+        config: the kind of loss and its settings.
+        teacher: for an objective that needs one; by default a frozen copy of the decoder as it is now.
 
     Raises:
         ValueError: it does not go with the flow.
     """
     objective: Objective = _OBJECTIVES[config.kind](flow, config)
+    if config.needs_teacher:
+        objective.teacher = copy.deepcopy(flow.decoder).requires_grad_(False) if teacher is None else teacher
     return objective
 
 

@@ -53,6 +53,11 @@ class Run:
     pending: list[dict[str, float]]  # steps not yet in the log
     rollbacks: int
 
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """What is trained."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
     def state(self) -> dict[str, Any]:
         return copy.deepcopy(
             {
@@ -108,9 +113,10 @@ def new_run(data: Dataset, device: torch.device, total_steps: int, start_from: P
             objective.compile_loss()
     except ValueError as error:
         raise MolflowError(f"objective: {error}") from error
-    trained = [p for p in objective.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
-        trained, lr=config.optimizer.learning_rate, weight_decay=config.optimizer.weight_decay
+        [p for p in objective.parameters() if p.requires_grad],
+        lr=config.optimizer.learning_rate,
+        weight_decay=config.optimizer.weight_decay,
     )
     ema = AveragedModel(flow, multi_avg_fn=partial(ema_update, config.training.ema_decay))
     factor = partial(schedule, config.optimizer, total_steps)
