@@ -1,33 +1,39 @@
 """Measure a trained model and put it into the package: weights, configuration, and a card with its scores.
 
-    python experiments/ship.py runs/qm9 --name qm9 [--samples 10000] [--test-molecules 256]
+    python experiments/ship.py runs/qm9 --name qm9 [--samples 10000] [--test 256]
 
-Scores are those of `molflow evaluate` on the samples of seed 0, the main ones also for seeds 1 and 2, and the negative
-log-likelihood of test molecules with the exact volume change of either map: where types are generated, the variational
-bound at one draw of the dequantisation noise; where they are given, of the molecules whose composition the training
-data have, and their share.
+Molecules: the scores of `molflow evaluate` on the samples of seed 0, the main ones also for seeds 1 and 2, and the
+negative log-likelihood of test molecules with the exact volume change of either map: where types are generated, the
+variational bound at one draw of the dequantisation noise; where they are given, of the molecules whose composition the
+training data have, and their share.
+
+Particles: the scores of `molflow.evaluation.evaluate_boltzmann`, likelihoods of test configurations included.
 """
 
 import argparse
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
 
 import molflow
-from molflow.data import load_qm9
-from molflow.evaluation import TrainingReference, qm9_training_reference
+from molflow.data import load_particles, load_qm9
+from molflow.energies import SYSTEMS
+from molflow.evaluation import TrainingReference, evaluate_boltzmann, qm9_training_reference
 from molflow.evaluation.throughput import count_stable, sampling_record, seconds
+from molflow.flows import ParticleDomain
 from molflow.training.checkpoint import CARD, CONFIG, WEIGHTS, read_config, read_json, write_json
 
 REPEATED = ("atom_stability", "molecule_stability", "validity_x_uniqueness", "novelty", "stable_molecules_per_s")
+REPEATED_OF_PARTICLES = ("ess_fraction", "reweighted_log_z", "reweighted_mean_energy", "reverse_kl")
 SPEEDS = ("ms_per_molecule", "ms_per_stable_molecule", "stable_molecules_per_s", "device", "threads")
 
 
 def write_half(source: Path, target: Path) -> None:
-    """Copy weights as 16-bit numbers: half the size, and scores do not change beyond their intervals."""
+    """Copy weights as 16-bit numbers: half the size, and scores of molecules do not change beyond their intervals."""
     weights = {name: t.half() if t.is_floating_point() else t for name, t in load_file(source).items()}
     target.write_bytes(save(weights))
 
@@ -35,7 +41,7 @@ def write_half(source: Path, target: Path) -> None:
 def score(
     flow: molflow.Flow, arguments: argparse.Namespace, training: TrainingReference, seed: int
 ) -> dict[str, object]:
-    """Sample and evaluate."""
+    """Sample molecules and evaluate."""
     k, batches = arguments.evaluations, []
     elapsed = seconds(lambda: batches.append(flow.sample(arguments.samples, seed=seed, n_evaluations=k)))
     speed = sampling_record(arguments.name, arguments.samples, count_stable(batches[0]), elapsed, "cpu", 1024)
@@ -61,6 +67,41 @@ def likelihoods(flow: molflow.Flow, molecules: molflow.MoleculeBatch) -> dict[st
     }
 
 
+def molecule_scores(flow: molflow.Flow, arguments: argparse.Namespace) -> dict[str, Any]:
+    training = qm9_training_reference(progress=True)
+    by_seed = [score(flow, arguments, training, seed) for seed in range(3)]
+    scores = by_seed[0] | {
+        "other_seeds": [{key: row[key] for key in ("sampling_seed", *REPEATED)} for row in by_seed[1:]],
+    }
+    if read_config(arguments.run).objective.kind != "mean_flow":  # which leaves the encoder as it was
+        scores |= likelihoods(flow, load_qm9("test").batch(slice(arguments.test)))
+    return scores
+
+
+def particle_scores(flow: molflow.Flow, arguments: argparse.Namespace) -> dict[str, Any]:
+    system = SYSTEMS[read_config(arguments.run).data.name]
+    reference = load_particles(system.name, "test")
+    test = reference[: arguments.test]
+    maps = {which: flow.likelihood(test, which=which) for which in ("encoder", "decoder")}
+    by_seed = []
+    for seed in range(3):
+        x, log_q = flow.sample_and_log_prob(arguments.samples, seed=seed)
+        by_seed.append(
+            evaluate_boltzmann(
+                x,
+                system.energy,
+                log_prob=log_q,
+                reference=reference,
+                system=system,
+                nll_encoder=-maps["encoder"].log_prob,
+                nll_decoder=-maps["decoder"].log_prob,
+                reconstruction_error=maps["decoder"].reconstruction_error,
+            ).to_dict()
+        )
+    others = [{"sampling_seed": s} | {k: by_seed[s][k] for k in REPEATED_OF_PARTICLES} for s in (1, 2)]
+    return by_seed[0] | {"sampling_seed": 0, "evaluations": 1, "other_seeds": others}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
@@ -68,29 +109,27 @@ def main() -> None:
     parser.add_argument("--how", default="", help="one sentence on how the run was made")
     parser.add_argument("--evaluations", type=int, default=1, help="of the network for each sample")
     parser.add_argument("--samples", type=int, default=10_000)
-    parser.add_argument("--test-molecules", type=int, default=256)
+    parser.add_argument("--test", type=int, default=256, help="test molecules or configurations for the likelihood")
     arguments = parser.parse_args()
 
     folder = Path(molflow.__file__).parent / "pretrained" / arguments.name
     folder.mkdir(exist_ok=True)
     shutil.copyfile(arguments.run / CONFIG, folder / CONFIG)
-    write_half(arguments.run / WEIGHTS, folder / WEIGHTS)
-    flow = molflow.load(folder)
-    training = qm9_training_reference(progress=True)
-    by_seed = [score(flow, arguments, training, seed) for seed in range(3)]
-    scores = by_seed[0] | {
-        "other_seeds": [{key: row[key] for key in ("sampling_seed", *REPEATED)} for row in by_seed[1:]],
-    }
-    if read_config(arguments.run).objective.kind != "mean_flow":  # which leaves the encoder as it was
-        scores |= likelihoods(flow, load_qm9("test").batch(slice(arguments.test_molecules)))
+    flow = molflow.load(arguments.run)
+    if isinstance(flow.domain, ParticleDomain):  # whose weights are few, and whose density should stay what it is
+        shutil.copyfile(arguments.run / WEIGHTS, folder / WEIGHTS)
+        scores = particle_scores(flow, arguments)
+    else:
+        write_half(arguments.run / WEIGHTS, folder / WEIGHTS)
+        scores = molecule_scores(molflow.load(folder), arguments)
     lines = [json.loads(line) for line in (arguments.run / "metrics.jsonl").read_text().splitlines()]
     history = [line for line in lines if "validation_loss" in line]
     card = read_json(arguments.run / CARD) | {"name": arguments.name, "how": arguments.how}
     write_json(folder / CARD, card | {"validation_history": history, "scores": scores})
     for line in history:
         print({key: value if value is None else round(value, 3) for key, value in line.items()})  # noqa: T201
-    for key in ("n_molecules", *REPEATED, "other_seeds", "test_nll_decoder"):
-        print(key, scores.get(key))  # noqa: T201
+    for key, value in scores.items():
+        print(key, value)  # noqa: T201
 
 
 if __name__ == "__main__":

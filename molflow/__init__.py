@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from molflow import chem, data, evaluation, flows, geometry, nn
+    from molflow import chem, data, energies, evaluation, flows, geometry, nn
     from molflow import testing as testing
     from molflow.batch import MoleculeBatch
     from molflow.errors import MolflowError
@@ -32,7 +32,7 @@ _HOME = {
     "load_pretrained": "molflow.pretrained",
     "train": "molflow.training",
 }
-_ROOMS = ("chem", "data", "evaluation", "flows", "geometry", "nn", "testing")
+_ROOMS = ("chem", "data", "energies", "evaluation", "flows", "geometry", "nn", "testing")
 
 __all__ = [
     "Flow",
@@ -42,6 +42,7 @@ __all__ = [
     "__version__",
     "chem",
     "data",
+    "energies",
     "evaluate",
     "evaluation",
     "flows",

@@ -21,17 +21,11 @@ def jvp(function: Map, at: Points, tangent: Points) -> tuple[Points, Points]:
 
 
 def vjp(function: Map, at: Points) -> tuple[Points, Callable[[Points], Points]]:
-    """Value and pull-back: function(at) and v -> v^T J(at). The value is differentiable, the pull-back is not."""
-    x, h = at.x.detach().requires_grad_(), at.h.detach().requires_grad_()
-    # The gradient must also flow into `at`; adding zero joins the leaves to it without a second evaluation.
-    with torch.enable_grad():
-        value = function(Points(at.x + (x - x.detach()), at.h + (h - h.detach())))
-
-    def pull_back(v: Points) -> Points:
-        grad = torch.autograd.grad(tuple(value), (x, h), tuple(v), retain_graph=True, materialize_grads=True)
-        return Points(*grad)
-
-    return value, pull_back
+    """Value and pull-back: function(at) and v -> v^T J(at); both can be differentiated in reverse mode."""
+    value, pull_back = torch.func.vjp(  # type: ignore[misc]
+        lambda x, h: tuple(function(Points(x, h))), *at
+    )
+    return Points(*value), lambda v: Points(*pull_back(tuple(v)))
 
 
 def exact_log_det(function: Map, at: Points, space: MeanFreeSpace) -> tuple[Points, Tensor]:
@@ -68,7 +62,9 @@ def surrogate_encoder_jvp(
     z, pushed = jvp(encoder, x, probes[0])
     derivatives = [pushed] + [jvp(encoder, x, v)[1] for v in probes[1:]]
     reconstruction, pull_back = vjp(decoder, z)
-    terms = [pull_back(v).detach().dot(d) for v, d in zip(probes, derivatives, strict=True)]
+    with torch.no_grad():
+        pulled = [pull_back(v) for v in probes]
+    terms = [p.dot(d) for p, d in zip(pulled, derivatives, strict=True)]
     return z, reconstruction, torch.stack(terms).mean(0)
 
 
@@ -79,14 +75,12 @@ def surrogate_decoder_jvp(
 
     Same expectation and meaning as `surrogate_encoder_jvp`.
     """
-    leaf = Points(x.x.clone().requires_grad_(), x.h.clone().requires_grad_())
-    z = encoder(leaf)
+    z, pull_back = vjp(encoder, x)
     terms = []
     reconstruction: Points | None = None
     for v in probes:
-        pulled = torch.autograd.grad(tuple(z), tuple(leaf), tuple(v), create_graph=True, materialize_grads=True)
         value, pushed = jvp(decoder, z, v)
         reconstruction = value if reconstruction is None else reconstruction
-        terms.append(Points(*pulled).dot(pushed.detach()))
+        terms.append(pull_back(v).dot(pushed.detach()))
     assert reconstruction is not None
     return z, reconstruction, torch.stack(terms).mean(0)

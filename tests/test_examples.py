@@ -9,7 +9,14 @@ import torch
 
 import molflow
 
-MODULES = ["molflow.chem.bonds", "molflow.data.loaders", "molflow.data.structures", "molflow.testing"]
+MODULES = [
+    "molflow.chem.bonds",
+    "molflow.data.loaders",
+    "molflow.data.structures",
+    "molflow.energies.double_well",
+    "molflow.energies.lennard_jones",
+    "molflow.testing",
+]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -103,7 +103,6 @@ class Flow(nn.Module, ABC, Generic[Data]):
             )
             yield self.domain.from_points(points, context)
 
-    @torch.no_grad()
     def sample_and_log_prob(
         self, n: int, *, seed: int, temperature: float = 1.0, batch_size: int = 1024
     ) -> tuple[Data, Tensor]:
@@ -112,12 +111,19 @@ class Flow(nn.Module, ABC, Generic[Data]):
         log q(p) = log p(context) + log p(z) - log |det g'(z)| in data units. For molecules whose types are generated it
         is the joint density of size, positions and continuous type features; for united atoms, of the heavy atoms.
         """
-        parts, densities = [], []
+        batches = self.iter_samples_and_log_prob(n, seed, temperature, batch_size)
+        parts, densities = zip(*batches, strict=True)
+        return self.domain.concatenate(parts), torch.cat(densities)
+
+    @torch.no_grad()
+    def iter_samples_and_log_prob(
+        self, n: int, seed: int, temperature: float = 1.0, batch_size: int = 1024
+    ) -> Iterator[tuple[Data, Tensor]]:
+        """The batches that `sample_and_log_prob` joins, as they are made."""
         for z, context, log_p in self._latents(n, seed, temperature, batch_size):
             points, log_det = _by_size(self.decode_with_log_det, z, context)
-            parts.append(self.domain.from_points(points, context))
-            densities.append(log_p - log_det + self.domain.log_unit(context.mask, z.x.dtype))
-        return self.domain.concatenate(parts), torch.cat(densities)
+            density = log_p - log_det + self.domain.log_unit(context.mask, z.x.dtype)
+            yield self.domain.from_points(points, context), density
 
     def log_prob(self, data: Data, *, which: Which = "encoder", seed: int = 0) -> Tensor:
         """Log-likelihood of data, nats, (B,). See `likelihood`."""

@@ -96,17 +96,31 @@ class FreeFormFlow(Flow[Data]):
     ) -> FreeFormTerms:
         """The terms of the training loss for a batch of data."""
         points, context, correction = self.to_points(data, generator)
-        space = self.domain.space(context.mask)
-        probes = space.probes(n_probes, generator, points.x.dtype)
+        probes = self.domain.space(context.mask).probes(n_probes, generator, points.x.dtype)
+        return self.terms_of_points(points, context, correction, probes, surrogate)
+
+    def terms_of_points(
+        self, points: Points, context: Context, correction: Tensor, probes: Sequence[Points], surrogate: Surrogate
+    ) -> FreeFormTerms:
+        """`terms` where the data are points already and the probes are drawn: arithmetic alone."""
         z, reconstruction, value = SURROGATES[surrogate](
             lambda p: self.encode(p, context), lambda z: self.decode(z, context), points, probes
         )
         return FreeFormTerms(
             reconstruction=(points - reconstruction).squared_norm(),
-            latent=-MeanFreeNormal(space).log_prob(z),
+            latent=-MeanFreeNormal(self.domain.space(context.mask)).log_prob(z),
             surrogate=value,
             correction=correction,
         )
+
+    def reverse_terms(
+        self, latent: Points, context: Context, probes: Sequence[Points], surrogate: Surrogate
+    ) -> tuple[Points, Tensor, Tensor]:
+        """The other way round: p = g(z), |z - f(p)|^2, and a surrogate whose gradient is that of log |det g'(z)|."""
+        points, returned, value = SURROGATES[surrogate](
+            lambda z: self.decode(z, context), lambda p: self.encode(p, context), latent, probes
+        )
+        return points, (latent - returned).squared_norm(), value
 
 
 def average_velocity(network: nn.Module, points: Points, context: Context, r: Tensor, t: Tensor) -> Points:

@@ -13,9 +13,21 @@ from molflow.flows.config import Config, FreeFormConfig
 
 
 class DataConfig(Config):
-    """The data set to train on."""
+    """The data set to train on: `name` says what it is of; `file` is a user's own array in place of the data made here.
 
-    name: Literal["qm9"] = "qm9"
+    "particles" is a system whose energy is not known here; it needs a file.
+    """
+
+    name: Literal["qm9", "dw4", "lj13", "lj13-unordered", "lj55", "lj55-unordered", "particles"] = "qm9"
+    file: Path | None = Field(None, description=".npy, or .npz with `positions`: configurations (n, N, D)")
+
+    @model_validator(mode="after")
+    def _has_data(self) -> "DataConfig":
+        if self.name == "particles" and self.file is None:
+            raise ValueError("particles need a file")
+        if self.name == "qm9" and self.file is not None:
+            raise ValueError("qm9 takes no file")
+        return self
 
 
 class _ObjectiveConfig(Config):
@@ -35,6 +47,9 @@ class FreeFormObjectiveConfig(_ObjectiveConfig):
     n_probes: int = Field(1, gt=0)
     surrogate: Literal["encoder_jvp", "decoder_jvp"] = "encoder_jvp"
     frozen_decoder: bool = Field(False, description="train the encoder alone, to keep a decoder that samples well")
+    energy_weight: float = Field(
+        0.0, ge=0, lt=1, description="share of training by energy, where data have a known one"
+    )
 
 
 class MeanFlowObjectiveConfig(_ObjectiveConfig):
@@ -84,16 +99,12 @@ class TrainingConfig(Config):
     checkpoint_every: int = Field(500, gt=0, description="steps between checkpoints")
     validate_every: int = Field(5000, gt=0, description="steps between validations")
     validation_molecules: int = Field(128, gt=0, description="held-out molecules for the exact likelihood")
-    batches: Literal["equal_size", "mixed_size"] = Field("equal_size", description="mixed: padded to one shape")
-    compile: bool = Field(False, description="torch.compile the loss; needs mixed_size batches")
+    batches: Literal["equal_size", "mixed_size"] = Field(
+        "equal_size", description="of molecules; mixed: padded to one shape"
+    )
+    compile: bool = Field(False, description="torch.compile the loss; molecules need mixed_size")
     validation_samples: int = Field(500, gt=0, description="samples scored for stability")
     device: Literal["auto", "cpu", "cuda"] = "auto"
-
-    @model_validator(mode="after")
-    def _one_shape(self) -> "TrainingConfig":
-        if self.compile and self.batches != "mixed_size":
-            raise ValueError("compile needs batches = 'mixed_size': every other shape would be compiled anew")
-        return self
 
 
 class ExperimentConfig(Config):
@@ -106,6 +117,12 @@ class ExperimentConfig(Config):
     objective: ObjectiveConfig = FreeFormObjectiveConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _one_shape(self) -> "ExperimentConfig":
+        if self.training.compile and self.data.name == "qm9" and self.training.batches != "mixed_size":
+            raise ValueError("training: compile needs batches = 'mixed_size': every other shape would be compiled anew")
+        return self
 
 
 def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:

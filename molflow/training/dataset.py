@@ -1,51 +1,75 @@
 """The data of an experiment in the representation its model asks for, and what the model must know about them."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from molflow.batch import MoleculeBatch
-from molflow.data import EqualSizeBatches, MixedSizeBatches, MoleculeSet, load_qm9, qm9_split
+from molflow.chem import stability
+from molflow.data import (
+    EqualSizeBatches,
+    MixedSizeBatches,
+    MoleculeSet,
+    load_particles,
+    load_qm9,
+    qm9_split,
+    read_configurations,
+)
 from molflow.data.loaders import Batches
+from molflow.energies import SYSTEMS, Energy, check_convention, softened
+from molflow.energies.base import Potential
+from molflow.energies.reweighting import effective_sample_size, log_weights
 from molflow.errors import MolflowError
 from molflow.flows.config import ComposedMoleculesConfig, ParticlesConfig
 from molflow.flows.domains import ComposedMoleculeDomain, Domain, type_name
+from molflow.flows.free_form import FreeFormFlow
 from molflow.training.config import ExperimentConfig
+
+SEVERAL_EVALUATIONS = (4, 16)  # that validation tries where one is not all
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """Training and validation molecules, and the experiment with its model fitted to them.
+class Dataset(ABC):
+    """Training and validation data, and the experiment with its model fitted to them.
 
     Attributes:
-        config: the experiment, with types, atom counts and the number of compositions filled in.
-        compositions: distinct compositions (K, T) and how often each occurs (K,), or None. Where types are given, the
-            validation set is without the molecules (1.2 % of QM9's) whose composition has probability zero.
+        config: the experiment, with what its model must know of the data filled in.
+        kind: what its configurations are called.
+        split: what was trained on, in words.
     """
 
     config: ExperimentConfig
-    training: MoleculeSet
-    validation: MoleculeSet
-    compositions: tuple[Tensor, Tensor] | None
+    kind: ClassVar[str]
+    split: ClassVar[str]
 
-    def fit(self, domain: Domain) -> None:
-        """Give a fresh domain its table of compositions."""
-        if self.compositions is not None:
-            assert isinstance(domain, ComposedMoleculeDomain)
-            domain.compositions.fit(*self.compositions)
+    @property
+    def target(self) -> Potential | None:
+        """The energy to train by, where it is known."""
+        return None
 
-    def batch(self, indices: np.ndarray) -> MoleculeBatch:
-        """Training molecules; batches of mixed sizes are all padded to the largest molecule."""
-        mixed = self.config.training.batches == "mixed_size"
-        return self.training.batch(indices, int(self.training.n_atoms.max()) if mixed else None)
+    def fit(self, domain: Domain) -> None:  # noqa: B027, most domains need nothing
+        """Give a fresh domain what it takes from the data."""
 
+    @abstractmethod
     def batches(self) -> Batches:
-        training = self.config.training
-        if training.batches == "mixed_size":
-            return MixedSizeBatches(len(self.training), training.batch_size, self.config.seed)
-        return EqualSizeBatches(self.training.n_atoms, training.batch_size, self.config.seed)
+        """Which training data make a batch."""
+
+    @abstractmethod
+    def batch(self, indices: np.ndarray) -> Any:
+        """Training data."""
+
+    @abstractmethod
+    def held_out(self, n: int) -> Any:
+        """The first n validation data."""
+
+    @abstractmethod
+    def sample_figures(self, flow: FreeFormFlow, n: int, seed: int) -> dict[str, Any]:
+        """How good n samples of a flow are."""
 
 
 def load_dataset(config: ExperimentConfig) -> Dataset:
@@ -55,8 +79,134 @@ def load_dataset(config: ExperimentConfig) -> Dataset:
         MolflowError: the data cannot be prepared, or are not what the model is for.
     """
     domain = config.model.domain
-    if isinstance(domain, ParticlesConfig):
-        raise MolflowError(f"model.domain.kind is {domain.kind}; the data set {config.data.name} is of molecules")
+    if isinstance(domain, ParticlesConfig) == (config.data.name == "qm9"):
+        kind = "molecules" if config.data.name == "qm9" else "particles"
+        raise MolflowError(f"model.domain.kind is {domain.kind}; the data set {config.data.name} is of {kind}")
+    return _load_particles(config, domain) if isinstance(domain, ParticlesConfig) else _load_molecules(config)
+
+
+@dataclass(frozen=True)
+class MoleculeDataset(Dataset):
+    """Molecules of QM9.
+
+    Attributes:
+        compositions: distinct compositions (K, T) and how often each occurs (K,), or None. Where types are given, the
+            validation set is without the molecules (1.2 % of QM9's) whose composition has probability zero.
+    """
+
+    training: MoleculeSet
+    validation: MoleculeSet
+    compositions: tuple[Tensor, Tensor] | None
+    kind = "molecules"
+    split = "train (100,000 molecules; RandomState(0) permutation)"
+
+    def fit(self, domain: Domain) -> None:
+        if self.compositions is not None:
+            assert isinstance(domain, ComposedMoleculeDomain)
+            domain.compositions.fit(*self.compositions)
+
+    def batches(self) -> Batches:
+        training = self.config.training
+        if training.batches == "mixed_size":
+            return MixedSizeBatches(len(self.training), training.batch_size, self.config.seed)
+        return EqualSizeBatches(self.training.n_atoms, training.batch_size, self.config.seed)
+
+    def batch(self, indices: np.ndarray) -> MoleculeBatch:
+        """Training molecules; batches of mixed sizes are all padded to the largest molecule."""
+        mixed = self.config.training.batches == "mixed_size"
+        return self.training.batch(indices, int(self.training.n_atoms.max()) if mixed else None)
+
+    def held_out(self, n: int) -> MoleculeBatch:
+        return self.validation.batch(slice(n))
+
+    def sample_figures(self, flow: FreeFormFlow, n: int, seed: int) -> dict[str, Any]:
+        """Stability by EDM's rules; an average velocity is sampled with more evaluations too."""
+        figures = {}
+        for k in _evaluations(flow):
+            samples = flow.sample(n, seed=seed, n_evaluations=k)
+            atoms, molecules = stability(samples.positions, samples.atomic_numbers, samples.mask)
+            suffix = _suffix(k)
+            figures[f"atom_stability{suffix}"] = atoms.sum() / samples.mask.sum()
+            figures[f"molecule_stability{suffix}"] = molecules.float().mean()
+        return figures
+
+
+@dataclass(frozen=True)
+class ParticleDataset(Dataset):
+    """Configurations of identical particles, (n, N, D).
+
+    Attributes:
+        energy: of the system they were drawn from, where it is known.
+    """
+
+    training: Tensor
+    validation: Tensor
+    energy: Energy | None
+    kind = "particles"
+    split = "train"
+
+    @property
+    def target(self) -> Potential | None:
+        """Softened above the highest energy of the validation data."""
+        return None if self.energy is None else softened(self.energy, float(self.energy(self.validation).max()))
+
+    def batches(self) -> Batches:
+        """All configurations have one size, so every batch is full and has the same shape."""
+        return MixedSizeBatches(len(self.training), self.config.training.batch_size, self.config.seed)
+
+    def batch(self, indices: np.ndarray) -> Tensor:
+        return self.training[torch.from_numpy(indices)]
+
+    def held_out(self, n: int) -> Tensor:
+        return self.validation[:n]
+
+    def sample_figures(self, flow: FreeFormFlow, n: int, seed: int) -> dict[str, Any]:
+        """Median energies; where one evaluation is all, the effective sample size by the exact density too."""
+        if self.energy is None:
+            return {}
+        energy = self.energy
+        if not flow.has_average_velocity:
+            x, log_q = flow.sample_and_log_prob(n, seed=seed)
+            ess = effective_sample_size(log_weights(energy, x, log_q))
+            return {"ess_fraction": ess, "median_energy": energy(x).median()}
+        return {
+            f"median_energy{_suffix(k)}": energy(flow.sample(n, seed=seed, n_evaluations=k)).median()
+            for k in _evaluations(flow)
+        }
+
+
+def _evaluations(flow: FreeFormFlow) -> Sequence[int]:
+    return (1, *SEVERAL_EVALUATIONS) if flow.has_average_velocity else (1,)
+
+
+def _suffix(evaluations: int) -> str:
+    return "" if evaluations == 1 else f"_{evaluations}_evaluations"
+
+
+def _load_particles(config: ExperimentConfig, domain: ParticlesConfig) -> ParticleDataset:
+    """Those of a system, drawn first if there are none, or a user's own file, of which a tenth is held out."""
+    system = SYSTEMS.get(config.data.name)
+    energy = None if system is None else system.energy
+    if energy is not None and (energy.n_particles, energy.dim) != (domain.n_particles, domain.dim):
+        raise MolflowError(
+            f"model.domain: {config.data.name} has {energy.n_particles} particles in {energy.dim} dimensions, "
+            f"got {domain.n_particles} and {domain.dim}"
+        )
+    if config.data.file is None:
+        training, validation = (load_particles(config.data.name, split) for split in ("train", "validation"))
+        return ParticleDataset(config, training, validation, energy)
+    x = read_configurations(config.data.file, domain.n_particles, domain.dim)
+    if energy is not None:
+        check_convention(x, energy, str(config.data.file))
+    if len(x) < 10:
+        raise MolflowError(f"{config.data.file}: expected at least 10 configurations, got {len(x)}")
+    x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(config.seed))]
+    return ParticleDataset(config, x[len(x) // 10 :], x[: len(x) // 10], energy)
+
+
+def _load_molecules(config: ExperimentConfig) -> MoleculeDataset:
+    domain = config.model.domain
+    assert not isinstance(domain, ParticlesConfig)
     molecules = load_qm9("all")
     if domain.representation == "united":
         molecules = molecules.united()
@@ -77,7 +227,7 @@ def load_dataset(config: ExperimentConfig) -> Dataset:
         found = {"types": types, "atom_counts": atom_counts}
     training, validation = (molecules.subset(split[name]) for name in ("train", "validation"))
     model = config.model.model_copy(update={"domain": domain.model_copy(update=found)})
-    return Dataset(config.model_copy(update={"model": model}), training, validation, compositions)
+    return MoleculeDataset(config.model_copy(update={"model": model}), training, validation, compositions)
 
 
 _BASE = 256  # hydrogens are stored in a byte

@@ -20,14 +20,12 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from molflow.batch import MoleculeBatch
-from molflow.chem import stability
 from molflow.errors import MolflowError
 from molflow.flows.free_form import FreeFormFlow
 from molflow.interrupts import held_interrupts
 from molflow.training.checkpoint import CARD, STATE, load_state, read_config, read_json, save_model, save_state
 from molflow.training.config import ExperimentConfig
-from molflow.training.dataset import load_dataset
+from molflow.training.dataset import Dataset, load_dataset
 from molflow.training.metrics import Metrics, forget_after, mean
 from molflow.training.objectives import accumulate_gradients, build_objective
 from molflow.training.run import Run, new_run
@@ -35,7 +33,6 @@ from molflow.training.run import Run, new_run
 log = logging.getLogger("molflow")
 
 LARGE_CPU_RUN = 1_000_000  # molecules
-SEVERAL_EVALUATIONS = (4, 16)  # that validation tries where one is not all
 MAY_CHANGE = {  # between a run and its continuation; another length bends the learning-rate schedule
     "name",
     *(f"training.{key}" for key in ("epochs", "max_steps", "device", "checkpoint_every", "log_every")),
@@ -73,7 +70,7 @@ def train(
     total_steps = min(config.training.epochs * len(batches), config.training.max_steps or sys.maxsize)
     n_molecules = total_steps * batches.batch_size
     if device.type == "cpu" and n_molecules > LARGE_CPU_RUN:
-        log.warning("%d molecules on a CPU take long; a GPU would be much faster", n_molecules)
+        log.warning("%d %s on a CPU take long; a GPU would be much faster", n_molecules, dataset.kind)
 
     run = new_run(dataset, device, total_steps, start_from)
     metrics_path = folder / "metrics.jsonl"
@@ -82,7 +79,6 @@ def train(
         forget_after(metrics_path, run.step)
     else:
         _make_folder(folder)
-    validation = dataset.validation.batch(slice(config.training.validation_molecules))
     flow, ema_flow = run.objective.flow, cast(FreeFormFlow, run.ema.module)
     good = run.state()
     generator = torch.Generator(device)
@@ -99,7 +95,7 @@ def train(
         nonlocal good
         good = state
         save_state(folder, good)
-        card = _card(config, run.step, len(batches), last_validation)
+        card = _card(dataset, run.step, len(batches), last_validation)
         save_model(folder, config, ema_flow, card | {"started_from": origin})
 
     if not resume:
@@ -141,7 +137,7 @@ def train(
                     bar.set_postfix(loss=f"{line['loss']:.4g}")
                     run.pending = []
                 if run.step % config.training.validate_every == 0 and run.step < total_steps:
-                    last_validation = validate(ema_flow, validation, config, run.objective.teacher)
+                    last_validation = validate(ema_flow, dataset, run.objective.teacher)
                     metrics.write(run.step, **last_validation)
                 if run.step % config.training.checkpoint_every == 0 and run.step < total_steps:
                     fresh = run.state() | {"rollbacks": 0}
@@ -154,22 +150,21 @@ def train(
                 f"the last step left weights that are not finite; {folder} holds those of {good['step']}"
             )
         if good["step"] < total_steps:  # also where the very last step was rolled back
-            last_validation = validate(ema_flow, validation, config, run.objective.teacher)
+            last_validation = validate(ema_flow, dataset, run.objective.teacher)
             metrics.write(run.step, **last_validation)
             checkpoint(run.state())
     return folder
 
 
-def validate(
-    flow: FreeFormFlow, data: MoleculeBatch, config: ExperimentConfig, teacher: nn.Module | None = None
-) -> dict[str, float | None]:
-    """Held-out loss and the stability of samples; for a free-form flow the exact likelihood, nats a molecule.
+def validate(flow: FreeFormFlow, dataset: Dataset, teacher: nn.Module | None = None) -> dict[str, float | None]:
+    """Held-out loss and figures of samples; for a free-form flow the exact likelihood, nats.
 
-    An average velocity is sampled with more evaluations too. What is not finite is None.
+    What is not finite is None.
     """
-    data = data.to(flow.device)
+    config = dataset.config
+    data = dataset.held_out(config.training.validation_molecules).to(flow.device)
     with torch.no_grad():
-        objective = build_objective(flow, config.objective, teacher)
+        objective = build_objective(flow, config.objective, teacher=teacher, energy=dataset.target)
         loss, _ = objective(data, flow.generator(config.seed))
     figures = {"validation_loss": loss}
     if config.objective.kind == "free_form":
@@ -180,14 +175,7 @@ def validate(
             "validation_nll_decoder": -decoder.log_prob.mean(),
             "validation_reconstruction_error": encoder.reconstruction_error.mean(),
         }
-    for k in (1, *SEVERAL_EVALUATIONS) if flow.has_average_velocity else (1,):
-        suffix = "" if k == 1 else f"_{k}_evaluations"
-        samples = flow.sample(config.training.validation_samples, seed=config.seed, n_evaluations=k)
-        atoms, molecules = stability(samples.positions, samples.atomic_numbers, samples.mask)
-        figures |= {
-            f"atom_stability{suffix}": atoms.sum() / samples.mask.sum(),
-            f"molecule_stability{suffix}": molecules.float().mean(),
-        }
+    figures |= dataset.sample_figures(flow, config.training.validation_samples, config.seed)
     values = {name: float(value) for name, value in figures.items()}
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
@@ -252,16 +240,15 @@ def _make_folder(folder: Path) -> None:
         raise MolflowError(f"{folder}: cannot be written: {error.strerror}") from error
 
 
-def _card(
-    config: ExperimentConfig, step: int, steps_an_epoch: int, validation: dict[str, float | None]
-) -> dict[str, Any]:
+def _card(dataset: Dataset, step: int, steps_an_epoch: int, validation: dict[str, float | None]) -> dict[str, Any]:
     """What a model is made of; `scores` are filled in when it is measured on many samples."""
+    config = dataset.config
     return {
         "name": config.name,
         "data": config.data.name,
         "domain": config.model.domain.kind,
         "representation": getattr(config.model.domain, "representation", None),
-        "split": "train (100,000 molecules; RandomState(0) permutation)",
+        "split": dataset.split,
         "seed": config.seed,
         "steps": step,
         "epochs": round(step / steps_an_epoch, 3),

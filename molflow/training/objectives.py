@@ -5,13 +5,16 @@ What can be compiled, the arithmetic on tensors, is apart from what cannot: draw
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
+from molflow.energies.base import Potential
 from molflow.errors import MolflowError
-from molflow.flows.free_form import FreeFormFlow, average_velocity
+from molflow.flows.free_form import FreeFormFlow, FreeFormTerms, average_velocity
 from molflow.geometry import Context, Points
 from molflow.training.config import (
     FreeFormObjectiveConfig,
@@ -22,6 +25,29 @@ from molflow.training.config import (
 from molflow.training.pairing import align, random_orthogonal
 
 Parts = dict[str, Tensor]
+
+
+class CheckedCompile:
+    """A function of tensors, compiled. Its first result is compared with the eager one.
+
+    Raises:
+        MolflowError: the two differ, at the first call.
+    """
+
+    def __init__(self, function: Callable[..., Any]):
+        self.eager, self.compiled, self.checked = function, torch.compile(function), False
+
+    def __call__(self, *arguments: Any) -> Any:
+        values = self.compiled(*arguments)
+        if not self.checked:
+            self.checked = True
+            pairs = list(zip(tree_leaves(values), tree_leaves(self.eager(*arguments)), strict=True))
+            if not all(torch.allclose(a, b, rtol=1e-2, atol=1e-3) for a, b in pairs):
+                difference = max(float((a - b).detach().abs().max()) for a, b in pairs)
+                raise MolflowError(
+                    f"the compiled loss differs from the eager one by {difference:.2g}: do not compile here"
+                )
+        return values
 
 
 class Objective(nn.Module, ABC):
@@ -53,21 +79,54 @@ class Objective(nn.Module, ABC):
 
 
 class FreeFormObjective(Objective):
-    """beta |p - g(f(p))|^2 - log p(f(p)) - surrogate - correction, averaged over the batch (arXiv 2310.16624)."""
+    """beta |p - g(f(p))|^2 - log p(f(p)) - surrogate - correction, averaged over the batch (arXiv 2310.16624).
 
-    def __init__(self, flow: FreeFormFlow, config: FreeFormObjectiveConfig):
+    With an energy U and a weight w it is (1 - w) times that plus w times its mirror image over latents z, the reverse
+    Kullback-Leibler divergence: beta |z - f(g(z))|^2 + U(g(z)) - surrogate of log |det g'(z)|. So the maps invert each
+    other wherever latents are drawn, not only where there are data.
+    """
+
+    def __init__(self, flow: FreeFormFlow, config: FreeFormObjectiveConfig, energy: Potential | None = None):
         super().__init__(flow)
-        self.config = config
+        if config.energy_weight and energy is None:
+            raise ValueError("energy_weight needs data whose energy is known")
+        self.config, self.energy = config, energy
+        self._terms: Callable[..., FreeFormTerms] = flow.terms_of_points
+        self._reverse_terms: Callable[..., tuple[Points, Tensor, Tensor]] = flow.reverse_terms
         flow.decoder.requires_grad_(not config.frozen_decoder)
 
     def forward(self, data: Any, generator: torch.Generator | None) -> tuple[Tensor, Parts]:
-        terms = self.flow.terms(data, generator, self.config.n_probes, self.config.surrogate)
+        points, context, correction = self.flow.to_points(data, generator)
+        probes = self._probes(context, generator)
+        terms = self._terms(points, context, correction, probes, self.config.surrogate)
+        loss = terms.loss(self.config.beta)
         parts = {
             "reconstruction": terms.reconstruction.detach().mean(),
             "latent_nll": terms.latent.detach().mean(),
             "correction": terms.correction.detach().mean(),
         }
-        return terms.loss(self.config.beta), parts
+        if weight := self.config.energy_weight:
+            by_energy, more = self._by_energy(context, generator)
+            loss, parts = (1 - weight) * loss + weight * by_energy, parts | more
+        return loss, parts
+
+    def _by_energy(self, context: Context, generator: torch.Generator | None) -> tuple[Tensor, Parts]:
+        z = self.flow.domain.space(context.mask).randn(generator, self.flow.dtype)
+        probes = self._probes(context, generator)
+        points, reconstruction, surrogate = self._reverse_terms(z, context, probes, self.config.surrogate)
+        assert self.energy is not None
+        u = self.energy(self.flow.domain.from_points(points, context))
+        parts = {"energy": u.detach().mean(), "latent_reconstruction": reconstruction.detach().mean()}
+        return (self.config.beta * reconstruction + u - surrogate).mean(), parts
+
+    def _probes(self, context: Context, generator: torch.Generator | None) -> list[Points]:
+        return self.flow.domain.space(context.mask).probes(self.config.n_probes, generator, self.flow.dtype)
+
+    def compile_loss(self) -> None:
+        if self.config.surrogate != "decoder_jvp":
+            raise ValueError("only the surrogate decoder_jvp can be compiled; set it, or training.compile = false")
+        self._terms = CheckedCompile(self.flow.terms_of_points)
+        self._reverse_terms = CheckedCompile(self.flow.reverse_terms)
 
 
 class MeanFlowObjective(Objective):
@@ -86,8 +145,7 @@ class MeanFlowObjective(Objective):
         if not flow.has_average_velocity:
             raise ValueError("the mean_flow objective needs model.average_velocity = true")
         self.config = config
-        self._loss = self._of_tensors
-        self._unchecked = False  # a compiled loss, against the eager one
+        self._loss: Callable[..., Tensor] = self._of_tensors
 
     def forward(self, data: Any, generator: torch.Generator | None) -> tuple[Tensor, Parts]:
         points, context, _ = self.flow.to_points(data, generator)
@@ -98,25 +156,13 @@ class MeanFlowObjective(Objective):
             points = align(random_orthogonal(points, generator), latent, context)
         r, t = self._times(len(context.mask), generator, points.x)
         dof = space.dof.clamp(min=1).to(points.x.dtype)
-        arguments = points, context, latent, r, t, dof
-        errors, n_average = self._loss(*arguments), self._n_average(len(r))
-        if self._unchecked:
-            self._check_compiled(errors.detach(), *arguments)
+        errors, n_average = self._loss(points, context, latent, r, t, dof), self._n_average(len(r))
         loss = (errors * (errors.detach() + 1e-3) ** -self.config.power).mean()
         parts = {"flow_matching": errors[n_average:], "average_velocity": errors[:n_average]}
         return loss, {name: e.detach().mean() for name, e in parts.items() if len(e)}
 
     def compile_loss(self) -> None:
-        self._loss = torch.compile(self._of_tensors)
-        self._unchecked = True
-
-    @torch.no_grad()
-    def _check_compiled(self, errors: Tensor, *arguments: Any) -> None:
-        self._unchecked = False
-        eager = self._of_tensors(*arguments)
-        if not torch.allclose(errors, eager, rtol=1e-2, atol=1e-3):
-            difference = float((errors - eager).abs().max())
-            raise MolflowError(f"the compiled loss differs from the eager one by {difference:.2g}: do not compile here")
+        self._loss = CheckedCompile(self._of_tensors)
 
     def _of_tensors(
         self, points: Points, context: Context, latent: Points, r: Tensor, t: Tensor, dof: Tensor
@@ -188,25 +234,29 @@ class InversionObjective(Objective):
         return error, {}
 
 
-_OBJECTIVES: dict[str, Any] = {
-    "free_form": FreeFormObjective,
-    "mean_flow": MeanFlowObjective,
-    "inversion": InversionObjective,
-}
-
-
-def build_objective(flow: FreeFormFlow, config: ObjectiveConfig, teacher: nn.Module | None = None) -> Objective:
+def build_objective(
+    flow: FreeFormFlow,
+    config: ObjectiveConfig,
+    *,
+    teacher: nn.Module | None = None,
+    energy: Potential | None = None,
+) -> Objective:
     """The loss that a configuration describes.
 
     Args:
         flow: what is trained.
         config: the kind of loss and its settings.
         teacher: for an objective that needs one; by default a frozen copy of the decoder as it is now.
+        energy: of the data, in kT, for an objective that trains by it.
 
     Raises:
-        ValueError: it does not go with the flow.
+        ValueError: it does not go with the flow, or it needs an energy.
     """
-    objective: Objective = _OBJECTIVES[config.kind](flow, config)
+    if isinstance(config, FreeFormObjectiveConfig):
+        return FreeFormObjective(flow, config, energy)
+    if isinstance(config, InversionObjectiveConfig):
+        return InversionObjective(flow, config)
+    objective = MeanFlowObjective(flow, config)
     if config.needs_teacher:
         objective.teacher = copy.deepcopy(flow.decoder).requires_grad_(False) if teacher is None else teacher
     return objective

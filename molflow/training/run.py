@@ -108,7 +108,7 @@ def new_run(data: Dataset, device: torch.device, total_steps: int, start_from: P
     if start_from is not None:
         load_weights(flow, start_from)
     try:
-        objective = build_objective(flow.to(device), config.objective)
+        objective = build_objective(flow.to(device), config.objective, energy=data.target)
         if config.training.compile:
             objective.compile_loss()
     except ValueError as error:

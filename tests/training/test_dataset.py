@@ -223,7 +223,7 @@ def test_a_free_form_run_goes_on_from_it(warmed_up, tmp_path):
         (['objective={kind = "mean_flow"}'], "objective: the mean_flow objective needs model.average_velocity = true"),
         (
             ["training.compile=true", "training.batches=mixed_size"],
-            "objective: this objective cannot be compiled; set training.compile = false",
+            "objective: only the surrogate decoder_jvp can be compiled; set it, or training.compile = false",
         ),
         ([COMPOSED, SMALL, "model.decoder.hidden=9"], "model: hidden (9) must be a multiple of n_heads (2)"),
     ],

@@ -15,6 +15,7 @@ from molflow.training.config import (
 )
 from molflow.training.metrics import mean
 from molflow.training.objectives import accumulate_gradients, build_objective
+from molflow.volume import surrogate_encoder_jvp
 
 TARGETS = ["mean_flow", "lagrangian"]
 KINDS = {
@@ -45,6 +46,17 @@ def gradients(flow, loss):
 
 def close(a, b, atol=1e-10, **kwargs):
     torch.testing.assert_close(a, b, atol=atol, rtol=0, **kwargs)
+
+
+class Scale(nn.Module):
+    """dx = factor x, as a network."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(factor))
+
+    def forward(self, x, h, mask):
+        return self.factor * x, h
 
 
 class Velocity(nn.Module):
@@ -339,9 +351,11 @@ def test_mean_flow_needs_an_average_velocity(name):
         build_objective(make_flow(name), MeanFlowObjectiveConfig())
 
 
-@pytest.mark.parametrize("kind", ["free_form", "inversion"])
-def test_these_losses_cannot_be_compiled(flow, kind):
-    with pytest.raises(ValueError, match=r"cannot be compiled; set training\.compile = false"):
+@pytest.mark.parametrize(
+    ("kind", "message"), [("free_form", "only the surrogate decoder_jvp"), ("inversion", "cannot be compiled")]
+)
+def test_these_losses_cannot_be_compiled(flow, kind, message):
+    with pytest.raises(ValueError, match=rf"{message}.*training\.compile = false"):
         build_objective(flow, KINDS[kind]).compile_loss()
 
 
@@ -397,21 +411,81 @@ def test_the_teacher_is_a_frozen_copy_of_the_decoder(flow):
     assert mean_flow(flow).teacher is None
 
 
+# ---- by energy -------------------------------------------------------------------------------------------------------
+
+
+def quadratic(x):
+    return x.square().sum((-2, -1))
+
+
+def test_training_by_energy_is_the_mirror_image():
+    """(1 - w) times the free-form loss and w times that of the pair with its maps exchanged, written by hand."""
+    flow = make_flow("particles-2d")
+    data, weight, beta = random_data(flow), 0.25, 7.0
+    config = FreeFormObjectiveConfig(beta=beta, energy_weight=weight)
+    loss, parts = build_objective(flow, config, energy=quadratic)(data, rng())
+
+    generator = rng()
+    forward = flow.terms(data, generator).loss(beta)
+    _, context, _ = flow.to_points(data, None)
+    space = flow.domain.space(context.mask)
+    z = space.randn(generator, flow.dtype)
+    (v,) = space.probes(1, generator, flow.dtype)
+    p, returned, surrogate = surrogate_encoder_jvp(
+        lambda z: flow.decode(z, context), lambda p: flow.encode(p, context), z, [v]
+    )
+    energy = quadratic(flow.domain.from_points(p, context))
+    mirror = (beta * (z - returned).squared_norm() + energy - surrogate).mean()
+    close(loss, (1 - weight) * forward + weight * mirror)
+    close(parts["energy"], energy.mean())
+    assert {"reconstruction", "latent_reconstruction"} <= parts.keys()
+
+
+def test_training_by_energy_finds_the_width_of_its_target():
+    """Of exp(-|x|^2 / 2 s^2), without data that know it: g(z) = s z has the least reverse divergence."""
+    flow = FreeFormFlow(ParticleDomain(2, 2), Scale(0.0), Scale(0.0)).double()
+    objective = build_objective(
+        flow, FreeFormObjectiveConfig(beta=10.0, energy_weight=0.999), energy=lambda x: quadratic(x) / (2 * 0.5**2)
+    )
+    optimizer = torch.optim.Adam(flow.parameters(), lr=0.02)
+    generator = rng()
+    for _ in range(400):
+        optimizer.zero_grad()
+        objective(torch.zeros(64, 2, 2).double(), generator)[0].backward()
+        optimizer.step()
+    assert 1 + flow.decoder.factor.item() == pytest.approx(0.5, rel=0.1)
+
+
+def test_an_energy_is_needed():
+    with pytest.raises(ValueError, match="energy_weight needs data whose energy is known"):
+        build_objective(make_flow("particles-2d"), FreeFormObjectiveConfig(energy_weight=0.5))
+
+
 # ---- compiled --------------------------------------------------------------------------------------------------------
 
 
+COMPILED = {
+    "mean_flow": MeanFlowObjectiveConfig(target="mean_flow"),
+    "lagrangian": MeanFlowObjectiveConfig(target="lagrangian"),
+    "free_form": FreeFormObjectiveConfig(surrogate="decoder_jvp", n_probes=2),
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("target", TARGETS)
-def test_the_compiled_loss_is_the_eager_one(target):
+@pytest.mark.parametrize("name", COMPILED)
+def test_the_compiled_loss_is_the_eager_one(name):
     """Value and gradients on one batch."""
     network = TransformerConfig(hidden=4, n_vectors=2, pair_hidden=2, n_heads=1, n_blocks=1)
     domain = ComposedMoleculesConfig(types=("C", "CH", "CH3", "NH2", "O"), representation="united", n_compositions=4)
     flow = FreeFormConfig(
-        domain=domain, encoder=EGNNConfig(hidden=4, n_blocks=1), decoder=network, average_velocity=True
+        domain=domain,
+        encoder=EGNNConfig(hidden=4, n_blocks=1),
+        decoder=network,
+        average_velocity=COMPILED[name].kind == "mean_flow",
     ).build()
     randomize(flow)
     data = random_data(flow, torch.float32)
-    objective = mean_flow(flow, target=target)
+    objective = build_objective(flow, COMPILED[name])
     eager, _ = objective(data, rng())
     expected = gradients(flow, eager)
     objective.compile_loss()
@@ -419,5 +493,5 @@ def test_the_compiled_loss_is_the_eager_one(target):
     got = gradients(flow, loss)
     close(loss, eager, atol=1e-5 * float(eager.detach().abs()))
     assert got.keys() == expected.keys()
-    for name in got:
-        close(got[name], expected[name], atol=1e-4 * max(1.0, float(expected[name].abs().max())))
+    for key in got:
+        close(got[key], expected[key], atol=1e-4 * max(1.0, float(expected[key].abs().max())))

@@ -1,0 +1,99 @@
+"""What an energy of identical particles is: a function of configurations, in units of kT, and its force."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from molflow.errors import MolflowError
+
+Potential = Callable[[Tensor], Tensor]
+"""Any function of configurations (..., N, D) -> (...), in kT; every `Energy` is one."""
+
+_PAIRS_AT_ONCE = 300_000  # of a batch; with many more, a CPU takes nearly twice as long for each
+
+
+class Energy(ABC):
+    """A potential U of N identical particles in D dimensions, in kT. Its target density is exp(-U) / Z.
+
+    U does not change under translations, so the density lives on the configurations with zero centroid, a space of
+    dimension (N - 1) D. Calling an energy is calling its method `energy`.
+
+    Args:
+        n_particles: N, at least 2.
+        dim: D, at least 1.
+
+    Raises:
+        MolflowError: fewer than two particles, or no dimension.
+    """
+
+    def __init__(self, n_particles: int, dim: int):
+        if n_particles < 2 or dim < 1:
+            raise MolflowError(f"expected at least 2 particles and 1 dimension, got {n_particles} and {dim}")
+        self.n_particles, self.dim = n_particles, dim
+
+    @property
+    def dof(self) -> int:
+        """(N - 1) D, the degrees of freedom and the mean of the virial x . grad U."""
+        return (self.n_particles - 1) * self.dim
+
+    @abstractmethod
+    def _energy(self, x: Tensor) -> Tensor:
+        """Energies (B,) of configurations (B, N, D)."""
+
+    def energy(self, x: Tensor) -> Tensor:
+        """U(x) in kT, (..., N, D) -> (...), differentiable.
+
+        Raises:
+            MolflowError: another number of particles or dimensions.
+        """
+        if x.shape[-2:] != (self.n_particles, self.dim):
+            raise MolflowError(f"expected configurations (..., {self.n_particles}, {self.dim}), got {tuple(x.shape)}")
+        return self._energy(x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:])).reshape(x.shape[:-2])
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.energy(x)
+
+    def force(self, x: Tensor) -> Tensor:
+        """-grad U(x) in kT per unit of length, (..., N, D) -> (..., N, D), detached; raises as `energy`."""
+        return -energy_and_gradient(self, x)[1]
+
+
+def softened(energy: Potential, highest: float) -> Potential:
+    """U up to `highest`, above it highest + log(1 + U - highest): the same configurations are best, no force is huge.
+
+    Training by energy needs it, as one clash of particles would outweigh a batch (arXiv 1812.01729).
+    """
+
+    def soft(x: Tensor) -> Tensor:
+        u = energy(x)
+        excess = (u - highest).clamp(min=0)
+        return u - excess + excess.log1p()
+
+    return soft
+
+
+def energy_and_gradient(energy: Potential, x: Tensor) -> tuple[Tensor, Tensor]:
+    """U(x) (...) and grad U(x) (..., N, D), both detached; of a batch in parts that fit into the caches of a CPU."""
+    if x.ndim > 2:
+        parts = [_energy_and_gradient(energy, part) for part in x.split(max(1, _PAIRS_AT_ONCE // x.shape[-2] ** 2))]
+        u, gradient = zip(*parts, strict=True)
+        return torch.cat(u), torch.cat(gradient)
+    return _energy_and_gradient(energy, x)
+
+
+def _energy_and_gradient(energy: Potential, x: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)
+        u = energy(x)
+        (gradient,) = torch.autograd.grad(u.sum(), x)
+    return u.detach(), gradient
+
+
+def squared_pair_distances(x: Tensor) -> Tensor:
+    """|x_i - x_j|^2 over pairs i < j, (B, N, D) -> (N (N - 1) / 2, B)."""
+    i, j = torch.triu_indices(x.shape[1], x.shape[1], 1, device=x.device)
+    rows = x.permute(1, 2, 0).contiguous()  # with configurations last, a CPU is three times as fast
+    return (rows.index_select(0, i) - rows.index_select(0, j)).square().sum(1)

@@ -1,0 +1,65 @@
+"""Which of the two Lennard-Jones conventions configurations obey, told by the virial identity."""
+
+from typing import get_args
+
+from torch import Tensor
+
+from molflow.energies.base import Energy, energy_and_gradient
+from molflow.energies.lennard_jones import LennardJones, PairSum
+from molflow.errors import MolflowError
+
+_FITS, _FAILS = 3.5, 4.5  # standard errors between a virial and its exact value
+
+
+def virial(energy: Energy, x: Tensor) -> tuple[float, float]:
+    """Mean of x . grad U over configurations (n, N, D), n at least 2, and its standard error if they are independent.
+
+    In the density exp(-U) the mean is (N - 1) D exactly.
+    """
+    x = x.double()
+    values = (x * energy_and_gradient(energy, x)[1]).sum((1, 2))
+    return float(values.mean()), float(values.std()) / len(values) ** 0.5
+
+
+def detect_convention(x: Tensor) -> PairSum | None:
+    """Which `pair_sum` of `LennardJones` configurations (n, N, 3) were drawn with; None if neither or both may be.
+
+    The virial under it must be within 3.5 standard errors of (N - 1) D, and under the other more than 4.5 away. About
+    2,000 independent configurations of 13 particles are enough for that, a few hundred if they obey "ordered".
+
+    Raises:
+        MolflowError: no batch of configurations in three dimensions.
+    """
+    if x.ndim != 3:
+        raise MolflowError(f"expected configurations (n, N, 3), got {tuple(x.shape)}")
+    if len(x) < 2:
+        return None
+    off: dict[PairSum, float] = {}
+    for pair_sum in get_args(PairSum):
+        energy = LennardJones(x.shape[1], pair_sum)
+        mean, error = virial(energy, x)
+        off[pair_sum] = abs(mean - energy.dof) / max(error, 1e-12)
+    best, other = sorted(off, key=lambda pair_sum: off[pair_sum])
+    return best if off[best] < _FITS and off[other] > _FAILS else None
+
+
+def check_convention(x: Tensor, energy: Energy, source: str) -> None:
+    """Make sure that configurations (n, N, D) do not clearly obey the other Lennard-Jones convention than `energy`.
+
+    Args:
+        x: configurations.
+        energy: any; only `LennardJones` is checked.
+        source: what to call the configurations in the message, such as their file.
+
+    Raises:
+        MolflowError: with the virial under both conventions.
+    """
+    if not isinstance(energy, LennardJones) or detect_convention(x) in (None, energy.pair_sum):
+        return
+    other = LennardJones(energy.n_particles, "unordered" if energy.pair_sum == "ordered" else "ordered")
+    (right, right_error), (wrong, wrong_error) = virial(other, x), virial(energy, x)
+    raise MolflowError(
+        f"{source}: obeys the {other.pair_sum} Lennard-Jones convention, expected the {energy.pair_sum} one: its "
+        f"virial is {right:.1f} +- {right_error:.1f} under the {other.pair_sum} sum over pairs and {wrong:.1f} +- "
+        f"{wrong_error:.1f} under the {energy.pair_sum} one, and must be {energy.dof}"
+    )

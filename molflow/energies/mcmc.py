@@ -1,0 +1,288 @@
+"""Parallel tempering with Hamiltonian moves: samples of exp(-U) on the mean-free space, and how good they are.
+
+All chains at all temperatures are one batch, so that a sweep is a few large tensor operations.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from molflow.energies.base import Potential, energy_and_gradient
+from molflow.errors import MolflowError
+from molflow.geometry import MeanFreeSpace
+
+_TARGET_ACCEPTANCE = 0.8  # near the optimum of Hamiltonian Monte Carlo in tens of dimensions
+_FIRST_STEP = 0.02  # in widths of the start; adapted from there
+_JITTER = 0.2  # step sizes vary from move to move, so that no mode is in phase with the length of a move
+_N_DESCENT = 200
+
+
+@dataclass(frozen=True)
+class Tempering:
+    """How `parallel_tempering` runs. A sweep is one Hamiltonian move of every replica, then one round of swaps.
+
+    Attributes:
+        temperatures: ascending, in units of the target's, which is the first: 1.
+        n_burn_in: sweeps before the first that can be kept; only in these the step sizes adapt.
+        n_samples: configurations kept of each chain, at least 4.
+        thinning: sweeps from one that is kept to the next.
+        n_leapfrog: steps of a Hamiltonian move, one gradient each.
+
+    Raises:
+        MolflowError: values out of these bounds.
+    """
+
+    temperatures: tuple[float, ...]
+    n_burn_in: int
+    n_samples: int
+    thinning: int
+    n_leapfrog: int
+
+    def __post_init__(self) -> None:
+        ladder = self.temperatures
+        if ladder[:1] != (1,) or list(ladder) != sorted(set(ladder)):
+            raise MolflowError(f"temperatures must ascend from 1, got {ladder}")
+        if self.n_burn_in < 0 or self.n_samples < 4 or self.thinning < 1 or self.n_leapfrog < 1:
+            raise MolflowError(
+                f"expected n_burn_in >= 0, n_samples >= 4, thinning >= 1 and n_leapfrog >= 1, got {self}"
+            )
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """How well chains have mixed. Errors are standard errors, from the means of the chains, which are independent.
+
+    Attributes:
+        acceptance: of Hamiltonian moves after burn-in, one for each temperature.
+        step_sizes: of the leapfrog, one for each temperature.
+        swap_acceptance: between neighbouring temperatures.
+        r_hat: split R-hat of the energy (Gelman et al., Bayesian Data Analysis, section 11.4); 1 when all halves of
+            chains agree.
+        autocorrelation: of the energy between a sample and the next of its chain.
+        autocorrelation_time: n_samples Var[mean of a chain] / Var[energy], in samples; 1 when they are independent.
+        mean_energy, mean_energy_error: kT.
+        virial, virial_error: of the mean of x . grad U.
+        virial_expected: its exact value at temperature 1, (N - 1) D.
+    """
+
+    acceptance: tuple[float, ...]
+    step_sizes: tuple[float, ...]
+    swap_acceptance: tuple[float, ...]
+    r_hat: float
+    autocorrelation: float
+    autocorrelation_time: float
+    mean_energy: float
+    mean_energy_error: float
+    virial: float
+    virial_error: float
+    virial_expected: int
+
+
+class Chains(NamedTuple):
+    """What `parallel_tempering` returns, C chains of S samples at temperature 1.
+
+    Attributes:
+        positions: mean-free, (C, S, N, D).
+        energies: kT, float64 (C, S).
+        diagnostics: see `Diagnostics`.
+    """
+
+    positions: Tensor
+    energies: Tensor
+    diagnostics: Diagnostics
+
+
+def parallel_tempering(
+    energy: Potential,
+    start: Tensor,
+    settings: Tempering,
+    generator: torch.Generator,
+    progress: bool = False,
+) -> Chains:
+    """Draw from exp(-U) on the mean-free space: C independent chains, each with a replica at every temperature T_k.
+
+    Replica k has the density exp(-U / T_k). It moves by Hamiltonian Monte Carlo with unit masses (Neal, arXiv
+    1206.1901), its step size adapted in burn-in to an acceptance of 0.8. Neighbours swap with the probability
+    min(1, exp((1/T_k - 1/T_l) (U_k - U_l))). Chains begin at `start`, relaxed by a short steepest descent.
+
+    Args:
+        energy: U in kT, (..., N, D) -> (...), differentiable; translations must not change it.
+        start: positions, (C, N, D); gives dtype and device. float32 is precise enough for energies below 10,000 kT.
+        settings: see `Tempering`.
+        generator: the source of randomness, on the device of `start`.
+        progress: show a bar on stderr.
+
+    Raises:
+        MolflowError: fewer than two chains, energies of another shape, a start with an energy or a gradient that is not
+            finite, or an energy that changes under translations.
+    """
+    if start.ndim != 3 or len(start) < 2:
+        raise MolflowError(f"expected the start of two chains or more, (C, N, D), got {tuple(start.shape)}")
+    replicas = _Replicas(energy, start, settings, generator)
+    n_chains, n_samples, thinning = len(start), settings.n_samples, settings.thinning
+    positions = start.new_empty(n_chains, n_samples, *start.shape[1:])
+    energies, virials = torch.empty(2, n_chains, n_samples, dtype=torch.float64, device=start.device)
+    accepted, swapped = [], []
+    with tqdm(
+        total=settings.n_burn_in + n_samples * thinning, desc="sampling", unit=" sweeps", disable=not progress
+    ) as bar:
+        for sweep in range(settings.n_burn_in):
+            replicas.adapt(replicas.move(), sweep)
+            replicas.swap(sweep % 2)
+            bar.update()
+        for sweep in range(n_samples * thinning):
+            accepted.append(replicas.move())
+            swapped.append(replicas.swap(sweep % 2))
+            bar.update()
+            if (sweep + 1) % thinning == 0:
+                x, u, gradient = (values[:n_chains] for values in replicas.state)
+                sample = sweep // thinning
+                positions[:, sample], energies[:, sample] = x, u
+                virials[:, sample] = (x * gradient).sum((1, 2))
+
+    mean_energy, mean_energy_error = _mean_and_error(energies)
+    virial, virial_error = _mean_and_error(virials)
+    centred, variance = energies - energies.mean(), energies.var()
+    diagnostics = Diagnostics(
+        acceptance=tuple(torch.stack(accepted).mean(0).tolist()),
+        step_sizes=tuple(replicas.step_sizes.tolist()),
+        swap_acceptance=tuple(torch.stack(swapped).nanmean(0).tolist()),
+        r_hat=split_r_hat(energies),
+        autocorrelation=float((centred[:, 1:] * centred[:, :-1]).mean() / variance),
+        autocorrelation_time=float(n_samples * energies.mean(1).var() / variance),
+        mean_energy=mean_energy,
+        mean_energy_error=mean_energy_error,
+        virial=virial,
+        virial_error=virial_error,
+        virial_expected=(start.shape[1] - 1) * start.shape[2],
+    )
+    return Chains(positions, energies, diagnostics)
+
+
+def split_r_hat(values: Tensor) -> float:
+    """Potential scale reduction of C chains of S numbers, (C, S), each split in two halves of n = S // 2.
+
+    sqrt(((n - 1) / n W + B) / W) with W the mean variance within a half and B the variance of the means of halves.
+    """
+    n = values.shape[1] // 2
+    halves = torch.cat([values[:, :n], values[:, -n:]])
+    return float(((n - 1) / n + halves.mean(1).var() / halves.var(1).mean()).sqrt())
+
+
+def _mean_and_error(values: Tensor) -> tuple[float, float]:
+    """The mean of independent chains (C, S) and its standard error."""
+    means = values.mean(1)
+    return float(means.mean()), float(means.std() / len(means) ** 0.5)
+
+
+class _State(NamedTuple):
+    """Positions (K C, N, D), energies (K C,) and gradients (K C, N, D), temperature after temperature."""
+
+    x: Tensor
+    energy: Tensor
+    gradient: Tensor
+
+
+class _Replicas:
+    """C chains at each of K temperatures, and the moves that they make."""
+
+    def __init__(self, energy: Potential, start: Tensor, settings: Tempering, generator: torch.Generator):
+        n_chains, n_particles, dim = start.shape
+        self.energy, self.n_leapfrog, self.generator = energy, settings.n_leapfrog, generator
+        self.beta = 1 / start.new_tensor(settings.temperatures)
+        mask = torch.ones(len(self.beta) * n_chains, n_particles, dtype=torch.bool, device=start.device)
+        self.space = MeanFreeSpace(mask, dim)
+        _check_start(energy, start)
+        self.state = self._evaluate(self._project(_descend(energy, start).repeat(len(self.beta), 1, 1)))
+        self.log_step = torch.log(_FIRST_STEP * start.std() * torch.ones_like(self.beta))
+
+    @property
+    def step_sizes(self) -> Tensor:
+        return self.log_step.exp()
+
+    def move(self) -> Tensor:
+        """One Hamiltonian move of every replica; returns the acceptance at each temperature, (K,)."""
+        beta = self._per_replica(self.beta)
+        step = self._per_replica(self.step_sizes) * (1 + _JITTER * (2 * self._rand(beta.shape) - 1))
+        drift, kick = step[:, None, None], (step * beta)[:, None, None]
+        momentum = self.space.randn(self.generator, beta.dtype).x
+        before = beta * self.state.energy + 0.5 * momentum.square().sum((1, 2))
+
+        state = self.state
+        momentum = momentum - 0.5 * kick * state.gradient
+        for _ in range(self.n_leapfrog):
+            state = self._evaluate(state.x + drift * momentum)
+            momentum = momentum - kick * state.gradient
+        momentum = momentum + 0.5 * kick * state.gradient  # the last kick is half of one
+
+        after = beta * state.energy + 0.5 * momentum.square().sum((1, 2))
+        probability = (before - after).clamp(max=0).exp().nan_to_num(0)
+        accept = self._rand(beta.shape) < probability
+        wide = accept[:, None, None]
+        self.state = _State(
+            torch.where(wide, self._project(state.x), self.state.x),  # unprojected, rounding errors would add up
+            torch.where(accept, state.energy, self.state.energy),
+            torch.where(wide, state.gradient, self.state.gradient),
+        )
+        return probability.view(len(self.beta), -1).mean(1)
+
+    def adapt(self, acceptance: Tensor, sweep: int) -> None:
+        """Bring the step sizes nearer to the acceptance aimed at, by less and less."""
+        self.log_step = self.log_step + (acceptance - _TARGET_ACCEPTANCE) * max(0.05, (1 + sweep / 10) ** -0.5)
+
+    def swap(self, first: int) -> Tensor:
+        """Swap temperatures `first` and `first` + 1, and every second pair from there.
+
+        Returns:
+            The acceptance between neighbours, (K - 1,), NaN for those that were not tried.
+        """
+        u = self.state.energy.view(len(self.beta), -1)
+        probability = ((self.beta[:-1] - self.beta[1:]).unsqueeze(1) * (u[:-1] - u[1:])).clamp(max=0).exp()
+        accept = self._rand(probability.shape) < probability
+        accept[1 - first :: 2] = False
+        source = torch.arange(u.numel(), device=u.device).view(u.shape)
+        source[:-1] += accept * u.shape[1]
+        source[1:] -= accept * u.shape[1]
+        self.state = _State(*(values[source.flatten()] for values in self.state))
+        rates = probability.mean(1)
+        rates[1 - first :: 2] = torch.nan
+        return rates
+
+    def _evaluate(self, x: Tensor) -> _State:
+        return _State(x, *energy_and_gradient(self.energy, x))
+
+    def _project(self, x: Tensor) -> Tensor:
+        return self.space.project((x, x[..., :0])).x
+
+    def _per_replica(self, per_temperature: Tensor) -> Tensor:
+        return per_temperature.repeat_interleave(len(self.space.mask) // len(self.beta))
+
+    def _rand(self, shape: torch.Size) -> Tensor:
+        beta = self.beta
+        return torch.rand(shape, generator=self.generator, dtype=beta.dtype, device=beta.device)
+
+
+def _check_start(energy: Potential, start: Tensor) -> None:
+    u, gradient = energy_and_gradient(energy, start)
+    if u.shape != start.shape[:1]:
+        raise MolflowError(f"expected one energy for each of {len(start)} configurations, got shape {tuple(u.shape)}")
+    finite = u.isfinite() & gradient.isfinite().all(2).all(1)
+    if not finite.all():
+        i = int((~finite).nonzero()[0])
+        raise MolflowError(f"start of chain {i}: its energy is {u[i]:g}; expected finite energies and gradients")
+    drift, size = gradient.sum(1).abs().max(), gradient.abs().sum(1).max()
+    if drift > 1e-3 * size:
+        raise MolflowError("the energy changes under translations; expected one that depends on relative positions")
+
+
+def _descend(energy: Potential, x: Tensor) -> Tensor:
+    """Steps of given length down the gradient, out of overlaps, whose steep walls a Hamiltonian move cannot leave."""
+    length = 0.05 * x.std()
+    for i in range(_N_DESCENT):
+        gradient = energy_and_gradient(energy, x)[1]
+        steepest = gradient.square().sum(2).amax(1).sqrt().clamp(min=1e-12)
+        x = x - (1 - i / _N_DESCENT) * length * gradient / steepest[:, None, None]
+    return x

@@ -1,0 +1,142 @@
+"""From samples of a flow to averages over its target: importance weights, resampling, and a Metropolis correction."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from molflow.energies.base import Potential
+from molflow.errors import MolflowError
+
+Proposal = Callable[[int, int], tuple[Tensor, Tensor]]
+"""(n, seed) -> n configurations (n, N, D) and their log density (n,) in nats, as a flow's `sample_and_log_prob`."""
+
+
+def log_weights(energy: Potential, x: Tensor, log_q: Tensor) -> Tensor:
+    """Log importance weights of samples from q towards exp(-U): -U(x) - log q(x), float64, (n,).
+
+    The mean of the weights estimates Z. An energy of +inf gives the weight 0, a log weight of -inf.
+
+    Args:
+        energy: U in kT, (n, N, D) -> (n,).
+        x: samples of q, (n, N, D).
+        log_q: their log density in nats, (n,).
+
+    Raises:
+        MolflowError: shapes that do not fit together, or naming the first sample whose energy is NaN or -inf or whose
+            log_q is not finite.
+    """
+    if log_q.shape != x.shape[:1]:
+        raise MolflowError(f"expected one log_q for each of {len(x)} samples, got shape {tuple(log_q.shape)}")
+    with torch.no_grad():
+        u = energy(x).double()
+    _refuse("log_q", log_q, ~log_q.isfinite())
+    _refuse("energy", u, u.isnan() | (u == -torch.inf))
+    return -u - log_q.detach().double()
+
+
+def normalized_weights(log_w: Tensor) -> Tensor:
+    """exp(log_w) divided by their sum, (n,). Raises MolflowError if all are zero, or one is NaN or infinite."""
+    _refuse("log weight", log_w, log_w.isnan() | (log_w == torch.inf))
+    if not (log_w > -torch.inf).any():
+        raise MolflowError(f"all of the {len(log_w)} weights are zero: no sample has a finite energy")
+    return log_w.double().softmax(0)
+
+
+def effective_sample_size(log_w: Tensor) -> float:
+    """Kish's effective sample size as a fraction of n: (sum w)^2 / (n sum w^2), from 1 / n to 1.
+
+    Args:
+        log_w: log weights up to a constant, nats (n,).
+
+    Raises:
+        MolflowError: as `normalized_weights`.
+    """
+    return 1 / (len(log_w) * float(normalized_weights(log_w).square().sum()))
+
+
+def resample(x: Tensor, log_w: Tensor, n: int, seed: int) -> Tensor:
+    """n of the configurations, each as often as its weight asks: n w_i times, rounded up or down at random.
+
+    This is systematic resampling (Douc, Cappe, Moulines, arXiv cs/0507025). Repeats are neighbours in the result, and
+    averages over it are those over the target, up to the error of weights and resampling.
+
+    Args:
+        x: configurations, (m, ...).
+        log_w: their log weights, (m,).
+        n: how many to return; far fewer than m times the effective sample size, if repeats are to be rare.
+        seed: of the rounding.
+
+    Raises:
+        MolflowError: as `normalized_weights`.
+    """
+    offset = torch.rand((), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    places = (torch.arange(n, dtype=torch.float64) + offset) / n
+    cumulative = normalized_weights(log_w).cpu().cumsum(0)
+    index = torch.searchsorted(cumulative / cumulative[-1], places, right=True).clamp(max=len(x) - 1)
+    return x[index.to(x.device)]
+
+
+class MetropolisSamples(NamedTuple):
+    """What `independent_metropolis` returns.
+
+    Attributes:
+        x: configurations, (n, N, D): all chains at one step, then all at the next.
+        acceptance: fraction of proposals accepted after burn-in.
+    """
+
+    x: Tensor
+    acceptance: float
+
+
+def independent_metropolis(
+    energy: Potential, propose: Proposal, n: int, n_chains: int, seed: int, n_burn_in: int = 50
+) -> MetropolisSamples:
+    """Draw from exp(-U) by Metropolis-Hastings with independent proposals, many chains at once.
+
+    A chain at x moves to a proposal x' with probability min(1, w(x') / w(x)), w = exp(-U) / q, and else stays. Its
+    first state is a proposal; the bias of that fades in burn-in, at the slowest like (1 - 1 / max w)^t with weights of
+    mean 1. (n_burn_in + ceil(n / n_chains)) n_chains proposals are drawn.
+
+    Args:
+        energy: U in kT, (n, N, D) -> (n,).
+        propose: (n, seed) -> samples of q (n, N, D) and their log density (n,), such as a flow's `sample_and_log_prob`.
+        n: configurations to return.
+        n_chains: chains that run side by side, at most n.
+        seed: of proposals and decisions.
+        n_burn_in: steps of each chain that are discarded, at least 1.
+
+    Raises:
+        MolflowError: n_chains outside 1..n, no burn-in, or as `log_weights`.
+
+    Example:
+        >>> flow = molflow.load_pretrained("dw4")  # doctest: +SKIP
+        >>> independent_metropolis(DoubleWell(), flow.sample_and_log_prob, 10_000, 100, seed=0)  # doctest: +SKIP
+    """
+    if not 1 <= n_chains <= n or n_burn_in < 1:
+        raise MolflowError(f"expected 1 <= n_chains <= n and n_burn_in >= 1, got {n_chains}, {n} and {n_burn_in}")
+    generator = torch.Generator().manual_seed(seed)
+    steps = n_burn_in - (-n // n_chains)
+    # A seed of its own for the proposals: with the same one, noise and decisions would be made of the same numbers.
+    x, log_q = propose(steps * n_chains, int(torch.randint(2**31, (), generator=generator)))
+    log_w = log_weights(energy, x, log_q).cpu().view(steps, n_chains)
+    threshold = torch.rand(steps, n_chains, dtype=torch.float64, generator=generator).log()
+
+    current = torch.arange(n_chains)
+    chain, path, moves = torch.arange(n_chains), [], []
+    for step in range(1, steps):
+        proposal = step * n_chains + chain
+        weight = log_w.flatten()[current]
+        accept = (log_w[step] - weight > threshold[step]) | (weight == -torch.inf)
+        current = torch.where(accept, proposal, current)
+        path.append(current)
+        moves.append(accept)
+    kept = torch.cat(path[n_burn_in - 1 :])[:n]
+    return MetropolisSamples(x[kept.to(x.device)], float(torch.cat(moves[n_burn_in - 1 :]).double().mean()))
+
+
+def _refuse(what: str, values: Tensor, wrong: Tensor) -> None:
+    if wrong.any():
+        i = int(wrong.nonzero()[0])
+        raise MolflowError(f"sample {i}: {what} is {float(values[i])}; expected finite numbers")

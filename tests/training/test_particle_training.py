@@ -1,0 +1,119 @@
+"""Training on particles: the data made here, a user's own array, and what does not fit."""
+
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from molflow import train
+from molflow.data import load_particles
+from molflow.energies import SYSTEMS
+from molflow.errors import MolflowError
+from molflow.training import load
+from molflow.training.checkpoint import CARD, read_config
+from molflow.training.config import load_experiment
+from molflow.training.dataset import load_dataset
+
+TINY = Path(__file__).with_name("tiny.toml")
+DW4 = ("data.name=dw4", "model.domain={kind = 'particles', n_particles = 4, dim = 2, scale = 1.8}")
+
+pytestmark = pytest.mark.usefixtures("few_particles")
+
+
+def particles(*overrides):
+    return load_experiment(TINY, (*DW4, *overrides))
+
+
+@pytest.fixture
+def file(few_particles, tmp_path):
+    path = tmp_path / "mine.npy"
+    np.save(path, load_particles("dw4", "validation")[:200].numpy())
+    return path
+
+
+@pytest.fixture
+def trained(few_particles, tmp_path):
+    return train(particles(), tmp_path / "run")
+
+
+def test_a_run_samples_and_knows_its_density(trained):
+    flow = load(trained)
+    x, log_q = flow.sample_and_log_prob(50, seed=0)
+    assert x.shape == (50, 4, 2)
+    assert log_q.isfinite().all()
+    assert x.mean(1).abs().max() < 1e-5
+    last = json.loads((trained / "metrics.jsonl").read_text().splitlines()[-1])
+    assert 0 < last["ess_fraction"] <= 1
+    assert math.isfinite(last["validation_nll_decoder"])
+    assert json.loads((trained / CARD).read_text())["domain"] == "particles"
+    assert read_config(trained).data.name == "dw4"
+
+
+def test_warm_up_by_flow_matching(tmp_path):
+    network = "{kind = 'transformer', hidden = 8, n_vectors = 2, pair_hidden = 4, n_heads = 2, n_blocks = 1}"
+    warm = (f"model.decoder={network}", "model.average_velocity=true", "objective={kind = 'mean_flow'}")
+    train(particles(*warm), tmp_path)
+    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {"median_energy", "median_energy_4_evaluations", "median_energy_16_evaluations"} <= set(last)
+
+
+def test_batches_are_the_training_configurations():
+    data = load_dataset(particles("training.batch_size=32"))
+    batches = data.batches()
+    assert len(batches) == 1000 // 32
+    first = data.batch(batches.epoch(0)[0])
+    torch.testing.assert_close(first, load_particles("dw4", "train")[batches.epoch(0)[0]])
+    assert len(data.held_out(7)) == 7
+    assert data.energy is SYSTEMS["dw4"].energy
+
+
+def test_a_users_array_takes_the_place_of_the_data(file):
+    data = load_dataset(particles(f"data.file='{file}'"))
+    assert len(data.training) == 180
+    assert len(data.validation) == 20
+    both = torch.cat([data.training, data.validation])
+    torch.testing.assert_close(both.sum(), torch.from_numpy(np.load(file)).sum(), atol=1e-2, rtol=0)
+    assert data.energy is SYSTEMS["dw4"].energy
+    unknown = load_dataset(particles("data.name=particles", f"data.file='{file}'"))
+    assert unknown.energy is None
+    assert unknown.sample_figures(unknown.config.model.build(), 3, 0) == {}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.name=qm9"], "model.domain.kind is particles; the data set qm9 is of molecules"),
+        (["model.domain={kind = 'molecules'}"], "model.domain.kind is molecules; the data set dw4 is of particles"),
+        (["data.name=lj13"], "lj13 has 13 particles in 3 dimensions, got 4 and 2"),
+        (["data.name=particles", "data.file='none.npy'"], "none.npy"),
+    ],
+)
+def test_what_does_not_fit_is_named(overrides, message):
+    with pytest.raises(MolflowError, match=re.escape(message)):
+        load_dataset(particles(*overrides))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [(["data.name=particles"], "particles need a file"), (["data={name='qm9', file='a.npy'}"], "qm9 takes no file")],
+)
+def test_a_file_and_a_name_go_together(overrides, message):
+    with pytest.raises(MolflowError, match=message):
+        particles(*overrides)
+
+
+def test_a_file_of_another_shape_says_so(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((20, 5, 2)))
+    with pytest.raises(MolflowError, match=r"x\.npy: expected configurations of shape \(n, 4, 2\), got \(20, 5, 2\)"):
+        load_dataset(particles(f"data.file='{tmp_path / 'x.npy'}'"))
+
+
+def test_a_file_of_the_other_convention_is_found_out(tmp_path):
+    domain = "model.domain={kind = 'particles', n_particles = 13, dim = 3}"
+    np.save(tmp_path / "x.npy", load_particles("lj13", "validation").numpy())
+    with pytest.raises(MolflowError, match="convention"):
+        load_dataset(particles("data.name=lj13-unordered", domain, f"data.file='{tmp_path / 'x.npy'}'"))
