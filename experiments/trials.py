@@ -4,7 +4,8 @@
 
 Every trial is the first configuration of its data set with some values changed, eager and with a constant learning
 rate, so that it may be stopped anywhere. Figures are of the averaged weights: 2,000 molecules, or 4,000 configurations
-and the likelihood of 1,000 held-out ones. Rows go to experiments/results/trials.json and trials-dw4.json, trials-lj13.json.
+and the likelihood of 1,000 held-out ones. Rows go to trials.json, trials-dw4.json or trials-lj13.json in
+experiments/results.
 """
 
 import argparse

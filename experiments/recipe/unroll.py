@@ -19,14 +19,16 @@ def main() -> None:
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("--times", type=float, nargs="+", required=True, help="from 1 down to 0")
+    parser.add_argument("--both-ways", action="store_true", help="make the encoder of it as well")
     arguments = parser.parse_args()
 
     if arguments.target.exists():
         raise SystemExit(f"{arguments.target} exists already")
-    flow = unroll(molflow.load(arguments.source), arguments.times)
+    flow = unroll(molflow.load(arguments.source), arguments.times, both_ways=arguments.both_ways)
     config = read_config(arguments.source)
-    decoder = config.model.decoder.model_copy(update={"n_stages": len(arguments.times) - 1})
-    model = config.model.model_copy(update={"decoder": decoder, "average_velocity": False})
+    stages = config.model.decoder.model_copy(update={"n_stages": len(arguments.times) - 1})
+    changed = {"decoder": stages, "average_velocity": False} | ({"encoder": stages} if arguments.both_ways else {})
+    model = config.model.model_copy(update=changed)
     unrolled = config.model_copy(update={"model": model, "objective": InversionObjectiveConfig()})
     card = read_json(arguments.source / CARD) | {"unrolled_at": arguments.times, "validation": {}}
     save_model(arguments.target, unrolled, flow, card)

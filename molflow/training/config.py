@@ -53,12 +53,13 @@ class FreeFormObjectiveConfig(_ObjectiveConfig):
 
 
 class MeanFlowObjectiveConfig(_ObjectiveConfig):
-    """Warm-up of an average-velocity decoder by flow matching (r = t) and average velocities (r < t)."""
+    """Warm-up of an average-velocity decoder by flow matching (r = t) and average velocities (from t to r)."""
 
     kind: Literal["mean_flow"] = "mean_flow"
     target: Literal["mean_flow", "lagrangian"] = "mean_flow"
     average_fraction: float = Field(0.5, ge=0, le=1, description="of a batch with r < t; 0 is plain flow matching")
     from_latent_fraction: float = Field(0.5, ge=0, le=1, description="of those with t = 1")
+    both_ways: bool = Field(False, description="every other r < t is exchanged: from data to latents, for an encoder")
     pairing: bool = Field(True, description="turn and renumber each molecule towards its noise")
     power: float = Field(0.5, ge=0, le=1, description="loss |d|^(2 - 2 power); 0 is the squared error")
 

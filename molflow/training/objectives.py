@@ -133,7 +133,7 @@ class MeanFlowObjective(Objective):
     """Average velocity u(p_t, r, t) of the paths that flow matching follows, p_t = (1 - t) p + t z, v = z - p.
 
     The loss is |u - sg(target)|^(2 - 2 power), a mean over configurations, |.|^2 over degrees of freedom. Where r = t
-    the target is v, which is flow matching. Where r < t it is, with q = p_t - (t - r) u where u leads at time r,
+    the target is v, which is flow matching. Elsewhere it is, with q = p_t - (t - r) u where u leads at time r,
 
     - mean_flow: v - (t - r) du/dt along (v, 0, 1), which needs no velocity but the sample's (arXiv 2505.13447);
     - lagrangian: w(q, r, r) + (t - r) du/dr, by which q moves with the velocity w of a teacher, a frozen copy of the
@@ -167,7 +167,7 @@ class MeanFlowObjective(Objective):
     def _of_tensors(
         self, points: Points, context: Context, latent: Points, r: Tensor, t: Tensor, dof: Tensor
     ) -> Tensor:
-        """Squared error of the average velocity of each configuration, (B,). The first of them have r < t."""
+        """Squared error of the average velocity of each configuration, (B,). For the first of them r is not t."""
         velocity = latent - points
         at = points + velocity * t
         target = velocity
@@ -202,13 +202,16 @@ class MeanFlowObjective(Objective):
         """r < t for the first part of a batch, some of them with t = 1, and r = t for the rest.
 
         r and t are the ends of a uniform interval; where t = 1, r near 0 is drawn more often, since
-        there the bonds are decided.
+        there the bonds are decided. With `both_ways` every other pair of the first part is exchanged.
         """
         n = self._n_average(batch)
         draws = torch.rand(3, batch, generator=generator, device=like.device).to(like)
         from_latent = draws[2] < self.config.from_latent_fraction
         r = torch.where(from_latent, draws[0] ** 1.5, draws[:2].amin(0))
         t = torch.where(from_latent, 1.0, draws[:2].amax(0))
+        if self.config.both_ways:
+            exchanged = torch.arange(batch, device=like.device) % 2 == 1
+            r, t = torch.where(exchanged, t, r), torch.where(exchanged, r, t)
         middle = torch.randn(batch, generator=generator, device=like.device).mul(1.2).sigmoid().to(like)
         r[n:] = t[n:] = middle[n:]
         return r, t

@@ -187,6 +187,18 @@ def test_parts_are_means_of_their_configurations(flow):
     close(loss, (parts["average_velocity"] + parts["flow_matching"]) / 2)  # two of four
 
 
+def test_times_both_ways():
+    """Every other pair is exchanged; what is learned of each is the same rule."""
+    flow = make_flow("composed-united-average-velocity")
+    like = torch.zeros((), dtype=torch.float64)
+    r, t = mean_flow(flow)._times(1000, rng(), like)
+    back, forth = mean_flow(flow, both_ways=True)._times(1000, rng(), like)
+    odd = torch.arange(1000) % 2 == 1
+    close(torch.where(odd, forth, back), r)
+    close(torch.where(odd, back, forth), t)
+    assert (back > forth).sum() == 250, "half of those with r < t"
+
+
 def test_times():
     objective = mean_flow(particles(lambda x, r, t: x), average_fraction=0.5, from_latent_fraction=0.2)
     r, t = objective._times(20_000, rng(), torch.zeros((), dtype=torch.float64))
