@@ -1,7 +1,10 @@
 """Fixtures that several test folders share."""
 
+import os
+
 import pytest
 
+from molflow.cli import main
 from molflow.data import MoleculeSet, load_qm9, particles
 from molflow.energies import SYSTEMS, Tempering
 
@@ -24,3 +27,31 @@ def few_particles(monkeypatch, _particle_cache):
     monkeypatch.setattr(particles, "CHAINS", {"train": 100, "validation": 100, "test": 100})
     monkeypatch.setattr(particles, "RECIPES", {name: particles.Recipe(2.0, quick) for name in SYSTEMS})
     monkeypatch.setenv("MOLFLOW_CACHE", str(_particle_cache))
+
+
+@pytest.fixture
+def molflow(capfd):
+    """Run a command; gives (exit code, stdout, stderr)."""
+
+    def run(*words):
+        with pytest.raises(SystemExit) as stop:
+            main([str(word) for word in words])
+        return stop.value.code, *capfd.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def fails(molflow, tmp_path, monkeypatch):
+    """Run a command in an empty folder that must fail with one line and leave no file; gives (exit code, line)."""
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+    def run(*words):
+        code, out, err = molflow(*words)
+        assert (out, len(err.splitlines()), os.listdir()) == ("", 1, [])
+        assert err.startswith("molflow: error: ")
+        return code, err.removeprefix("molflow: error: ").rstrip("\n")
+
+    return run

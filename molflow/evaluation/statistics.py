@@ -1,6 +1,18 @@
-"""Intervals for the fractions that the evaluators report."""
+"""Means, intervals, errors and distances of samples of numbers, as the evaluators report them."""
 
-from math import sqrt
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import wasserstein_distance
+
+RESAMPLES = 200
+"""Bootstrap resamples behind an error."""
+
+Array = NDArray[Any]
+Number = float | None
 
 
 def wilson_interval(successes: int, total: int, z: float = 1.96) -> tuple[float, float] | None:
@@ -15,5 +27,57 @@ def wilson_interval(successes: int, total: int, z: float = 1.96) -> tuple[float,
         return None
     p, shrink = successes / total, 1 + z * z / total
     centre = (p + z * z / (2 * total)) / shrink
-    half = z / shrink * sqrt(p * (1 - p) / total + z * z / (4 * total * total))
+    half = z / shrink * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def mean_and_error(values: Array) -> tuple[Number, Number]:
+    """Mean of independent values (n,) and its standard error s / sqrt(n); None for what n is too small for."""
+    if len(values) == 0:
+        return None, None
+    with np.errstate(over="ignore", invalid="ignore"):
+        error = finite_number(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
+        return finite_number(values.mean()), error
+
+
+def bootstrap_errors(
+    statistics: Callable[[Array], Sequence[float]], n: int, *, seed: int = 0, resamples: int = RESAMPLES
+) -> list[Number]:
+    """Standard errors of statistics of n independent samples: their standard deviations over resamples.
+
+    Args:
+        statistics: figures for samples given by their indices (n,), drawn with replacement.
+        n: number of samples.
+        seed: of the resampling.
+        resamples: how many.
+
+    Source: B. Efron, Ann. Statist. 7 (1979) 1.
+    """
+    if n < 2:
+        return [None] * len(statistics(np.arange(n)))
+    generator = np.random.default_rng(seed)
+    draws = np.array([statistics(generator.integers(n, size=n)) for _ in range(resamples)])
+    with np.errstate(invalid="ignore"):
+        return [finite_number(error) for error in draws.std(axis=0, ddof=1)]
+
+
+def wasserstein(a: Array, b: Array, a_weights: Array | None = None, b_weights: Array | None = None) -> Number:
+    """Wasserstein-1 distance of two samples of numbers: the integral of |F_a - F_b|, in their unit.
+
+    Args:
+        a, b: finite values, (n,) and (m,).
+        a_weights, b_weights: non-negative, of any positive sum, or None for equal ones.
+
+    Returns:
+        None where a sample is empty or has no weight.
+    """
+    for values, weights in ((a, a_weights), (b, b_weights)):
+        if len(values) == 0 or (weights is not None and not weights.sum() > 0):
+            return None
+    with np.errstate(over="ignore", invalid="ignore"):
+        return finite_number(wasserstein_distance(a, b, a_weights, b_weights))
+
+
+def finite_number(value: Any) -> Number:
+    """A plain float, or None where it is not finite."""
+    return float(value) if math.isfinite(value) else None

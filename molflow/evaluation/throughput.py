@@ -8,13 +8,18 @@ import sys
 import time
 from collections.abc import Callable
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from molflow.batch import MoleculeBatch
 from molflow.chem import stability
+from molflow.energies.base import Potential
+from molflow.evaluation.boltzmann import evaluate_boltzmann
+
+Sampled = TypeVar("Sampled")
 
 
 def peak_memory_mb(device: torch.device | str = "cpu") -> float:
@@ -93,13 +98,76 @@ def sampling_throughput(
         repeats: timed runs.
         progress: show a bar on stderr.
     """
-    sample(min(n, batch_size), 0)
-    batches: list[MoleculeBatch] = []
-    rounds = tqdm(range(repeats), desc="timing", disable=not progress)
-    times = [seconds(lambda: batches.append(sample(n, len(batches))), device) for _ in rounds]
+    batches, elapsed = _timed(sample, n, batch_size, device, repeats, progress)
     n_stable = sum(map(count_stable, batches))
-    record = sampling_record(name, n * repeats, n_stable, median(times) * repeats, device, batch_size)
+    record = sampling_record(name, n * repeats, n_stable, elapsed * repeats, device, batch_size)
     return record | {"n": n, "repeats": repeats}
+
+
+def _timed(
+    sample: Callable[[int, int], Sampled], n: int, batch_size: int, device: torch.device | str, repeats: int, bar: bool
+) -> tuple[list[Sampled], float]:
+    """What `sample(n, seed)` gives in each repeat after a warm-up of one batch, and the median of the seconds."""
+    sample(min(n, batch_size), 0)
+    batches: list[Sampled] = []
+    rounds = tqdm(range(repeats), desc="timing", disable=not bar)
+    times = [seconds(lambda: batches.append(sample(n, len(batches))), device) for _ in rounds]
+    return batches, median(times)
+
+
+def particle_throughput(
+    name: str,
+    sample: Callable[[int, int], Any],
+    sample_and_log_prob: Callable[[int, int], tuple[Tensor, Tensor]] | None,
+    energy: Potential | None,
+    n: int,
+    *,
+    n_densities: int,
+    batch_size: int,
+    device: torch.device | str = "cpu",
+    repeats: int = 3,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Time `sample(n, seed)` as `sampling_throughput` does, and once `sample_and_log_prob(n_densities, seed)`.
+
+    An effective sample costs a sample divided by the effective sample size as a fraction, which is measured on the
+    samples with densities: without them for averages that need no weights, or with them. What cannot be had is None.
+
+    Args:
+        name: of the model, for the record.
+        sample: draws n configurations with a seed.
+        sample_and_log_prob: draws n configurations and their log density, nats, if it can be had.
+        energy: of the target, kT, if it is known.
+        n: configurations in each repeat.
+        n_densities: configurations whose densities are timed.
+        batch_size: what `sample` uses, for the record and the warm-up.
+        device: where it runs.
+        repeats: timed runs of `sample`.
+        progress: show a bar on stderr.
+    """
+    _, elapsed = _timed(sample, n, batch_size, device, repeats, progress)
+    with_density = fraction = error = None
+    if sample_and_log_prob is not None:
+        sample_and_log_prob(1, 0)
+        drawn: list[tuple[Tensor, Tensor]] = []
+        with_density = seconds(lambda: drawn.append(sample_and_log_prob(n_densities, 0)), device) / n_densities
+        if energy is not None:
+            scores = evaluate_boltzmann(drawn[0][0], energy, log_prob=drawn[0][1])
+            fraction, error = scores.ess_fraction, scores.ess_fraction_error
+    return {
+        "model": name,
+        "n": n,
+        "repeats": repeats,
+        "ms_per_sample": 1e3 * elapsed / n,
+        "ms_per_effective_sample": 1e3 * elapsed / n / fraction if fraction else None,
+        "samples_per_s": n / elapsed,
+        "n_densities": n_densities if with_density else None,
+        "ms_per_sample_with_density": 1e3 * with_density if with_density else None,
+        "ms_per_effective_sample_with_density": 1e3 * with_density / fraction if with_density and fraction else None,
+        "ess_fraction": fraction,
+        "ess_fraction_error": error,
+        **conditions(device, batch_size),
+    }
 
 
 def training_throughput(

@@ -12,6 +12,7 @@ from molflow.chem import Structure, read_structures
 from molflow.evaluation import evaluate
 from molflow.evaluation.throughput import (
     count_stable,
+    particle_throughput,
     peak_memory_mb,
     sampling_record,
     sampling_throughput,
@@ -60,6 +61,42 @@ def test_sampling_throughput_warms_up_and_takes_the_median(n, batch_size, warm_u
     assert record.keys() == SAMPLING | {"repeats"}
     assert (record["n"], record["repeats"]) == (n, 3)
     assert 0.1 <= record["ms_per_molecule"] * n / 1e3 < 0.3
+
+
+def test_particle_throughput():
+    """Half of the samples have weight zero, so an effective one costs twice as much."""
+    calls = []
+
+    def sample(n, seed):
+        calls.append((n, seed))
+        time.sleep(0.05)
+        return torch.zeros(n, 4, 2)
+
+    def sample_and_log_prob(n, seed):
+        calls.append((n, seed, "density"))
+        time.sleep(0.2)
+        return torch.zeros(n, 4, 2), torch.tensor([0.0, torch.inf]).repeat(n)[:n]
+
+    def energy(x):
+        return x.sum((1, 2))
+
+    some = {"n_densities": 10, "batch_size": 8}
+    record = particle_throughput("a", sample, sample_and_log_prob, energy, 20, **some)
+    assert calls == [(8, 0), (20, 0), (20, 1), (20, 2), (1, 0, "density"), (10, 0, "density")]
+    assert (record["ess_fraction"], record["n_densities"]) == (pytest.approx(0.5), 10)
+    assert 2.5 <= record["ms_per_sample"] < 20
+    assert 20 <= record["ms_per_sample_with_density"] < 100
+    for kind in ("", "_with_density"):
+        assert record[f"ms_per_effective_sample{kind}"] == pytest.approx(2 * record[f"ms_per_sample{kind}"])
+    assert record["samples_per_s"] == pytest.approx(1e3 / record["ms_per_sample"])
+
+    without_energy = particle_throughput("a", sample, sample_and_log_prob, None, 20, **some)
+    without_density = particle_throughput("a", sample, None, energy, 20, **some)
+    assert without_energy.keys() == without_density.keys() == record.keys()
+    unknown = {"ess_fraction", "ess_fraction_error", "ms_per_effective_sample", "ms_per_effective_sample_with_density"}
+    assert {key for key, value in without_energy.items() if value is None} == unknown
+    unknown |= {"n_densities", "ms_per_sample_with_density"}
+    assert {key for key, value in without_density.items() if value is None} == unknown
 
 
 def test_training_throughput():

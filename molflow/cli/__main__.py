@@ -1,0 +1,5 @@
+"""python -m molflow.cli"""
+
+from molflow.cli import main
+
+main()

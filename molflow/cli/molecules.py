@@ -1,0 +1,139 @@
+"""What the commands do for molecules: sample, score, and time both."""
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import typer
+from tqdm import tqdm
+
+import molflow
+from molflow import evaluation
+from molflow.batch import MoleculeBatch
+from molflow.chem import StructureWriter, read_structures, stability
+from molflow.cli.options import Draw
+from molflow.cli.output import console, show, show_scores
+from molflow.data import MoleculeSet, load_qm9, prepare_qm9
+from molflow.errors import MolflowError
+from molflow.evaluation.throughput import conditions, sampling_record, sampling_throughput, seconds
+from molflow.interrupts import held_interrupts
+
+if TYPE_CHECKING:
+    from molflow.evaluation import TrainingReference
+
+_GIVE_UP = 20_000  # molecules drawn without a stable one
+
+
+def prepare(source: Literal["wheel", "pyg"], force: bool, json: Path | None) -> None:
+    """Read QM9 and show how much of it there is."""
+    path = prepare_qm9(source, force=force)
+    molecules = MoleculeSet.load(path)
+    sizes = molecules.n_atoms
+    record = {
+        "name": "qm9",
+        "file": str(path),
+        "n_molecules": len(molecules),
+        "n_atoms": int(sizes.sum()),
+        "smallest": int(sizes.min()),
+        "largest": int(sizes.max()),
+    }
+    show([record], json)
+
+
+def sample(flow: molflow.Flow, draw: Draw, out: Path, only: str | None, novelty: bool, json: Path | None) -> None:
+    """Write molecules to a file as they are made, then score them."""
+    training = training_reference(novelty)
+    kept: list[MoleculeBatch] = []
+    n_drawn = n_stable = 0
+    elapsed, before = 0.0, time.perf_counter()
+    asked = sys.maxsize if only else draw.n
+    batches = flow.iter_samples(asked, draw.seed, draw.temperature, draw.evaluations, draw.batch_size)
+    with (
+        StructureWriter(out) as writer,
+        tqdm(total=draw.n, desc="sampling", unit="molecule", dynamic_ncols=True) as bar,
+    ):
+        try:
+            for batch in batches:
+                made = batch.to("cpu")
+                elapsed += time.perf_counter() - before
+                stable = stability(made.positions, made.atomic_numbers, made.mask)[1]
+                n_drawn, n_stable = n_drawn + len(made), n_stable + int(stable.sum())
+                kept.append((made[stable] if only else made)[: draw.n - writer.count])
+                for structure in kept[-1].structures():
+                    with held_interrupts() as interrupted:  # else the file could hold one more than is counted
+                        writer.write(structure)
+                    if interrupted():
+                        raise KeyboardInterrupt
+                    bar.update()
+                if writer.count == draw.n or (not writer.count and n_drawn >= _GIVE_UP):
+                    break
+                before = time.perf_counter()
+        except KeyboardInterrupt as error:
+            raise MolflowError(f"interrupted; {out} keeps the {writer.count} molecules that were finished") from error
+    molecules = MoleculeBatch.concatenate(kept)
+    if not len(molecules):
+        out.unlink()
+        raise MolflowError(f"none of {n_drawn:,} molecules is stable: this model needs more training")
+    scores = molflow.evaluate(molecules, reference="qm9", training=training, progress=True).to_dict()
+    speed = sampling_record(draw.model, n_drawn, n_stable, elapsed, draw.device, draw.batch_size)
+    settings = {"seed": draw.seed, "temperature": draw.temperature, "evaluations": draw.evaluations}
+    show_scores({draw.model: scores | speed | settings | {"only": only, "file": str(out)}}, json)
+    if only:
+        share = f"{100 * n_stable / n_drawn:.1f} %"
+        console.print(f"{n_drawn:,} molecules were drawn, {share} of them stable; times count them all.")
+    console.print(f"{draw.n:,} molecules are in {out}")
+
+
+def evaluate(files: Sequence[Path], reference: str | None, novelty: bool | None, json: Path | None) -> None:
+    """Score the molecules in files."""
+    inputs = {str(file): read_structures(file) for file in files}
+    training = training_reference(novelty, wanted=reference == "qm9")
+    records = {}
+    for file, structures in inputs.items():
+        try:
+            scores = molflow.evaluate(structures, reference=reference, training=training, progress=True)
+        except MolflowError as error:
+            raise MolflowError(f"{file}: {error}") from error
+        records[file] = scores.to_dict()
+    show_scores(records, json)
+
+
+def training_reference(novelty: bool | None, wanted: bool = False) -> "TrainingReference | None":
+    """What novelty is measured against; where it was wanted but not asked for, a line says why it cannot be had."""
+    if not (wanted if novelty is None else novelty):
+        return None
+    try:
+        return evaluation.qm9_training_reference(progress=True)
+    except MolflowError as error:
+        if novelty:
+            raise
+        typer.echo(f"molflow: novelty is not computed: {' '.join(str(error).split())}", err=True)
+        return None
+
+
+def benchmark_sampling(flow: molflow.Flow, draw: Draw) -> dict[str, Any]:
+    """Time sampling, raw and for each stable molecule."""
+
+    def sampled(n: int, seed: int) -> Any:
+        return flow.sample(n, seed=seed, n_evaluations=draw.evaluations, batch_size=draw.batch_size)
+
+    return sampling_throughput(
+        draw.model, sampled, draw.n, batch_size=draw.batch_size, device=draw.device, progress=True
+    )
+
+
+def benchmark_evaluation(json: Path | None) -> None:
+    """Time the stability look-up on all of QM9."""
+    structures = list(load_qm9("all").structures())
+    scores: list[Any] = []
+    elapsed = seconds(lambda: scores.append(molflow.evaluate(structures, rdkit=False)))
+    record = {
+        "n_molecules": scores[0].n_molecules,
+        "n_atoms": scores[0].n_atoms,
+        "molecule_stability": scores[0].molecule_stability,
+        "atom_stability": scores[0].atom_stability,
+        "molecules_per_s": len(structures) / elapsed,
+    }
+    show([record | {"threads": conditions("cpu", 0)["threads"]}], json)

@@ -1,0 +1,5 @@
+"""Records of the evaluators as one HTML page that needs nothing else."""
+
+from molflow.report.boltzmann import boltzmann_page
+
+__all__ = ["boltzmann_page"]

@@ -1,0 +1,202 @@
+"""The page that tells how well samples follow a Boltzmann distribution."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from molflow.report.page import Row, heading, number, page, paragraph, percent, plot, table, write_page
+
+_SERIES = {
+    "reference": ("reference", {"color": "#808080", "width": 0, "shape": "hv"}, {"fill": "tozeroy"}),
+    "samples": ("samples", {"color": "#d55e00", "width": 2, "shape": "hv"}, {}),
+    "reweighted": ("reweighted samples", {"color": "#2b83d6", "width": 2, "shape": "hv", "dash": "dot"}, {}),
+}
+"""Name, line and further settings of each histogram; the colours stand out on white and on black."""
+
+
+def boltzmann_page(
+    record: Mapping[str, Any], histograms: Mapping[str, Any], path: str | Path, *, title: str | None = None
+) -> None:
+    """Write a page with the scores, each beside its reference and what it means, and histograms of energy and distance.
+
+    Args:
+        record: `BoltzmannScores.to_dict()`.
+        histograms: what `molflow.evaluation.histograms` gives for the same samples.
+        path: of the HTML file, which needs no network and no other file.
+        title: of the page; by default it names the system.
+
+    Raises:
+        MolflowError: plotly is not installed, or the path cannot be written.
+    """
+    system = record["system"] or {}
+    name = system.get("name") or "particles"
+    html = page(
+        title or f"Boltzmann evaluation: {name}",
+        paragraph(_summary(record)),
+        *(paragraph(text, notice=True) for text in _notices(record)),
+        table("± is one standard error.", ("Figure", "Samples", "Reference"), _groups(record, system)),
+        *(paragraph(text) for text in _missing(record)),
+        heading("Energies"),
+        _plot(histograms["energy"], "energy U (kT)", "Energies"),
+        heading("Distances of particles"),
+        _plot(histograms["distance"], "distance of two particles", "Distances of all pairs"),
+    )
+    write_page(path, html)
+
+
+def _summary(record: Mapping[str, Any]) -> str:
+    text = f"{record['n_samples']:,} samples of {record['n_particles']} particles in {record['dim']} dimensions"
+    if record["n_reference"]:
+        text += f", against {record['n_reference']:,} reference configurations"
+    return text + ". Energies are in kT, likelihoods in nats."
+
+
+def _notices(record: Mapping[str, Any]) -> list[str]:
+    n = record["n_samples"]
+    notices = []
+    if lost := record["n_nonfinite_energies"]:
+        notices.append(f"{lost:,} of {n:,} samples have no finite energy. Means and distances of energies omit them.")
+    if lost := record["n_nonfinite_log_prob"]:
+        notices.append(f"{lost:,} of {n:,} samples have no finite log density. Their weight is set to zero.")
+    for which in ("encoder", "decoder"):
+        if lost := record[f"n_nonfinite_nll_{which}"]:
+            total = record[f"n_nll_{which}"]
+            notices.append(f"{lost:,} of {total:,} test configurations have no finite likelihood through the {which}.")
+    if (record["largest_weight"] or 0) > 0.1:
+        notices.append(
+            f"One sample holds {percent(record['largest_weight'])} of all weight: reweighted figures and their errors "
+            "are not reliable."
+        )
+    return notices
+
+
+def _groups(record: Mapping[str, Any], system: Mapping[str, Any]) -> dict[str, list[Row]]:
+    def row(label: str, key: str, reference: str, meaning: str) -> Row | None:
+        value = record[key]
+        return None if value is None else Row(label, number(value, record.get(f"{key}_error")), reference, meaning)
+
+    def known(key: str) -> str:
+        return number(system.get(key), system.get(f"{key}_error"))
+
+    def halves(key: str) -> str:
+        return number(record[f"{key}_halves"])
+
+    reference_mean = number(record["reference_mean_energy"], record["reference_mean_energy_error"])
+    fraction = percent(record["ess_fraction"], record["ess_fraction_error"])
+    above = record["fraction_above_reference"]
+    noise = "Between the histograms of samples and reference. Beside it, between two halves of the reference: noise."
+    weighted = "With importance weights on the samples."
+    groups = {
+        "Importance weights": [
+            Row("Effective sample size", fraction, "100 %", _ess_meaning(record)) if fraction else None,
+            row(
+                "log Z, reweighted",
+                "reweighted_log_z",
+                known("log_z"),
+                "Logarithm of the normalising constant, from the weights. " + _agreement(record, system, "log_z"),
+            ),
+            row(
+                "Mean energy, reweighted",
+                "reweighted_mean_energy",
+                known("mean_energy") or reference_mean,
+                "What averages over the samples become with weights. " + _agreement(record, system, "mean_energy"),
+            ),
+            row("KL(samples || target)", "reverse_kl", "0", "Nats lost where the samples are. 0 is a perfect match."),
+        ],
+        "Likelihood of test configurations": [
+            each
+            for which in ("decoder", "encoder")
+            for each in (
+                row(f"NLL, {which}", f"nll_{which}", known("entropy"), _nll_meaning(record, system, which)),
+                row(f"KL(target || {which})", f"kl_{which}", "0", "NLL minus the entropy: nats left to gain."),
+            )
+        ]
+        + [
+            row(
+                "Reconstruction error",
+                "reconstruction_error",
+                "0",
+                "Mean distance of a configuration from its reconstruction. Above 0, the two densities differ.",
+            ),
+        ],
+        "Energies": [
+            row(
+                "Mean energy",
+                "mean_energy",
+                reference_mean or known("mean_energy"),
+                "Of the raw samples. A few clashes of particles can raise it far.",
+            ),
+            row("Median energy", "median_energy", number(record["reference_median_energy"]), "Clashes hardly move it."),
+            Row("Above the reference's largest", percent(above), "0 %", "Samples that the target would hardly give.")
+            if above is not None
+            else None,
+            row("Wasserstein-1 distance", "w1_energy", halves("w1_energy"), noise),
+            row("The same, reweighted", "w1_energy_reweighted", halves("w1_energy"), weighted),
+        ],
+        "Distances of particles": [
+            row("Wasserstein-1 distance", "w1_distance", halves("w1_distance"), noise),
+            row("The same, reweighted", "w1_distance_reweighted", halves("w1_distance"), weighted),
+        ],
+    }
+    return {name: [each for each in rows if each is not None] for name, rows in groups.items()}
+
+
+def _ess_meaning(record: Mapping[str, Any]) -> str:
+    return (
+        f"The samples are worth {record['ess']:,.0f} exact ones for averages; what they never visit does not show. "
+        f"The largest weight is {percent(record['largest_weight'])} of the sum."
+    )
+
+
+def _nll_meaning(record: Mapping[str, Any], system: Mapping[str, Any], which: str) -> str:
+    entropy, constant = system.get("entropy"), 0.5 * record["dof"] * math.log(2 * math.pi)
+    text = f"Of the normalised density through the {which}."
+    if entropy is not None:
+        text += " Beside it the entropy: no model goes below."
+    if record[f"nll_{which}_bgflow"] is not None:
+        text += f" As bgflow prints it, without {constant:.2f}: {number(record[f'nll_{which}_bgflow'])}"
+        text += "." if entropy is None else f", entropy {number(entropy - constant)}."
+    return text
+
+
+def _agreement(record: Mapping[str, Any], system: Mapping[str, Any], key: str) -> str:
+    value, error, exact = record[f"reweighted_{key}"], record[f"reweighted_{key}_error"], system.get(key)
+    if value is None or not error or exact is None:
+        return ""
+    both = math.hypot(error, system.get(f"{key}_error") or 0)
+    return f"{abs(value - exact) / both:.1f} standard errors from the reference."
+
+
+def _missing(record: Mapping[str, Any]) -> list[str]:
+    missing = {
+        "ess": "importance weights (they need the log density of each sample)",
+        "reverse_kl": "KL(samples || target) (it needs log Z and all energies finite)",
+        "nll_decoder": "likelihood through the decoder",
+        "nll_encoder": "likelihood through the encoder",
+        "w1_energy": "comparison with a reference",
+    }
+    names = [name for key, name in missing.items() if record[key] is None]
+    return [f"Not computed: {', '.join(names)}."] if names else []
+
+
+def _plot(histogram: Mapping[str, Any], axis: str, label: str) -> str:
+    edges = histogram["edges"]
+    drawn = {key: histogram[key] for key in _SERIES if histogram[key] is not None}
+    traces = []
+    for key, series in drawn.items():
+        name, line, more = _SERIES[key]
+        density = [*series["density"], 0]
+        trace = {"type": "scatter", "mode": "lines", "name": name, "x": edges, "y": density, "line": line, **more}
+        traces.append(trace | {"hovertemplate": "%{y:.4g}"})
+    outside = [
+        f"{percent(series['outside'])} of {_SERIES[key][0]}"
+        for key, series in drawn.items()
+        if series["outside"] > 1e-6
+    ]
+    names = ", ".join(_SERIES[key][0] for key in drawn)
+    caption = f"{label}: probability density of {names}. " + (
+        f"Beyond the edges of the plot: {', '.join(outside)}." if outside else "Nothing lies beyond its edges."
+    )
+    layout = {"xaxis": {"title": {"text": axis}}, "yaxis": {"title": {"text": "density"}, "rangemode": "tozero"}}
+    return plot(traces, layout, label=f"Histogram of {label.lower()}: {names}", caption=caption)

@@ -1,0 +1,205 @@
+"""What every report page shares: the shell with its style, tables of figures, and plots.
+
+A page holds all that it shows; a content security policy keeps it from asking the network for anything.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from molflow.errors import MolflowError
+from molflow.files import atomic_path, check_writable
+
+# Plotly writes colours into each element; only !important lets a page follow the reader's light or dark setting.
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1b1f24; --soft: #57606a; --paper: #fff; --line: #d0d7de; --warn: #fff4d6 }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6e9ed; --soft: #a3acb6; --paper: #14171a; --line: #3a424b; --warn: #3d3217 }
+}
+* { box-sizing: border-box }
+body { margin: 0 auto; padding: 1rem; max-width: 60rem; background: var(--paper); color: var(--ink);
+  font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: break-word }
+h1 { font-size: 1.6rem; line-height: 1.2; margin: .5rem 0 }
+h2 { font-size: 1.2rem; margin: 2rem 0 .5rem }
+small, figcaption { color: var(--soft) }
+small { display: block; font-weight: normal; font-size: .85rem; line-height: 1.35 }
+table { border-collapse: collapse; width: 100% }
+caption { text-align: left; color: var(--soft); padding-bottom: .5rem }
+th, td { text-align: left; vertical-align: top; padding: .45rem .5rem; border-bottom: 1px solid var(--line) }
+th[scope=rowgroup] { padding-top: 1.2rem; color: var(--soft) }
+th:first-child { padding-left: 0 }
+td, th[scope=col]:not(:first-child) { text-align: right; font-variant-numeric: tabular-nums }
+td { white-space: nowrap }
+td i { font-style: normal; color: var(--soft); display: inline-block }
+figure { margin: 0 }
+.plot { height: 24rem; max-height: 75vh }
+.notice { background: var(--warn); padding: .6rem .8rem; border-radius: .3rem }
+.js-plotly-plot :is(.xtick, .ytick) text, .js-plotly-plot :is(.xtitle, .ytitle, .legendtext) {
+  fill: var(--ink) !important }
+.js-plotly-plot .gridlayer path, .js-plotly-plot :is(.xlines-above, .ylines-above) { stroke: var(--line) !important }
+@media (max-width: 34rem) {
+  th, td { padding: .45rem .25rem; font-size: .9rem }
+  td { white-space: normal }
+}
+"""
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:"
+
+_DRAW = """
+for (const plot of document.querySelectorAll(".plot")) {
+  const spec = JSON.parse(plot.querySelector("script").textContent);
+  plot.replaceChildren();
+  Plotly.newPlot(plot, spec.data, spec.layout, {responsive: true, displayModeBar: false});
+}
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A figure of a table: what it is, its value, what to compare it with, and what that means in words."""
+
+    label: str
+    value: str
+    reference: str = ""
+    meaning: str = ""
+
+
+def page(title: str, *sections: str, plots: bool = True) -> str:
+    """A whole HTML page with this title as its heading.
+
+    Args:
+        title: plain text.
+        sections: HTML, as from `paragraph`, `table` and `plot`.
+        plots: put plotly.js into the page, 4.8 MB, once for all its plots.
+
+    Raises:
+        MolflowError: plots where plotly is not installed.
+    """
+    scripts = f"<script>{_plotly_js()}</script>\n<script>{_DRAW}</script>" if plots else ""
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<link rel="icon" href="data:,">
+<title>{escape(title)}</title>
+<style>{_STYLE}</style>
+</head>
+<body>
+<main>
+<h1>{escape(title)}</h1>
+{"".join(sections)}</main>
+{scripts}
+</body>
+</html>
+"""
+
+
+def write_page(path: str | Path, html: str) -> None:
+    """Write a page whole or not at all.
+
+    Raises:
+        MolflowError: a path that cannot be written.
+    """
+    check_writable(path)
+    with atomic_path(path) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+
+
+def paragraph(text: str, *, notice: bool = False) -> str:
+    """Plain text as a paragraph; a notice stands out."""
+    attributes = ' class="notice" role="note"' if notice else ""
+    return f"<p{attributes}>{escape(text)}</p>\n"
+
+
+def heading(text: str) -> str:
+    """Plain text as the heading of a section."""
+    return f"<h2>{escape(text)}</h2>\n"
+
+
+def table(caption: str, columns: tuple[str, str, str], groups: Mapping[str, Sequence[Row]]) -> str:
+    """Rows in named groups under three column headers: of the labels, the values and the references.
+
+    The meaning of a row stands under its label, so that a phone has room for the figures. Groups without rows are left
+    out.
+    """
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
+    bodies = [
+        f'<tbody>\n<tr><th scope="rowgroup" colspan="3">{escape(name)}</th></tr>\n{"".join(map(_row, rows))}</tbody>\n'
+        for name, rows in groups.items()
+        if rows
+    ]
+    return f"<table>\n<caption>{escape(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n{''.join(bodies)}</table>\n"
+
+
+def plot(data: Sequence[Mapping[str, Any]], layout: Mapping[str, Any], *, label: str, caption: str) -> str:
+    """A plot by Plotly, drawn where the page is opened, with colours that suit light and dark.
+
+    Args:
+        data: traces of plotly.js.
+        layout: of plotly.js, over the defaults here.
+        label: what a screen reader says in its place.
+        caption: what to see in it, below.
+    """
+    axis = {"automargin": True, "fixedrange": True, "zeroline": False}
+    defaults = {
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": "system-ui, sans-serif", "size": 13},
+        "margin": {"l": 10, "r": 10, "t": 10, "b": 10},
+        "legend": {"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0},
+        "dragmode": False,  # so that a finger on the plot scrolls the page
+        "hovermode": "x unified",
+    }
+    merged: dict[str, Any] = defaults | dict(layout)
+    merged |= {name: axis | dict(layout.get(name, {})) for name in ("xaxis", "yaxis")}
+    spec = json.dumps({"data": list(data), "layout": merged}, allow_nan=False).replace("<", "\\u003c")
+    return (
+        f'<figure>\n<div class="plot" role="img" aria-label="{escape(label)}">'
+        f'<script type="application/json">{spec}</script></div>\n'
+        f"<figcaption>{escape(caption)}</figcaption>\n</figure>\n"
+    )
+
+
+def number(value: float | None, error: float | None = None) -> str:
+    """A figure with as many digits as its error allows, "29.664 ± 0.012"; 4 digits without one; "" for None."""
+    if value is None:
+        return ""
+    if not error or abs(value) >= 1e6 or error >= 1e6:
+        return f"{value:.4g}" + (f" ± {error:.2g}" if error else "")
+    decimals = max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:.{decimals}f} ± {error:.{decimals}f}" if decimals < 8 else f"{value:.4g} ± {error:.1g}"
+
+
+def percent(fraction: float | None, error: float | None = None) -> str:
+    """A fraction as a percentage, "85.3 ± 0.4 %"; 3 digits without an error; "" for None."""
+    if fraction is None:
+        return ""
+    return (number(100 * fraction, 100 * error) if error else f"{100 * fraction:.3g}") + " %"
+
+
+def _row(row: Row) -> str:
+    meaning = f"<small>{escape(row.meaning)}</small>" if row.meaning else ""
+    label = f'<th scope="row">{escape(row.label)}{meaning}</th>'
+    return f"<tr>{label}<td>{_figure(row.value)}</td><td>{_figure(row.reference)}</td></tr>\n"
+
+
+def _figure(text: str) -> str:
+    """The error in a softer colour, on a line of its own where the column is narrow."""
+    value, sign, error = escape(text).partition(" ± ")
+    return f"{value} <i>± {error}</i>" if sign else value
+
+
+def _plotly_js() -> str:
+    try:
+        source: str = import_module("plotly.offline").get_plotlyjs()
+    except ModuleNotFoundError as error:
+        raise MolflowError("a report with plots needs plotly: pip install 'molflow[report]'") from error
+    return source

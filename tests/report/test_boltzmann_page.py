@@ -1,0 +1,187 @@
+"""The Boltzmann page: what stands on it, that it needs nothing else, and that a browser draws it without complaint."""
+
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+
+from molflow.energies import SYSTEMS
+from molflow.errors import MolflowError
+from molflow.evaluation import evaluate_boltzmann, histograms
+from molflow.report import boltzmann_page
+from molflow.report.page import Row, number, page, percent, table
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--dump-dom",
+    "--disable-component-update", "--disable-sync", "--enable-logging=stderr", "--virtual-time-budget=2000",
+    "--window-size=500,900", "--disable-background-networking",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def evaluated():
+    """The record and the histograms of DW4 squares of several sizes."""
+    generator = np.random.default_rng(0)
+    square = np.array([[-2, -2], [-2, 2], [2, -2], [2, 2]])
+    x, y = (square + 0.5 * generator.normal(size=(200, 4, 2)) for _ in range(2))
+    system = SYSTEMS["dw4"]
+    log_q = -system.energy(torch.from_numpy(x)).numpy() - 29 + 0.5 * generator.normal(size=200)
+    nll = 7.5 + generator.normal(size=50)
+    scores = evaluate_boltzmann(
+        x, system.energy, log_prob=log_q, reference=y, system=system, nll_decoder=nll, nll_encoder=nll,
+        reconstruction_error=np.abs(nll) / 100,
+    )  # fmt: skip
+    return scores.to_dict(), histograms(x, system.energy, log_prob=log_q, reference=y)
+
+
+@pytest.fixture(scope="module")
+def written(evaluated, tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "new" / "page.html"
+    boltzmann_page(*evaluated, path)
+    return path
+
+
+class Tags(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.tags, self.open = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_accessible_and_asks_for_nothing(written):
+    html = written.read_text(encoding="utf-8")
+    parser = Tags()
+    parser.feed(html)
+    assert parser.open == []
+    tags = parser.tags
+    assert ("html", {"lang": "en"}) in tags
+    assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in tags
+    assert not [a for _, a in tags if "src" in a or a.get("href", "data:").split(":")[0] != "data"]
+    assert any("default-src 'none'" in a.get("content", "") for _, a in tags)
+    assert "<title>Boltzmann evaluation: dw4</title>" in html
+    assert [t for t, _ in tags].count("h1") == 1
+    assert all(a.get("scope") for t, a in tags if t == "th")
+    plots = [a for _, a in tags if a.get("class") == "plot"]
+    assert [a["role"] for a in plots] == ["img", "img"]
+    assert all("reference, samples, reweighted samples" in a["aria-label"] for a in plots)
+    assert html.count("plotly.js v") == 1
+    assert "prefers-color-scheme: dark" in html
+
+
+def test_each_figure_stands_beside_its_error_and_its_reference(evaluated, written):
+    record, _ = evaluated
+    text = re.sub(r"\s+", " ", re.sub("<[^>]*>", " ", written.read_text(encoding="utf-8").split("<script")[0]))
+    for key in ("nll_decoder", "reweighted_log_z", "reweighted_mean_energy", "mean_energy", "reverse_kl"):
+        assert number(record[key], record[f"{key}_error"]) in text
+    assert percent(record["ess_fraction"], record["ess_fraction_error"]) in text
+    for shown in ("29.66", "-22.54", "7.12", "without 5.51", "entropy 1.606", "200 samples of 4 particles"):
+        assert shown in text
+    assert "Not computed" not in text
+    assert "None" not in text
+    assert "nan" not in text
+
+
+def test_what_was_not_computed_is_said(tmp_path):
+    x = np.random.default_rng(0).normal(size=(20, 4, 2))
+    x[3] = np.nan
+    energy = SYSTEMS["dw4"].energy
+    boltzmann_page(
+        evaluate_boltzmann(x, energy).to_dict(), histograms(x, energy), tmp_path / "a.html", title="<mine> & you"
+    )
+    html = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert "<title>&lt;mine&gt; &amp; you</title>" in html
+    assert "Not computed: importance weights" in html
+    assert "1 of 20 samples have no finite energy" in html
+    assert "Effective sample size" not in html
+    assert "None" not in html.split("<script")[0]
+
+
+def test_without_plotly_the_error_names_the_extra(evaluated, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    with pytest.raises(MolflowError, match=r"pip install 'molflow\[report\]'"):
+        boltzmann_page(*evaluated, tmp_path / "a.html")
+    assert list(tmp_path.iterdir()) == []
+    assert "Plotly" not in page("No plots", plots=False)
+
+
+def test_a_place_that_cannot_be_written_is_named(evaluated, tmp_path):
+    with pytest.raises(MolflowError, match="is a directory"):
+        boltzmann_page(*evaluated, tmp_path)
+
+
+def test_reports_load_no_torch():
+    script = "import sys, molflow.report; print(sorted({'torch', 'numpy', 'plotly'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (29.6637, 0.01234, "29.664 ± 0.012"),
+        (-22.5, 3.4, "-22.5 ± 3.4"),
+        (1234.5, 67.0, "1234 ± 67"),
+        (29.6637, None, "29.66"),
+        (0, None, "0"),
+        (1.5e9, 2.5e8, "1.5e+09 ± 2.5e+08"),
+        (1.0, 1e-12, "1 ± 1e-12"),
+        (7.12, 0.0, "7.12"),
+        (None, None, ""),
+    ],
+)
+def test_numbers_have_the_digits_of_their_error(value, error, text):
+    assert number(value, error) == text
+
+
+def test_percentages():
+    assert (percent(0.85321, 0.00412), percent(0.00123), percent(None)) == ("85.32 ± 0.41 %", "0.123 %", "")
+
+
+def test_a_table_escapes_and_leaves_out_empty_groups():
+    html = table("a < b", ("x", "y", "z"), {"full": [Row("<i>", "1 ± 2 %", "&", "why?")], "empty": []})
+    assert "a &lt; b" in html
+    assert "<td>1 <i>± 2 %</i></td><td>&amp;</td>" in html
+    assert "&lt;i&gt;<small>why?</small>" in html
+    assert "empty" not in html
+
+
+def open_in_browser(path, profile):
+    """The page's DOM after its scripts have run, and what they wrote to the console."""
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", path.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_a_browser_draws_the_page_and_logs_nothing(written, tmp_path):
+    probe = "<script>document.body.dataset.wide = document.documentElement.scrollWidth > innerWidth</script></body>"
+    copy = tmp_path / "page.html"
+    copy.write_text(written.read_text(encoding="utf-8").replace("</body>", probe), encoding="utf-8")
+    dom, console = open_in_browser(copy, tmp_path)
+    assert console == []
+    drawn = dom.split("<main>")[1].split("</main>")[0]
+    assert drawn.count('class="legendtext"') == 6
+    assert drawn.count("js-line") >= 6
+    assert "energy U (kT)" in drawn
+    assert 'data-wide="false"' in dom
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_a_page_that_errs_or_asks_the_network_is_seen(tmp_path):
+    path = tmp_path / "page.html"
+    for wrong in ("<script>missing()</script>", '<img src="http://127.0.0.1:9/a.png" alt="">'):
+        path.write_text(page("Wrong", wrong, plots=False), encoding="utf-8")
+        assert len(open_in_browser(path, tmp_path)[1]) == 1
