@@ -95,7 +95,7 @@ def particle_scores(flow: molflow.Flow, arguments: argparse.Namespace) -> dict[s
                 system=system,
                 nll_encoder=-maps["encoder"].log_prob,
                 nll_decoder=-maps["decoder"].log_prob,
-                reconstruction_error=maps["decoder"].reconstruction_error,
+                reconstruction_error=maps["decoder"].reconstruction_error * flow.domain.scale,
             ).to_dict()
         )
     others = [{"sampling_seed": s} | {k: by_seed[s][k] for k in REPEATED_OF_PARTICLES} for s in (1, 2)]

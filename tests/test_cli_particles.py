@@ -165,6 +165,18 @@ def test_corrected_samples_follow_the_target(record, model, tmp_path, kind):
         assert 0 < correction["acceptance"] < 1
 
 
+def test_the_density_can_be_left_out(record, fails, model, tmp_path):
+    out = tmp_path / "a.npz"
+    _, figures = record("sample", "-m", model, "-n", 30, "--no-density", "-o", out)
+    with np.load(out) as file:
+        assert sorted(file.files) == ["positions", "system"]
+    assert figures["ess"] is None
+    assert "ms_per_sample" in figures
+    code, message = fails("sample", "-m", model, "--no-density", "--correct", "importance")
+    assert (code, "needs the density" in message) == (2, True)
+    assert fails("sample", "-m", "qm9", "--no-density")[0] == 2
+
+
 def test_several_evaluations_have_no_density(record, fails, saved, tmp_path):
     network = "{kind='transformer', hidden=8, n_vectors=2, pair_hidden=4, n_heads=2, n_blocks=1}"
     average = saved(*DW4, f"model.decoder={network}", "model.average_velocity=true")

@@ -15,6 +15,7 @@ MODULES = [
     "molflow.data.structures",
     "molflow.energies.double_well",
     "molflow.energies.lennard_jones",
+    "molflow.energies.reweighting",
     "molflow.testing",
 ]
 

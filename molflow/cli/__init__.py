@@ -140,6 +140,9 @@ def sample(
             "importance weights."
         ),
     ] = None,
+    density: Annotated[
+        bool, typer.Option("--density/--no-density", help="Particles: the exact density of each, tens of times slower.")
+    ] = True,
     batch_size: BatchSize = 1024,
     device: Device = "cpu",
     novelty: Annotated[bool, typer.Option("--novelty", help=f"{_AGAINST_TRAINING}.")] = False,
@@ -152,7 +155,7 @@ def sample(
     if out is not None:
         check_structure_file(out)
     flow = load_flow(model, device, evaluations)
-    draw = Draw(model, n, batch_size, device, evaluations, seed, temperature)
+    draw = Draw(model, n, batch_size, device, evaluations, seed, temperature, density)
     if of_particles(flow):
         from molflow.cli import particles
 
@@ -162,7 +165,7 @@ def sample(
     else:
         from molflow.cli import molecules
 
-        refuse(f"is for particles; {model} is a model of molecules", correct=correct)
+        refuse(f"is for particles; {model} is a model of molecules", correct=correct, no_density=not density)
         check_structure_file(out := out or Path("molecules.sdf"))
         molecules.sample(flow, draw, out, only, novelty, json)
 

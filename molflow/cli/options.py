@@ -39,6 +39,7 @@ class Draw:
     evaluations: int = 1
     seed: int = 0
     temperature: float = 1.0
+    density: bool = True
 
 
 def refuse(why: str, **options: Any) -> None:

@@ -185,9 +185,9 @@ def _scores(samples: Configurations, system: System, reference: Tensor, **likeli
 
 
 def _drawn(flow: Flow, draw: Draw) -> Drawn:
-    """Samples of a flow with their density; without it where several evaluations make them."""
+    """Samples of a flow with their density, if it was asked for; without it where several evaluations make them."""
     batches: Iterator[tuple[Tensor, Tensor | None]]
-    if draw.evaluations == 1:
+    if draw.density and draw.evaluations == 1:
         batches = flow.iter_samples_and_log_prob(draw.n, draw.seed, draw.temperature, draw.batch_size)
     else:
         plain = flow.iter_samples(draw.n, draw.seed, draw.temperature, draw.evaluations, draw.batch_size)
@@ -212,7 +212,7 @@ def _corrected(flow: Flow, draw: Draw, system: System | None, kind: str) -> tupl
     """The samples of a flow, n configurations of the target made of them, and how that went."""
     if system is None:
         raise MolflowError(f"{draw.model}: was not trained on a system whose energy is known, which --correct needs")
-    if draw.evaluations > 1:
+    if draw.evaluations > 1 or not draw.density:
         raise UsageError("--correct needs the density of samples, which only one evaluation gives")
     drawn: list[Drawn] = []
 

@@ -1,7 +1,6 @@
 """From samples of a flow to averages over its target: importance weights, resampling, and a Metropolis correction."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -9,8 +8,12 @@ from torch import Tensor
 from molflow.energies.base import Potential
 from molflow.errors import MolflowError
 
-Proposal = Callable[[int, int], tuple[Tensor, Tensor]]
-"""(n, seed) -> n configurations (n, N, D) and their log density (n,) in nats, as a flow's `sample_and_log_prob`."""
+
+class Proposal(Protocol):
+    """What draws from q, such as a flow's `sample_and_log_prob`."""
+
+    def __call__(self, n: int, *, seed: int) -> tuple[Tensor, Tensor]:
+        """n configurations (n, N, D) and their log density (n,) in nats."""
 
 
 def log_weights(energy: Potential, x: Tensor, log_q: Tensor) -> Tensor:
@@ -101,7 +104,7 @@ def independent_metropolis(
 
     Args:
         energy: U in kT, (n, N, D) -> (n,).
-        propose: (n, seed) -> samples of q (n, N, D) and their log density (n,), such as a flow's `sample_and_log_prob`.
+        propose: draws samples of q with their log density, such as a flow's `sample_and_log_prob`.
         n: configurations to return.
         n_chains: chains that run side by side, at most n.
         seed: of proposals and decisions.
@@ -111,15 +114,18 @@ def independent_metropolis(
         MolflowError: n_chains outside 1..n, no burn-in, or as `log_weights`.
 
     Example:
-        >>> flow = molflow.load_pretrained("dw4")  # doctest: +SKIP
-        >>> independent_metropolis(DoubleWell(), flow.sample_and_log_prob, 10_000, 100, seed=0)  # doctest: +SKIP
+        >>> flow = molflow.load_pretrained("dw4")
+        >>> energy = molflow.energies.DoubleWell()
+        >>> x, acceptance = independent_metropolis(energy, flow.sample_and_log_prob, n=100, n_chains=10, seed=0)
+        >>> x.shape, acceptance > 0.5
+        (torch.Size([100, 4, 2]), True)
     """
     if not 1 <= n_chains <= n or n_burn_in < 1:
         raise MolflowError(f"expected 1 <= n_chains <= n and n_burn_in >= 1, got {n_chains}, {n} and {n_burn_in}")
     generator = torch.Generator().manual_seed(seed)
     steps = n_burn_in - (-n // n_chains)
     # A seed of its own for the proposals: with the same one, noise and decisions would be made of the same numbers.
-    x, log_q = propose(steps * n_chains, int(torch.randint(2**31, (), generator=generator)))
+    x, log_q = propose(steps * n_chains, seed=int(torch.randint(2**31, (), generator=generator)))
     log_w = log_weights(energy, x, log_q).cpu().view(steps, n_chains)
     threshold = torch.rand(steps, n_chains, dtype=torch.float64, generator=generator).log()
 
