@@ -23,7 +23,7 @@ from molflow.pretrained import load_named
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="qm9-allatom")
+    parser.add_argument("--model", default="qm9")
     parser.add_argument("--probes", type=int, default=16)
     parser.add_argument("--molecules", type=int, default=64)
     parser.add_argument("--json", type=Path)
