@@ -101,7 +101,7 @@ def run(base: str, name: str, overrides: list[str], minutes: float, seed: int) -
         "changed": overrides,
         "cpu_minutes": minutes,
         "seed": seed,
-        "molecules_seen": card["steps"] * molflow.load_experiment(base, overrides).training.batch_size,
+        "molecules_seen": card["steps"] * molflow.load_experiment(base, [*overrides, *COMMON]).training.batch_size,
         "loss": sum(line["loss"] for line in lines[-10:]) / max(1, len(lines[-10:])),
         **(particle_scores(flow, card["data"]) if isinstance(flow.domain, ParticleDomain) else molecule_scores(flow)),
     }

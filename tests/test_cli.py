@@ -500,7 +500,7 @@ def test_damaged_checkpoints(fails, model, tmp_path, command, damage, message):
         ([TINY, "--set", 'model.domain.types=["H", "Xx"]'], "unknown element 'Xx'"),
         ([TINY, "--set", "model.encoder.n_stages=2"], "unknown key model.encoder.n_stages"),
         ([TINY, "--set", 'objective={kind = "mean_flow"}'], "needs model.average_velocity = true"),
-        ([TINY, "--set", "training.compile=true"], "compile needs batches = 'mixed_size'"),
+        ([TINY, "--set", "training.compile=true"], "training.compile needs batches = 'mixed_size'"),
         ([TINY, "--out", "/dev/null/run"], "/dev/null/run: cannot be written"),
         ([TINY, "--resume"], "there is nothing to resume in runs/tiny"),
         ([TINY, "--start-from", "none.safetensors"], "none.safetensors: no such file"),

@@ -122,7 +122,7 @@ class ExperimentConfig(Config):
     @model_validator(mode="after")
     def _one_shape(self) -> "ExperimentConfig":
         if self.training.compile and self.data.name == "qm9" and self.training.batches != "mixed_size":
-            raise ValueError("training: compile needs batches = 'mixed_size': every other shape would be compiled anew")
+            raise ValueError("training.compile needs batches = 'mixed_size': every other shape would be compiled anew")
         return self
 
 
@@ -177,8 +177,9 @@ def _explain(model: type[BaseModel], error: Any) -> str:
     if error["type"] == "union_tag_not_found":
         return f"{key}: has no kind"
     if error["type"] != "extra_forbidden":
-        got = "" if error["type"] == "missing" else f" (got {error['input']!r})"
-        return (f"{key}: " if key else "") + error["msg"] + got
+        whole = error["type"] == "missing" or isinstance(error["input"], dict)
+        got = "" if whole else f" (got {error['input']!r})"
+        return (f"{key}: " if key else "") + error["msg"].removeprefix("Value error, ") + got
     by_name: dict[str, list[str]] = {}
     for known in _known_keys(model):
         by_name.setdefault(known.rpartition(".")[2], []).append(known)

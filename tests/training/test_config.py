@@ -56,7 +56,7 @@ def test_the_last_override_wins():
     ("override", "message"),
     [
         ("sed=1", "unknown key sed; did you mean seed?"),
-        ("training.compile=true", "compile needs batches = 'mixed_size'"),
+        ("training.compile=true", "training.compile needs batches = 'mixed_size'"),
         ("training.batchsize=1", "unknown key training.batchsize; did you mean training.batch_size?"),
         ("model.encoder.n_block=1", "unknown key model.encoder.n_block; did you mean model.encoder.n_blocks?"),
         ("model.domain.type=[]", "unknown key model.domain.type; did you mean model.domain.types?"),
