@@ -86,7 +86,7 @@ def system_of_files(files: Sequence[Path], reference: str | None) -> str | None:
 def _system_in(path: Path) -> str | None:
     """The system that a file names, "" if it holds configurations of an unknown one, None if it holds none."""
     if path.suffix.lower() == ".npy":
-        return ""
+        return "" if path.exists() else None
     if path.suffix.lower() != ".npz":
         return None
     try:

@@ -69,8 +69,7 @@ def softened(energy: Potential, highest: float) -> Potential:
 
     def soft(x: Tensor) -> Tensor:
         u = energy(x)
-        excess = (u - highest).clamp(min=0)
-        return u - excess + excess.log1p()
+        return u.clamp(max=highest) + (u - highest).relu().log1p()
 
     return soft
 

@@ -1,5 +1,6 @@
 """The data of an experiment in the representation its model asks for, and what the model must know about them."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from molflow.data import (
 from molflow.data.loaders import Batches
 from molflow.energies import SYSTEMS, Energy, check_convention, softened
 from molflow.energies.base import Potential
-from molflow.energies.reweighting import effective_sample_size, log_weights
+from molflow.energies.reweighting import effective_sample_size
 from molflow.errors import MolflowError
 from molflow.flows.config import ComposedMoleculesConfig, ParticlesConfig
 from molflow.flows.domains import ComposedMoleculeDomain, Domain, type_name
@@ -40,12 +41,15 @@ class Dataset(ABC):
     Attributes:
         config: the experiment, with what its model must know of the data filled in.
         kind: what its configurations are called.
-        split: what was trained on, in words.
     """
 
     config: ExperimentConfig
     kind: ClassVar[str]
-    split: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def split(self) -> str:
+        """What is trained on, in words."""
 
     @property
     def target(self) -> Potential | None:
@@ -98,7 +102,10 @@ class MoleculeDataset(Dataset):
     validation: MoleculeSet
     compositions: tuple[Tensor, Tensor] | None
     kind = "molecules"
-    split = "train (100,000 molecules; RandomState(0) permutation)"
+
+    @property
+    def split(self) -> str:
+        return "train (100,000 molecules; RandomState(0) permutation)"
 
     def fit(self, domain: Domain) -> None:
         if self.compositions is not None:
@@ -142,13 +149,17 @@ class ParticleDataset(Dataset):
     training: Tensor
     validation: Tensor
     energy: Energy | None
-    kind = "particles"
-    split = "train"
+    kind = "configurations"
+
+    @property
+    def split(self) -> str:
+        file = self.config.data.file
+        return "train" if file is None else f"{len(self.training):,} configurations of {file.name}"
 
     @property
     def target(self) -> Potential | None:
-        """Softened above the highest energy of the validation data."""
-        return None if self.energy is None else softened(self.energy, float(self.energy(self.validation).max()))
+        """Softened above the highest energy of the first thousand validation data."""
+        return None if self.energy is None else softened(self.energy, float(self.energy(self.validation[:1000]).max()))
 
     def batches(self) -> Batches:
         """All configurations have one size, so every batch is full and has the same shape."""
@@ -167,8 +178,11 @@ class ParticleDataset(Dataset):
         energy = self.energy
         if not flow.has_average_velocity:
             x, log_q = flow.sample_and_log_prob(n, seed=seed)
-            ess = effective_sample_size(log_weights(energy, x, log_q))
-            return {"ess_fraction": ess, "median_energy": energy(x).median()}
+            u = energy(x)
+            log_w = -u - log_q
+            weighed = log_w[log_w.isfinite()]  # the others have no weight, and count all the same
+            ess = effective_sample_size(weighed) * len(weighed) / n if len(weighed) else math.nan
+            return {"ess_fraction": ess, "median_energy": u.median()}
         return {
             f"median_energy{_suffix(k)}": energy(flow.sample(n, seed=seed, n_evaluations=k)).median()
             for k in _evaluations(flow)

@@ -61,6 +61,17 @@ def test_warm_up_by_flow_matching(tmp_path):
     assert {"median_energy", "median_energy_4_evaluations", "median_energy_16_evaluations"} <= set(last)
 
 
+def test_samples_without_a_weight_do_not_end_a_run(monkeypatch):
+    data = load_dataset(particles())
+    flow = data.config.model.build()
+    _, log_q = flow.sample_and_log_prob(4, seed=0)
+    log_q[0] = torch.inf
+    monkeypatch.setattr(flow, "sample_and_log_prob", lambda n, seed: (flow.sample(n, seed=seed), log_q))
+    assert 0 < data.sample_figures(flow, 4, 0)["ess_fraction"] <= 0.75
+    log_q[:] = torch.nan
+    assert math.isnan(data.sample_figures(flow, 4, 0)["ess_fraction"])
+
+
 def test_batches_are_the_training_configurations():
     data = load_dataset(particles("training.batch_size=32"))
     batches = data.batches()
@@ -80,6 +91,7 @@ def test_a_users_array_takes_the_place_of_the_data(file):
     assert data.energy is SYSTEMS["dw4"].energy
     unknown = load_dataset(particles("data.name=particles", f"data.file='{file}'"))
     assert unknown.energy is None
+    assert unknown.split == "180 configurations of mine.npy"
     assert unknown.sample_figures(unknown.config.model.build(), 3, 0) == {}
 
 
