@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -156,7 +157,7 @@ class ParticleDataset(Dataset):
         file = self.config.data.file
         return "train" if file is None else f"{len(self.training):,} configurations of {file.name}"
 
-    @property
+    @cached_property
     def target(self) -> Potential | None:
         """Softened above the highest energy of the first thousand validation data."""
         return None if self.energy is None else softened(self.energy, float(self.energy(self.validation[:1000]).max()))
