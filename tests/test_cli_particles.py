@@ -209,6 +209,14 @@ def test_particles_of_an_unknown_energy_are_counted_and_timed(record, fails, str
     assert "was not trained on a system whose energy is known" in line
 
 
+def test_samples_without_a_density_have_no_weight_and_are_counted(record, tmp_path):
+    x = load_particles("dw4", "test")[:3].numpy()
+    np.savez(tmp_path / "a.npz", positions=x, log_prob=np.array([-8, np.nan, np.inf]), system="dw4")
+    text, scores = record("evaluate", tmp_path / "a.npz")
+    assert ["without", "a", "finite", "log", "density", "2"] in [line.split() for line in text.splitlines()]
+    assert (scores["n_nonfinite_log_prob"], scores["ess"]) == (2, pytest.approx(1))
+
+
 def test_evaluate_several_files(record, model, exact, tmp_path):
     """Flat arrays are read too, and what one file names is said of all."""
     sampled, flat = tmp_path / "a.npz", tmp_path / "b.npy"
@@ -361,8 +369,7 @@ X = np.zeros((3, 4, 2))
         ({}, ["--reference", "lj55"], "expected configurations of shape (n, 55, 3), got (3, 4, 2)"),
         ({"log_prob": np.zeros(2)}, [], "log_prob: expected 3 numbers, got float64 of shape (2,)"),
         ({"log_prob": np.array(["a"] * 3)}, [], "log_prob: expected 3 numbers, got <U1 of shape (3,)"),
-        ({"log_prob": np.array([0, np.nan, 0])}, [], "configuration 1: log_prob is nan; expected finite numbers"),
-        ({"log_prob": np.array([None] * 3)}, [], "its log_prob cannot be read"),
+        ({"log_prob": np.array([None] * 3)}, [], "not a readable .npy or .npz file of plain numbers"),
         ({"positions": np.full((3, 4, 2), np.inf)}, [], "configuration 0: expected finite coordinates"),
     ],
 )

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from molflow.data import read_configurations
+from molflow.data import NoArrayError, read_array, read_configurations
 from molflow.energies import SYSTEMS, System, check_convention
 from molflow.errors import MolflowError
 from molflow.files import atomic_path
@@ -47,17 +47,14 @@ def read_samples(path: Path, system: System) -> Configurations:
         )
     positions = read_configurations(path, system.energy.n_particles, system.energy.dim)
     check_convention(positions, system.energy, str(path))
-    log_prob = _array(path, "log_prob")
-    if log_prob is None:
+    try:
+        log_prob = read_array(path, "log_prob")
+    except NoArrayError:
         return Configurations(positions, None)
     if log_prob.shape != positions.shape[:1] or log_prob.dtype.kind not in "fiu":
         raise MolflowError(
             f"{path}: log_prob: expected {len(positions)} numbers, got {log_prob.dtype} of shape {log_prob.shape}"
         )
-    finite = np.isfinite(log_prob)
-    if not finite.all():
-        place = int(finite.argmin())
-        raise MolflowError(f"{path}, configuration {place}: log_prob is {log_prob[place]}; expected finite numbers")
     return Configurations(positions, torch.from_numpy(log_prob.astype(np.float64)))
 
 
@@ -90,20 +87,7 @@ def _system_in(path: Path) -> str | None:
     if path.suffix.lower() != ".npz":
         return None
     try:
-        name = _array(path, "system")
-    except Exception:  # whoever reads the file will say what is wrong with it
+        name = read_array(path, "system")
+    except MolflowError:  # whoever reads the file will say what is wrong with it
         return None
-    return str(name) if name is not None and name.dtype.kind == "U" and name.ndim == 0 else None
-
-
-def _array(path: Path, key: str) -> np.ndarray | None:
-    """An array of an NPZ file, if it has it."""
-    with path.open("rb") as file:
-        content = np.load(file, allow_pickle=False)
-        if isinstance(content, np.ndarray) or key not in content.files:
-            return None
-        try:
-            array: np.ndarray = content[key]
-        except Exception as error:  # a damaged archive can raise nearly anything from zipfile, zlib or numpy
-            raise MolflowError(f"{path}: its {key} cannot be read") from error
-    return array
+    return str(name) if name.dtype.kind == "U" and name.ndim == 0 else None

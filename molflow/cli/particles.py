@@ -21,6 +21,7 @@ from molflow.energies import SYSTEMS, System, independent_metropolis, log_weight
 from molflow.energies.reweighting import effective_sample_size
 from molflow.errors import MolflowError
 from molflow.evaluation import evaluate_boltzmann, histograms
+from molflow.evaluation.measured import energies_of
 from molflow.evaluation.throughput import conditions, particle_throughput
 from molflow.files import check_writable
 from molflow.flows import Flow, ParticleDomain
@@ -223,7 +224,7 @@ def _corrected(flow: Flow, draw: Draw, system: System | None, kind: str) -> tupl
         return _with_density(drawn[0].samples)
 
     def energy(x: Tensor) -> Tensor:
-        return system.energy(x.double())
+        return torch.from_numpy(energies_of(system.energy, x.numpy()))
 
     details: Record
     if kind == "importance":

@@ -89,6 +89,7 @@ def load_particles(
     if split not in CHAINS:
         raise MolflowError(f"unknown split {split!r}, accepted: {', '.join(CHAINS)}")
     energy = _system(name).energy
+    particle_diagnostics(name, cache_dir)  # refuses data of another version
     path = prepare_particles(name, cache_dir)
     try:
         return read_configurations(path, energy.n_particles, energy.dim, key=split)
@@ -103,10 +104,13 @@ def particle_diagnostics(name: str, cache_dir: str | Path | None = None) -> dict
     """
     path = prepare_particles(name, cache_dir)
     try:
-        return json.loads(str(_read_array(path, "diagnostics")))
+        record: dict[str, Any] = json.loads(str(read_array(path, "diagnostics")))
     except ValueError as error:  # includes MolflowError
         message = str(error).removeprefix(f"{path}: ")
         raise MolflowError(f"{path}: {message}; rerun: molflow data {name} --force") from error
+    if record["version"] != VERSION:
+        raise MolflowError(f"{path}: drawn by another version of molflow; rerun: molflow data {name} --force")
+    return record
 
 
 def read_configurations(
@@ -126,7 +130,7 @@ def read_configurations(
         MolflowError: naming the file and what it is: unreadable, no such array, another shape than expected, or the
             first configuration that is not finite.
     """
-    array = _read_array(Path(path), key)
+    array = read_array(path, key)
     expected = f"(n, {n_particles or 'N'}, {dim or 'D'})"
     if array.dtype.kind not in "fiu":
         raise MolflowError(f"{path}: holds {array.dtype} values, expected numbers of shape {expected}")
@@ -141,6 +145,32 @@ def read_configurations(
     if not finite.all():
         raise MolflowError(f"{path}, configuration {int(finite.argmin())}: expected finite coordinates in float32")
     return torch.from_numpy(array)
+
+
+class NoArrayError(MolflowError):
+    """The file is whole, but has no array of the name asked for."""
+
+
+def read_array(path: str | Path, key: str) -> np.ndarray:
+    """An array of an .npz file, or that of a .npy file by the name of `positions`. Nothing is unpickled.
+
+    Raises:
+        NoArrayError: there is none of that name.
+        MolflowError: the file is missing or damaged.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            content = np.load(file, allow_pickle=False)
+            arrays = {"positions": content} if isinstance(content, np.ndarray) else content
+            if key in arrays:
+                array: np.ndarray = arrays[key]
+                return array
+            names = ", ".join(arrays)
+    except FileNotFoundError as error:
+        raise MolflowError(f"{path}: no such file") from error
+    except Exception as error:  # a damaged archive can raise nearly anything from zipfile, zlib or numpy
+        raise MolflowError(f"{path}: not a readable .npy or .npz file of plain numbers") from error
+    raise NoArrayError(f"{path}: has no array {key!r}, only {names}")
 
 
 def _system(name: str) -> System:
@@ -163,19 +193,3 @@ def _draw(system: System, recipe: Recipe, progress: bool) -> tuple[dict[str, np.
     record = {"system": system.name, "version": VERSION, "seed": SEED, "chains": CHAINS}
     seconds = round(time.monotonic() - began, 1)
     return arrays, record | asdict(recipe) | asdict(chains.diagnostics) | {"seconds": seconds}
-
-
-def _read_array(path: Path, key: str) -> np.ndarray:
-    try:
-        with path.open("rb") as file:
-            content = np.load(file, allow_pickle=False)
-            if isinstance(content, np.ndarray):
-                return content
-            if key in content.files:
-                return content[key]
-            names = ", ".join(content.files)
-    except FileNotFoundError as error:
-        raise MolflowError(f"{path}: no such file") from error
-    except Exception as error:  # a damaged archive can raise nearly anything from zipfile, zlib or numpy
-        raise MolflowError(f"{path}: not a readable .npy or .npz file of plain numbers") from error
-    raise MolflowError(f"{path}: has no array {key!r}, only {names}")

@@ -36,7 +36,13 @@ def log_weights(energy: Potential, x: Tensor, log_q: Tensor) -> Tensor:
         u = energy(x).double()
     _refuse("log_q", log_q, ~log_q.isfinite())
     _refuse("energy", u, u.isnan() | (u == -torch.inf))
-    return -u - log_q.detach().double()
+    return weigh(u, log_q.detach())
+
+
+def weigh(energies: Tensor, log_q: Tensor) -> Tensor:
+    """-U - log q in float64, and -inf, no weight, where one of the two is not finite."""
+    log_w = -energies.double() - log_q.double()
+    return torch.where(energies.isfinite() & log_q.isfinite(), log_w, -torch.inf)
 
 
 def normalized_weights(log_w: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from molflow.energies.reweighting import effective_sample_size, normalized_weights
+from molflow.energies.reweighting import effective_sample_size, normalized_weights, weigh
 from molflow.energies.systems import System
 from molflow.evaluation.distances import pair_distances
 from molflow.evaluation.measured import (
@@ -18,7 +18,6 @@ from molflow.evaluation.measured import (
     EnergyFunction,
     Measured,
     finite_configurations,
-    log_weights,
     measure,
     vector,
 )
@@ -204,7 +203,7 @@ def weight_scores(energies: Array, log_prob: Array, *, seed: int = 0) -> dict[st
         The fields of `BoltzmannScores` that are about weights, except the reverse KL.
     """
     n = len(energies)
-    log_w = log_weights(energies, log_prob)
+    log_w = weigh(torch.from_numpy(energies), torch.from_numpy(log_prob)).numpy()
     scores: dict[str, Any] = {"n_nonfinite_log_prob": int(n - np.isfinite(log_prob).sum())}
     if not np.isfinite(log_w).any():
         return scores

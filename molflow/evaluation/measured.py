@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from molflow.energies.reweighting import normalized_weights
+from molflow.energies.reweighting import normalized_weights, weigh
 from molflow.errors import MolflowError
 from molflow.evaluation.statistics import Array
 
@@ -38,9 +38,9 @@ def measure(
     u = energies_of(energy, x)
     weights = None
     if log_q is not None:
-        log_w = log_weights(u, log_q)
-        if np.isfinite(log_w).any():
-            weights = normalized_weights(torch.from_numpy(log_w)).numpy()
+        log_w = weigh(torch.from_numpy(u), torch.from_numpy(log_q))
+        if log_w.isfinite().any():
+            weights = normalized_weights(log_w).numpy()
     u_reference = None
     if y is not None:
         u_reference = energies_of(energy, y)
@@ -56,12 +56,6 @@ def vector(values: ArrayLike, name: str, n: int | None = None) -> Array:
     if array.ndim != 1 or len(array) != (len(array) if n is None else n) or len(array) == 0:
         raise MolflowError(f"{name}: expected shape ({'k' if n is None else n},), got {array.shape}")
     return array.astype(np.float64)
-
-
-def log_weights(energies: Array, log_prob: Array) -> Array:
-    """-U - log q, and -inf where one of the two is not finite."""
-    with np.errstate(invalid="ignore"):
-        return np.where(np.isfinite(energies) & np.isfinite(log_prob), -energies - log_prob, -np.inf)
 
 
 def finite_configurations(positions: Array) -> Array:

@@ -25,7 +25,7 @@ from molflow.data import (
 from molflow.data.loaders import Batches
 from molflow.energies import SYSTEMS, Energy, check_convention, softened
 from molflow.energies.base import Potential
-from molflow.energies.reweighting import effective_sample_size
+from molflow.energies.reweighting import effective_sample_size, weigh
 from molflow.errors import MolflowError
 from molflow.flows.config import ComposedMoleculesConfig, ParticlesConfig
 from molflow.flows.domains import ComposedMoleculeDomain, Domain, type_name
@@ -180,9 +180,8 @@ class ParticleDataset(Dataset):
         if not flow.has_average_velocity:
             x, log_q = flow.sample_and_log_prob(n, seed=seed)
             u = energy(x)
-            log_w = -u - log_q
-            weighed = log_w[log_w.isfinite()]  # the others have no weight, and count all the same
-            ess = effective_sample_size(weighed) * len(weighed) / n if len(weighed) else math.nan
+            log_w = weigh(u, log_q)
+            ess = effective_sample_size(log_w) if log_w.isfinite().any() else math.nan
             return {"ess_fraction": ess, "median_energy": u.median()}
         return {
             f"median_energy{_suffix(k)}": energy(flow.sample(n, seed=seed, n_evaluations=k)).median()

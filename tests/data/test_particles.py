@@ -90,13 +90,15 @@ def test_a_damaged_cache_says_how_to_make_it_anew():
     path.write_bytes(b"")
     with pytest.raises(MolflowError, match=r"dw4.npz: not a readable .*; rerun: molflow data dw4 --force"):
         particle_diagnostics("dw4")
-    np.savez(path, train=np.zeros((3, 13, 3)), diagnostics=np.array("no JSON"))
+    np.savez(path, train=np.zeros((3, 13, 3)), diagnostics=np.array(json.dumps({"version": particles.VERSION})))
     with pytest.raises(MolflowError, match=r"expected .*\(n, 4, 2\), got \(3, 13, 3\); rerun: molflow data dw4 --f"):
         load_particles("dw4", "train")
     with pytest.raises(MolflowError, match=r"has no array 'test', only train, diagnostics; rerun: molflow data dw4"):
         load_particles("dw4", "test")
-    with pytest.raises(MolflowError, match="rerun: molflow data dw4 --force"):
-        particle_diagnostics("dw4")
+    for text, message in ("no JSON", "Expecting value"), ('{"version": 0}', "drawn by another version of molflow"):
+        np.savez(path, train=np.zeros((3, 4, 2)), diagnostics=np.array(text))
+        with pytest.raises(MolflowError, match=f"{message}.*; rerun: molflow data dw4 --force"):
+            load_particles("dw4", "train")
 
 
 def test_a_users_own_file(tmp_path):
