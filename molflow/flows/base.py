@@ -18,7 +18,7 @@ from molflow.geometry import Context, Points
 
 Which = Literal["encoder", "decoder"]
 
-PAIRS_IN_CACHE = 4096  # pairs of points; with 64 channels in float32, one megabyte
+PAIRS_AT_ONCE = 32768  # pairs of points; with 64 channels in float32, eight megabytes
 
 
 class Likelihood(NamedTuple):
@@ -215,9 +215,9 @@ def _by_size(
 
 
 def _groups(mask: Tensor) -> Iterator[tuple[Tensor, int]]:
-    """Indices of configurations of one size, and that size; few at a time on a CPU, to keep pair tensors in cache."""
+    """Indices of configurations of one size, and that size; not all at once on a CPU, where memory is slow."""
     sizes = mask.sum(1)
     for n in sizes.unique().tolist():
         index = (sizes == n).nonzero().squeeze(1)
-        at_once = max(1, PAIRS_IN_CACHE // n**2) if mask.device.type == "cpu" else len(index)
+        at_once = max(1, PAIRS_AT_ONCE // n**2) if mask.device.type == "cpu" else len(index)
         yield from ((part, n) for part in index.split(at_once))

@@ -66,7 +66,7 @@ class PairAttention(nn.Module):
         message = silu(self.message(silu(first)))
         logits, strength = self.weights(message).split([self.n_heads, p.shape[-1]], -1)
         per_point = pairs.sum(2, keepdim=True).clamp(min=1).rsqrt()
-        sums = (pairs * per_point).unsqueeze(-1)
+        sums = pairs * per_point
 
         # A masked softmax without -inf, whose derivatives would be NaN for a point that has no neighbour.
         logits = logits.masked_fill(pairs.unsqueeze(-1) == 0, -1e4)
@@ -74,11 +74,12 @@ class PairAttention(nn.Module):
         attention = attention / (attention.sum(2, keepdim=True) + 1e-9)
         value = self.value(normed).view(batch, n, self.n_heads, -1)
         attended = torch.einsum("bijh,bjhc->bihc", attention, value).flatten(2)
-        pooled = (message * sums).sum(2)
+        pooled = (sums.unsqueeze(2) @ message).squeeze(2)
         h = h + self.scalars(torch.cat([attended, pooled], -1))
 
-        strength = strength * sums / (1 + distance)
-        v = v + self.vectors((strength.unsqueeze(3) * difference).sum(2))
+        strength = strength * sums.unsqueeze(-1) / (1 + distance)
+        moved = p * strength.sum(2).unsqueeze(2) - torch.einsum("bijc,bjdc->bidc", strength, p)
+        v = v + self.vectors(moved)
         return h, v
 
 
