@@ -1,11 +1,10 @@
 """Trials of networks, representations and objectives, each for the same CPU time on one core.
 
-    OMP_NUM_THREADS=1 python experiments/trials.py qm9|dw4|lj13 [--minutes 4] [--only NAME ...]
+    OMP_NUM_THREADS=1 python experiments/trials.py qm9|dw4 [--minutes 4] [--only NAME ...]
 
 Every trial is the first configuration of its data set with some values changed, eager and with a constant learning
 rate, so that it may be stopped anywhere. Figures are of the averaged weights: 2,000 molecules, or 4,000 configurations
-and the likelihood of 1,000 held-out ones. Rows go to trials.json, trials-dw4.json or trials-lj13.json in
-experiments/results.
+and the likelihood of 1,000 held-out ones. Rows go to trials.json or trials-dw4.json in experiments/results.
 """
 
 import argparse
@@ -69,7 +68,6 @@ MOLECULES: dict[str, list[str]] = {
 SETS: dict[str, tuple[str, dict[str, list[str]]]] = {
     "qm9": ("experiments/recipe/teacher.toml", MOLECULES),
     "dw4": ("experiments/particles/dw4.toml", PARTICLES),
-    "lj13": ("experiments/particles/lj13.toml", PARTICLES),
 }
 
 

@@ -19,15 +19,18 @@ def main() -> None:
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("--times", type=float, nargs="+", required=True, help="from 1 down to 0")
-    parser.add_argument("--both-ways", action="store_true", help="make the encoder of it as well")
+    parser.add_argument("--backward", type=Path, help="a run with objective.both_ways, to make the encoder of")
     arguments = parser.parse_args()
 
     if arguments.target.exists():
         raise SystemExit(f"{arguments.target} exists already")
-    flow = unroll(molflow.load(arguments.source), arguments.times, both_ways=arguments.both_ways)
+    backward = molflow.load(arguments.backward) if arguments.backward else None
+    flow = unroll(molflow.load(arguments.source), arguments.times, backward)
     config = read_config(arguments.source)
-    stages = config.model.decoder.model_copy(update={"n_stages": len(arguments.times) - 1})
-    changed = {"decoder": stages, "average_velocity": False} | ({"encoder": stages} if arguments.both_ways else {})
+    made = {"decoder": arguments.source} | ({"encoder": arguments.backward} if backward else {})
+    n_stages = {"n_stages": len(arguments.times) - 1}
+    changed: dict[str, object] = {"average_velocity": False}
+    changed |= {name: read_config(run).model.decoder.model_copy(update=n_stages) for name, run in made.items()}
     model = config.model.model_copy(update=changed)
     unrolled = config.model_copy(update={"model": model, "objective": InversionObjectiveConfig()})
     card = read_json(arguments.source / CARD) | {"unrolled_at": arguments.times, "validation": {}}

@@ -128,31 +128,35 @@ def average_velocity(network: nn.Module, points: Points, context: Context, r: Te
     return _call(network, points, context, torch.stack([r, t], -1))
 
 
-def unroll(flow: FreeFormFlow[Data], times: Sequence[float], *, both_ways: bool = False) -> FreeFormFlow[Data]:
+def unroll(
+    flow: FreeFormFlow[Data], times: Sequence[float], backward: FreeFormFlow[Data] | None = None
+) -> FreeFormFlow[Data]:
     """The flow whose decoder is one deep network that does the same as an average velocity does in several evaluations.
 
     g = g_k ... g_1 with g_i(z) = z - (t - r) u(z, r, t) for neighbouring times t > r; each step becomes a stage of a
-    `Chain`, with weights of its own that can be trained further. Domain and, if not `both_ways`, encoder are shared
+    `Chain`, with weights of its own that can be trained further. Domain and, without `backward`, encoder are shared
     with `flow`.
 
     Args:
         flow: one with an `EquivariantTransformer` as average velocity.
         times: from 1 down to 0.
-        both_ways: make the encoder likewise, of the steps back from 0 to 1; for an average velocity trained for them.
+        backward: its average velocity makes the encoder likewise, by the steps back from 0 to 1. It must have been
+            trained for them, and to follow the same paths as `flow`, which it may be itself.
 
     Raises:
         MolflowError: another decoder, or other times.
     """
-    if not flow.has_average_velocity or not isinstance(flow.decoder, EquivariantTransformer):
-        raise MolflowError("only a flow whose average velocity is a transformer can be unrolled")
     if len(times) < 2 or times[0] != 1 or times[-1] != 0 or any(r >= t for t, r in pairwise(times)):
         raise MolflowError(f"times must fall from 1 to 0, got {', '.join(map(str, times))}")
-    encoder = _stages(flow.decoder, times[::-1]) if both_ways else flow.encoder
-    return FreeFormFlow(flow.domain, encoder, _stages(flow.decoder, times))
+    encoder = flow.encoder if backward is None else _stages(backward, times[::-1])
+    return FreeFormFlow(flow.domain, encoder, _stages(flow, times))
 
 
-def _stages(network: EquivariantTransformer, times: Sequence[float]) -> nn.Module:
+def _stages(flow: FreeFormFlow[Data], times: Sequence[float]) -> nn.Module:
     """The steps of an average velocity between times, one network after another."""
+    network = flow.decoder
+    if not flow.has_average_velocity or not isinstance(network, EquivariantTransformer):
+        raise MolflowError("only a flow whose average velocity is a transformer can be unrolled")
     stages = [network.at_times(torch.tensor([r, t]).to(network.spread), r - t) for t, r in pairwise(times)]
     return Chain(stages) if len(stages) > 1 else stages[0]
 

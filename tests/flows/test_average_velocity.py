@@ -149,13 +149,13 @@ def test_unrolled_it_is_one_evaluation_with_the_same_result(flow, case):
     assert (expected.x - flow.decode(z, context).x).abs().max() > 0.1
 
 
-def test_unrolled_both_ways_the_encoder_goes_back(flow, case):
+def test_unrolled_backward_the_encoder_goes_back(flow, case):
     points, context = case
     expected = points
     for t, r in pairwise(TIMES[::-1]):
         times = (torch.full((len(points.x),), time).double() for time in (r, t))
         expected = expected + flow.average_velocity(expected, context, *times) * (r - t)
-    unrolled = unroll(flow, TIMES, both_ways=True)
+    unrolled = unroll(flow, TIMES, backward=flow)
     close(unrolled.encode(points, context), expected, atol=1e-8)
     close(unrolled.decode(points, context), unroll(flow, TIMES).decode(points, context), atol=0)
     close(unroll(flow, TIMES).encode(points, context), flow.encode(points, context), atol=0)
