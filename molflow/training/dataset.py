@@ -159,8 +159,14 @@ class ParticleDataset(Dataset):
 
     @cached_property
     def target(self) -> Potential | None:
-        """Softened above the highest energy of the first thousand validation data."""
-        return None if self.energy is None else softened(self.energy, float(self.energy(self.validation[:1000]).max()))
+        """Softened at ten standard deviations above the mean energy of validation data.
+
+        Not lower: space is vast where particles nearly touch, and an energy that is not high there draws samples in.
+        """
+        if self.energy is None:
+            return None
+        u = self.energy(self.validation[:1000])
+        return softened(self.energy, float(u.mean() + 10 * u.std()))
 
     def batches(self) -> Batches:
         """All configurations have one size, so every batch is full and has the same shape."""
