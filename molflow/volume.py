@@ -9,7 +9,7 @@ from molflow.geometry import MeanFreeSpace, Points
 
 Map = Callable[[Points], Points]
 
-DERIVATIVES_AT_ONCE = 256  # directions times configurations: bounds the memory of an exact Jacobian
+DERIVATIVES_AT_ONCE = 4096  # directions times configurations: bounds the memory of an exact Jacobian
 
 
 def jvp(function: Map, at: Points, tangent: Points) -> tuple[Points, Points]:

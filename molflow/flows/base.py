@@ -19,6 +19,7 @@ from molflow.geometry import Context, Points
 Which = Literal["encoder", "decoder"]
 
 PAIRS_AT_ONCE = 32768  # pairs of points; with 64 channels in float32, eight megabytes
+PAIRS_WITH_DENSITY = 8192  # fewer, as a Jacobian multiplies them by its columns
 
 
 class Likelihood(NamedTuple):
@@ -99,7 +100,10 @@ class Flow(nn.Module, ABC, Generic[Data]):
         """The batches that `sample` joins, as they are made."""
         for z, context, _ in self._latents(n, seed, temperature, batch_size):
             points, _ = _by_size(
-                lambda z, context: (self.decode(z, context, n_evaluations), context.mask.sum(1)), z, context
+                lambda z, context: (self.decode(z, context, n_evaluations), context.mask.sum(1)),
+                z,
+                context,
+                PAIRS_AT_ONCE,
             )
             yield self.domain.from_points(points, context)
 
@@ -121,7 +125,7 @@ class Flow(nn.Module, ABC, Generic[Data]):
     ) -> Iterator[tuple[Data, Tensor]]:
         """The batches that `sample_and_log_prob` joins, as they are made."""
         for z, context, log_p in self._latents(n, seed, temperature, batch_size):
-            points, log_det = _by_size(self.decode_with_log_det, z, context)
+            points, log_det = _by_size(self.decode_with_log_det, z, context, PAIRS_WITH_DENSITY)
             density = log_p - log_det + self.domain.log_unit(context.mask, z.x.dtype)
             yield self.domain.from_points(points, context), density
 
@@ -178,7 +182,7 @@ class Flow(nn.Module, ABC, Generic[Data]):
                 log_det = -inverse_log_det
             return reconstruction, latent.log_prob(z) + log_det
 
-        reconstruction, log_p = _by_size(of_one_size, points, context)
+        reconstruction, log_p = _by_size(of_one_size, points, context, PAIRS_WITH_DENSITY)
         return log_p, (points - reconstruction).squared_norm().sqrt()
 
     def _latents(
@@ -196,7 +200,7 @@ class Flow(nn.Module, ABC, Generic[Data]):
 
 
 def _by_size(
-    function: Callable[[Points, Context], tuple[Points, Tensor]], points: Points, context: Context
+    function: Callable[[Points, Context], tuple[Points, Tensor]], points: Points, context: Context, pairs_at_once: int
 ) -> tuple[Points, Tensor]:
     """Apply a map to the configurations of each size without their padding, so that none is computed.
 
@@ -204,7 +208,7 @@ def _by_size(
     """
     order, values, clouds = [], [], []
     width = context.mask.shape[1]
-    for index, n in _groups(context.mask):
+    for index, n in _groups(context.mask, pairs_at_once):
         cloud, value = function(Points(points.x[index, :n], points.h[index, :n]), context.select(index, n))
         clouds.append([nn.functional.pad(t, (0, 0, 0, width - n)) for t in cloud])
         values.append(value)
@@ -214,10 +218,10 @@ def _by_size(
     return Points(x, h), torch.cat(values)[back]
 
 
-def _groups(mask: Tensor) -> Iterator[tuple[Tensor, int]]:
+def _groups(mask: Tensor, pairs_at_once: int) -> Iterator[tuple[Tensor, int]]:
     """Indices of configurations of one size, and that size; not all at once on a CPU, where memory is slow."""
     sizes = mask.sum(1)
     for n in sizes.unique().tolist():
         index = (sizes == n).nonzero().squeeze(1)
-        at_once = max(1, PAIRS_AT_ONCE // n**2) if mask.device.type == "cpu" else len(index)
+        at_once = max(1, pairs_at_once // n**2) if mask.device.type == "cpu" else len(index)
         yield from ((part, n) for part in index.split(at_once))
