@@ -189,7 +189,10 @@ def test_several_evaluations_have_no_density(record, fails, saved, tmp_path):
     _, speeds = record("benchmark", "sampling", "-m", average, "-n", 8, "-k", 3)
     assert (speeds["ess_fraction"], speeds["ms_per_sample_with_density"], speeds["n_densities"]) == (None, None, None)
     code, line = fails("sample", "-m", average, "-k", 3, "--correct", "importance", "-o", out)
-    assert (code, line) == (2, "--correct needs the density of samples, which only one evaluation gives")
+    assert (code, line) == (
+        2,
+        "--correct needs the density of samples: leave out --no-density and --evaluations",
+    )
 
 
 def test_particles_of_an_unknown_energy_are_counted_and_timed(record, fails, stranger, tmp_path):
