@@ -100,7 +100,7 @@ MOLECULE_FLOWS: dict[str, Callable[[], Flow]] = {
     "composed-united-average-velocity": _free_form(
         ComposedMoleculesConfig(types=UNITED, representation="united", n_compositions=4), _TRANSFORMER, True
     ),
-    "molecules-continuous": _continuous(MoleculesConfig(types=ALL_ATOM, atom_counts=_FEW_ATOMS), _SMALL_TRANSFORMER, 1),
+    "molecules-continuous": _continuous(MoleculesConfig(types=ALL_ATOM, atom_counts=_FEW_ATOMS), _SMALL_TRANSFORMER, 2),
     "composed-united-continuous-transformer": _continuous(
         ComposedMoleculesConfig(types=UNITED, representation="united", n_compositions=4), _SMALL_TRANSFORMER, 1
     ),
