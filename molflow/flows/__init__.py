@@ -4,7 +4,7 @@ from molflow.flows.base import Evaluations, Flow, Likelihood
 from molflow.flows.continuous import ContinuousFlow, Path
 from molflow.flows.domains import ComposedMoleculeDomain, MoleculeDomain, ParticleDomain
 from molflow.flows.free_form import FreeFormFlow, unroll
-from molflow.flows.solvers import AdaptiveSolver, FixedStepSolver, Solver
+from molflow.flows.solvers import AdaptiveSolver, FixedStepSolver, IntegrationError, Solver
 
 __all__ = [
     "AdaptiveSolver",
@@ -14,6 +14,7 @@ __all__ = [
     "FixedStepSolver",
     "Flow",
     "FreeFormFlow",
+    "IntegrationError",
     "Likelihood",
     "MoleculeDomain",
     "ParticleDomain",

@@ -110,7 +110,7 @@ class ContinuousFlow(Flow[Data]):
             solver: in place of the flow's own.
 
         Raises:
-            MolflowError: the path cannot be integrated; the message says at what time and what to change.
+            IntegrationError: the path cannot be integrated; the message says at what time and what to change.
         """
         sizes = [points.x.shape[-1], points.h.shape[-1]]
 
@@ -135,7 +135,7 @@ class ContinuousFlow(Flow[Data]):
         """Latent points -> data points, by the flow's solver, or by as many Euler steps as evaluations are given.
 
         Raises:
-            MolflowError: the path cannot be integrated.
+            IntegrationError: the path cannot be integrated.
             ValueError: less than one evaluation.
         """
         if n_evaluations is not None and n_evaluations < 1:

@@ -23,6 +23,10 @@ STAGES: dict[FixedStepMethod, int] = {"euler": 1, "midpoint": 2, "heun3": 3, "rk
 _LEARN = "where training led here, lower optimizer.learning_rate or weigh the kinetic energy more"
 
 
+class IntegrationError(MolflowError):
+    """A path cannot be followed; the message says at what time, and what to change."""
+
+
 class Solution(NamedTuple):
     """The state at the end, and how often its rate of change was evaluated on the way there."""
 
@@ -67,8 +71,8 @@ class Solver(ABC):
             parameters: all tensors but the state that a gradient is wanted for; the adjoint needs to know them.
 
         Raises:
-            MolflowError: the rate or the state is not finite, or the steps became too small or too many; also from the
-                backward pass of the adjoint.
+            IntegrationError: the rate or the state is not finite, or the steps became too small or too many; also in
+                the backward pass of the adjoint.
         """
         from torchdiffeq import odeint, odeint_adjoint
 
@@ -161,7 +165,9 @@ class _Watched:
 
     def check(self, values: State, name: str, t: Tensor | float) -> None:
         if not torch.stack([value.isfinite().all() for value in values]).all():
-            raise MolflowError(f"the {name} is not finite at time {float(t):.4g}: {self.solver.remedy}; {_LEARN}")
+            raise IntegrationError(
+                f"the {name} is not finite at time {float(torch.as_tensor(t).detach()):.4g}: {self.solver.remedy}; {_LEARN}"
+            )
 
     def callback_step(self, t: Tensor, state: State, dt: Tensor) -> None:
         """Before each step of the path; t counts as the user's does, dt is positive."""
@@ -177,7 +183,9 @@ class _Watched:
         self.steps[name] += 1
         where = f"at time {t:.4g} of the {name}"
         if vanished:
-            raise MolflowError(f"the step of the solver vanished {where}: {self.solver.remedy}; {_LEARN}")
+            raise IntegrationError(f"the step of the solver vanished {where}: {self.solver.remedy}; {_LEARN}")
         if isinstance(self.solver, AdaptiveSolver) and self.steps[name] > self.solver.max_steps:
             more = f"{self.solver.remedy}, or raise max_steps"
-            raise MolflowError(f"{self.solver.max_steps} steps of the solver were used up {where}: {more}; {_LEARN}")
+            raise IntegrationError(
+                f"{self.solver.max_steps} steps of the solver were used up {where}: {more}; {_LEARN}"
+            )

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from molflow.errors import MolflowError
 from molflow.flows.base import Flow
+from molflow.flows.solvers import IntegrationError
 from molflow.interrupts import held_interrupts
 from molflow.training.checkpoint import CARD, STATE, load_state, read_config, read_json, save_model, save_state
 from molflow.training.config import ExperimentConfig
@@ -113,7 +114,11 @@ def train(
                 data = dataset.batch(indices).to(device)
                 generator.manual_seed(_seed(config.seed, run.step))
                 run.optimizer.zero_grad(set_to_none=True)
-                loss, parts = accumulate_gradients(run.objective, data, generator, config.training.micro_batch)
+                try:
+                    loss, parts = accumulate_gradients(run.objective, data, generator, config.training.micro_batch)
+                except IntegrationError as error:
+                    log.warning("step %d: %s", run.step, error)
+                    loss, parts = math.nan, {}
                 norm = run.clip(run.parameters)
                 bar.update()
                 if not (math.isfinite(norm) and math.isfinite(loss)):

@@ -1,5 +1,6 @@
 """Training on particles: the data made here, a user's own array, and what does not fit."""
 
+import itertools
 import json
 import math
 import re
@@ -13,6 +14,7 @@ from molflow import train
 from molflow.data import load_particles
 from molflow.energies import SYSTEMS
 from molflow.errors import MolflowError
+from molflow.flows import ContinuousFlow, IntegrationError
 from molflow.training import load
 from molflow.training.checkpoint import CARD, read_config
 from molflow.training.config import load_experiment
@@ -154,3 +156,25 @@ def test_a_continuous_flow_needs_another_objective(tmp_path):
     model = "model={kind = 'continuous', domain = {kind = 'particles', n_particles = 4, dim = 2}}"
     with pytest.raises(MolflowError, match=r"objective: the free_form objective needs model\.kind = 'free_form'"):
         train(load_experiment(TINY, ("data.name=dw4", model)), tmp_path / "run")
+
+
+def test_a_batch_whose_paths_cannot_be_followed_is_rolled_back(tmp_path, monkeypatch, caplog):
+    """As one whose loss is not finite; where every batch fails, the run ends."""
+    table = "{kind = 'continuous', domain = {kind = 'particles', n_particles = 4, dim = 2}"
+    network = "network = {kind = 'egnn', hidden = 4, n_blocks = 1, n_inner = 0}"
+    model = f"model={table}, {network}, solver = {{method = 'euler', n_steps = 1}}}}"
+    settings = ("data.name=dw4", model, "objective={kind = 'likelihood'}", "training.max_steps=9")
+    config, terms, bad = load_experiment(TINY, settings), ContinuousFlow.terms, iter([False, False, True])
+
+    def fails(flow, *arguments):
+        if next(bad, False):
+            raise IntegrationError("the step of the solver vanished")
+        return terms(flow, *arguments)
+
+    monkeypatch.setattr(ContinuousFlow, "terms", fails)
+    train(config, tmp_path / "once")
+    assert "step 2: the step of the solver vanished" in caplog.text
+    assert "rolled back" in caplog.text
+    bad = itertools.repeat(True)
+    with pytest.raises(MolflowError, match=r"not finite at step 5.*after 5 roll-backs"):
+        train(config, tmp_path / "always")
