@@ -165,9 +165,8 @@ class _Watched:
 
     def check(self, values: State, name: str, t: Tensor | float) -> None:
         if not torch.stack([value.isfinite().all() for value in values]).all():
-            raise IntegrationError(
-                f"the {name} is not finite at time {float(torch.as_tensor(t).detach()):.4g}: {self.solver.remedy}; {_LEARN}"
-            )
+            time = float(torch.as_tensor(t).detach())
+            raise IntegrationError(f"the {name} is not finite at time {time:.4g}: {self.solver.remedy}; {_LEARN}")
 
     def callback_step(self, t: Tensor, state: State, dt: Tensor) -> None:
         """Before each step of the path; t counts as the user's does, dt is positive."""
