@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from molflow.batch import MoleculeBatch
     from molflow.errors import MolflowError
     from molflow.evaluation import evaluate
-    from molflow.flows import Flow, FreeFormFlow
+    from molflow.flows import ContinuousFlow, Flow, FreeFormFlow
     from molflow.pretrained import load_pretrained
     from molflow.training import load, load_experiment, train
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "ContinuousFlow": "molflow.flows",
     "Flow": "molflow.flows",
     "FreeFormFlow": "molflow.flows",
     "MolflowError": "molflow.errors",
@@ -35,6 +36,7 @@ _HOME = {
 _ROOMS = ("chem", "data", "energies", "evaluation", "flows", "geometry", "nn", "testing")
 
 __all__ = [
+    "ContinuousFlow",
     "Flow",
     "FreeFormFlow",
     "MoleculeBatch",

@@ -148,6 +148,13 @@ class MeanFreeSpace:
         noise = masked_randn(self.mask, self.dim + self.n_features, generator, dtype)
         return self.project((noise[..., : self.dim], noise[..., self.dim :]))
 
+    def rademacher(self, generator: torch.Generator | None, dtype: torch.dtype = torch.float32) -> Points:
+        """Random signs as coordinates in an orthonormal basis: length sqrt(dof), and E[v v^T] the identity."""
+        signs = masked_randn(self.mask, self.dim + self.n_features, generator, dtype).sign()
+        q = helmert(self.mask.shape[1], dtype, self.mask.device)
+        # The signs of the first point are left over, as there is one contrast less than points.
+        return Points(torch.einsum("nk,bkd->bnd", q, signs[:, 1:, : self.dim]), signs[..., self.dim :])
+
     def log_normal(self, points: Points) -> Tensor:
         """Log density of the standard normal, -|z|^2 / 2 - dof/2 log 2 pi, in nats, shape (B,)."""
         return -0.5 * points.squared_norm() - 0.5 * math.log(2 * math.pi) * self.dof.to(points.x.dtype)

@@ -1,4 +1,4 @@
-"""How a map between point clouds changes volume: the exact log-determinant and the surrogate of free-form flows."""
+"""How maps and fields of point clouds change volume: log-determinants, divergences, the free-form surrogate."""
 
 from collections.abc import Callable, Sequence
 
@@ -46,6 +46,38 @@ def exact_log_det(function: Map, at: Points, space: MeanFreeSpace) -> tuple[Poin
     )(*directions)
     padding = torch.diag_embed((~space.coordinate_mask()).to(at.x.dtype))
     return function(at), torch.linalg.slogdet(columns.permute(1, 2, 0) + padding).logabsdet
+
+
+def divergence(
+    field: Map, at: Points, space: MeanFreeSpace, probes: Sequence[Points] | None = None
+) -> tuple[Points, Tensor]:
+    """div f = tr J of a vector field f of the mean-free space, exactly or by Hutchinson's estimate.
+
+    Exactly it is sum_k e_k^T J e_k over an orthonormal basis, one derivative per dimension, many at a time. They are in
+    reverse mode, which takes half as long as forward mode and gives f(at) on the way. With probes it is the mean of
+    v^T J v, whose expectation is the trace where E[v v^T] = 1 (arXiv 1810.01367). Differentiable.
+
+    Args:
+        field: f, from points to velocities.
+        at: where.
+        space: of the points.
+        probes: for an estimate, at least one.
+
+    Returns:
+        f(at), and the divergence, (B,).
+    """
+    velocity, pull_back = vjp(field, at)
+    if probes is not None:
+        return velocity, torch.stack([pull_back(v).dot(v) for v in probes]).mean(0)
+    basis = list(space.basis(at.x.dtype))
+    if not basis:
+        return velocity, at.x.new_zeros(len(at.x))
+    directions = torch.stack([v.x for v in basis]), torch.stack([v.h for v in basis])
+    diagonal = torch.func.vmap(
+        lambda x, h: pull_back(Points(x, h)).dot((x, h)),
+        chunk_size=max(1, DERIVATIVES_AT_ONCE // len(at.x)),
+    )(*directions)
+    return velocity, diagonal.sum(0)
 
 
 def surrogate_encoder_jvp(

@@ -1,16 +1,20 @@
 """What the law-suites run over. A class entered here inherits all of their tests."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from molflow.batch import MoleculeBatch
-from molflow.flows import Flow
+from molflow.flows import ContinuousFlow, Flow
 from molflow.flows.config import (
     ComposedMoleculesConfig,
+    ContinuousConfig,
     DomainConfig,
     EGNNConfig,
+    FixedStepSolverConfig,
+    FlowConfig,
     FreeFormConfig,
     MoleculesConfig,
     NetworkConfig,
@@ -54,6 +58,7 @@ MEANING = {
 _EGNN = EGNNConfig(hidden=12, pair_hidden=8, n_blocks=2, n_inner=1)
 _TRANSFORMER = TransformerConfig(hidden=12, n_vectors=4, pair_hidden=6, n_heads=2, n_blocks=2)
 _STAGES = TransformerConfig(hidden=12, n_vectors=4, pair_hidden=6, n_heads=2, n_blocks=1, n_stages=2)
+_SMALL_TRANSFORMER = TransformerConfig(hidden=6, n_vectors=2, pair_hidden=4, n_heads=1, n_blocks=1)
 _MOLECULE_SIZES = [5, 3, 2, 4]
 _TYPES_OF_ATOMS = torch.tensor([[0, 1, 1, 4, 2], [0, 1, 1, 0, 0], [1, 3, 0, 0, 0], [1, 4, 1, 3, 0]])
 _HOW_OFTEN = torch.tensor([2, 2, 1, 1])  # the molecules above in the table of compositions
@@ -63,11 +68,18 @@ _FEW_ATOMS = (0, 0, 1, 2, 1, 2)  # which gives their sizes the same probabilitie
 def _free_form(
     domain: DomainConfig, network: NetworkConfig = _EGNN, average_velocity: bool = False
 ) -> Callable[[], Flow]:
+    return _builder(FreeFormConfig(domain=domain, encoder=network, decoder=network, average_velocity=average_velocity))
+
+
+def _continuous(domain: DomainConfig, network: NetworkConfig, n_steps: int) -> Callable[[], Flow]:
+    solver = FixedStepSolverConfig(method="rk4", n_steps=n_steps)
+    return _builder(ContinuousConfig(domain=domain, network=network, solver=solver))
+
+
+def _builder(config: FlowConfig) -> Callable[[], Flow]:
     def build() -> Flow:
-        flow = FreeFormConfig(
-            domain=domain, encoder=network, decoder=network, average_velocity=average_velocity
-        ).build()
-        if isinstance(domain, ComposedMoleculesConfig):
+        flow = config.build()
+        if isinstance(config.domain, ComposedMoleculesConfig):
             real = torch.arange(5) < torch.tensor(_MOLECULE_SIZES).unsqueeze(1)
             one_hot = nn.functional.one_hot(_TYPES_OF_ATOMS, 5) * real.unsqueeze(-1)
             flow.domain.compositions.fit(one_hot.sum(1), _HOW_OFTEN)
@@ -88,11 +100,21 @@ MOLECULE_FLOWS: dict[str, Callable[[], Flow]] = {
     "composed-united-average-velocity": _free_form(
         ComposedMoleculesConfig(types=UNITED, representation="united", n_compositions=4), _TRANSFORMER, True
     ),
+    "molecules-continuous": _continuous(MoleculesConfig(types=ALL_ATOM, atom_counts=_FEW_ATOMS), _SMALL_TRANSFORMER, 2),
+    "composed-united-continuous-transformer": _continuous(
+        ComposedMoleculesConfig(types=UNITED, representation="united", n_compositions=4), _SMALL_TRANSFORMER, 1
+    ),
 }
 PARTICLE_FLOWS: dict[str, Callable[[], Flow]] = {
-    f"particles-{dim}d": _free_form(ParticlesConfig(n_particles=4, dim=dim, scale=1.7)) for dim in (2, 3)
+    **{f"particles-{dim}d": _free_form(ParticlesConfig(n_particles=4, dim=dim, scale=1.7)) for dim in (2, 3)},
+    "particles-continuous": _continuous(ParticlesConfig(n_particles=4, dim=2, scale=1.7), _EGNN, 2),
 }
 FLOWS = MOLECULE_FLOWS | PARTICLE_FLOWS
+CONTINUOUS = [name for name in FLOWS if "continuous" in name]
+LOG_DET_ERROR = dict.fromkeys(CONTINUOUS, 1e-2)
+"""Of flows that integrate the log-determinant, here in one or two steps."""
+
+FREE_FORM = [name for name in FLOWS if name not in CONTINUOUS]
 
 
 def randomize(module: nn.Module, seed: int = 0, strength: float = 0.7) -> nn.Module:
@@ -155,3 +177,13 @@ def random_data(flow: Flow, dtype: torch.dtype = torch.float64) -> MoleculeBatch
 def make_flow(name: str, dtype: torch.dtype = torch.float64) -> Flow:
     """A flow of the registry with weights that deform space noticeably."""
     return randomize(FLOWS[name]()).to(dtype)
+
+
+def training_terms(flow: Flow, way: int) -> tuple[NamedTuple, Tensor]:
+    """The terms of the training loss of random data, computed in one of two ways, and the loss."""
+    data, generator = random_data(flow), flow.generator(0)
+    if isinstance(flow, ContinuousFlow):
+        terms = flow.terms(data, generator, ("rademacher", "exact")[way])
+        return terms, terms.loss(kinetic_energy=0.1)
+    terms = flow.terms(data, generator, n_probes=2, surrogate=("encoder_jvp", "decoder_jvp")[way])
+    return terms, terms.loss(beta=10.0)

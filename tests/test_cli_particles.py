@@ -189,7 +189,28 @@ def test_several_evaluations_have_no_density(record, fails, saved, tmp_path):
     _, speeds = record("benchmark", "sampling", "-m", average, "-n", 8, "-k", 3)
     assert (speeds["ess_fraction"], speeds["ms_per_sample_with_density"], speeds["n_densities"]) == (None, None, None)
     code, line = fails("sample", "-m", average, "-k", 3, "--correct", "importance", "-o", out)
-    assert (code, line) == (2, "--correct needs the density of samples, which only one evaluation gives")
+    assert (code, line) == (
+        2,
+        "--correct needs the density of samples: leave out --no-density and --evaluations",
+    )
+
+
+def test_a_continuous_flow_has_a_density_by_its_own_solver_alone(record, saved, tmp_path):
+    domain = "domain={kind='particles', n_particles=4, dim=2, scale=1.8}"
+    network = "network={kind='egnn', hidden=8, n_blocks=1, n_inner=0}"
+    model = f"model={{kind='continuous', {domain}, {network}, solver={{method='midpoint', n_steps=2}}}}"
+    folder, out = saved(model, "data.name=dw4"), tmp_path / "a.npz"
+    for words, expected, fields in (
+        ((), 4, ["log_prob", "positions", "system"]),
+        (("-k", 3), 3, ["positions", "system"]),
+        (("-k", 1), 1, ["positions", "system"]),
+    ):
+        _, figures = record("sample", "-m", folder, "-n", 8, "-o", out, *words)
+        assert figures["evaluations"] == expected
+        with np.load(out) as file:
+            assert sorted(file.files) == fields
+    _, speeds = record("benchmark", "sampling", "-m", folder, "-n", 8)
+    assert (speeds["evaluations"], speeds["n_densities"]) == (4, 8)
 
 
 def test_particles_of_an_unknown_energy_are_counted_and_timed(record, fails, stranger, tmp_path):

@@ -9,7 +9,7 @@ from torch.nn.functional import softplus
 from molflow.geometry import MeanFreeSpace, Points, pair_mask, squared_distances
 from molflow.nn import EGNN
 from molflow.testing import TOLERANCE, assert_equivariant, assert_inverse, assert_log_det
-from molflow.volume import exact_log_det, surrogate_decoder_jvp, surrogate_encoder_jvp, vjp
+from molflow.volume import divergence, exact_log_det, surrogate_decoder_jvp, surrogate_encoder_jvp, vjp
 
 SURROGATES = [surrogate_encoder_jvp, surrogate_decoder_jvp]
 
@@ -152,3 +152,102 @@ def test_vjp_value_passes_gradients_on_and_pull_back_is_the_transpose(exact_pair
     direct = torch.cat(torch.autograd.grad(tuple(pair(leaf, mask)), tuple(leaf), tuple(v)), -1)
     for got in (pulled, through):
         torch.testing.assert_close(got, direct, atol=TOLERANCE[torch.float64], rtol=0)
+
+
+def slow_divergence(field, points, mask, weights=None):
+    """The trace of the ambient Jacobian of P f P, with the projection written out, one configuration at a time."""
+    traces = []
+    for i, n in enumerate(mask.sum(1).tolist()):
+        x, h, real = points.x[i, :n], points.h[i, :n], mask[i : i + 1, :n]
+
+        def flat(y, x=x, h=h, real=real):
+            free = y[: x.numel()].view(x.shape)
+            free = free - free.mean(0)
+            value = field(Points(free[None], y[x.numel() :].view(1, *h.shape)), real)
+            return torch.cat([(value.x - value.x.mean(1, keepdim=True)).flatten(), value.h.flatten()])
+
+        jacobian = torch.autograd.functional.jacobian(flat, torch.cat([x.flatten(), h.flatten()]))
+        traces.append(jacobian.trace())
+    return torch.stack(traces)
+
+
+@pytest.fixture(params=["egnn-narrow-pairs", "transformer-2d-no-features"])
+def field_case(request):
+    dim, build = NETWORKS[request.param]
+    network = randomize(build()).double()
+    points, mask = random_points(dim, network.n_features, [4, 2, 3])
+
+    def field(p, mask):
+        return Points(*network(*p, mask))
+
+    return field, points, mask, MeanFreeSpace(mask, dim, network.n_features)
+
+
+def test_exact_divergence_is_the_trace_of_the_jacobian(field_case):
+    field, points, mask, space = field_case
+    value, trace = divergence(lambda p: field(p, mask), points, space)
+    expected = slow_divergence(field, points, mask)
+    assert expected.abs().min() > 1e-2
+    torch.testing.assert_close(trace, expected, atol=1e-8, rtol=0)
+    torch.testing.assert_close(torch.cat(value, -1), torch.cat(field(points, mask), -1), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("probes", [MeanFreeSpace.rademacher, MeanFreeSpace.randn])
+def test_the_estimate_of_the_divergence_has_the_exact_one_as_its_mean(field_case, probes):
+    field, points, mask, _ = field_case
+    n = 3000
+    many = Points(*(t.repeat_interleave(n, 0) for t in points))
+    mask = mask.repeat_interleave(n, 0)
+    space = MeanFreeSpace(mask, points.x.shape[-1], points.h.shape[-1])
+    v = probes(space, torch.Generator().manual_seed(0), torch.float64)
+    with torch.no_grad():
+        estimates = divergence(lambda p: field(p, mask), many, space, [v])[1].view(-1, n)
+        expected = divergence(lambda p: field(p, mask), many, space, [v, v])[1].view(-1, n)
+    torch.testing.assert_close(estimates, expected, atol=1e-12, rtol=0)  # several probes are averaged
+    exact = divergence(lambda p: field_case[0](p, field_case[2]), points, field_case[3])[1].detach()
+    error = (estimates.mean(1) - exact) / (estimates.std(1) / n**0.5)
+    assert error.abs().max() < 3
+
+
+def test_the_divergence_of_a_space_without_dimensions_is_zero():
+    points, mask = random_points(3, 0, [1, 1])
+    network = EGNN(0, hidden=4, n_blocks=1).double()
+    value, trace = divergence(lambda p: Points(*network(*p, mask)), points, MeanFreeSpace(mask, 3))
+    assert trace.tolist() == [0, 0]
+    assert not value.x.any()
+
+
+def test_the_divergence_is_differentiable():
+    points, mask = random_points(2, 1, [3, 2])
+    network = randomize(EGNN(1, hidden=6, n_blocks=1)).double()
+    weight = network.blocks[0].coordinates.second.weight
+    direction = torch.randn(weight.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def trace():
+        return divergence(lambda p: Points(*network(*p, mask)), points, MeanFreeSpace(mask, 2, 1))[1].sum()
+
+    (gradient,) = torch.autograd.grad(trace(), [weight])
+    ends = []
+    with torch.no_grad():
+        for shift in (1e-5, -2e-5):
+            weight += shift * direction
+            ends.append(trace())
+    torch.testing.assert_close((gradient * direction).sum(), (ends[0] - ends[1]) / 2e-5, atol=1e-7, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_rademacher_probes(dtype):
+    """They have unit coordinates, padding does not change them, and every sign is as likely as the other."""
+    mask = torch.arange(4) < torch.tensor([4, 2, 1]).unsqueeze(1)
+    space, wide = (MeanFreeSpace(m, 3, 2) for m in (mask, nn.functional.pad(mask, (0, 2))))
+    v, w = (s.rademacher(torch.Generator().manual_seed(0), dtype) for s in (space, wide))
+    assert v.x.dtype == v.h.dtype == dtype
+    expected = space.coordinate_mask().to(dtype)
+    torch.testing.assert_close(space.coordinates(v).abs(), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(v.squared_norm(), space.dof.to(dtype), atol=1e-5, rtol=0)
+    torch.testing.assert_close(w.x[:, :4], v.x, atol=0, rtol=0)
+    assert not w.x[:, 4:].any()
+    many = MeanFreeSpace(mask[:1].expand(20000, -1), 3, 2)
+    c = many.coordinates(many.rademacher(torch.Generator().manual_seed(0), dtype))
+    covariance = c.T @ c / len(c)
+    assert (covariance - torch.eye(len(covariance))).abs().max() < 5 / 20000**0.5

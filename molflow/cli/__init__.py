@@ -129,7 +129,7 @@ def sample(
     model: Model = "qm9",
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same samples.")] = 0,
     temperature: Annotated[float, typer.Option(min=1e-6, help="Standard deviation of the latent.")] = 1.0,
-    evaluations: Evaluations = 1,
+    evaluations: Evaluations = None,
     only: Annotated[
         Literal["stable"] | None, typer.Option(help="Draw until N molecules are stable, and keep those alone.")
     ] = None,
@@ -234,7 +234,7 @@ def models(json: Json = None) -> None:
 def benchmark_sampling(
     model: Model = "qm9",
     n: Annotated[int, typer.Option("-n", min=1, help="Molecules or configurations in each repeat.")] = 1000,
-    evaluations: Evaluations = 1,
+    evaluations: Evaluations = None,
     batch_size: BatchSize = 1024,
     device: Device = "cpu",
     json: Json = None,
@@ -254,7 +254,7 @@ def benchmark_sampling(
         from molflow.cli import molecules
 
         record = molecules.benchmark_sampling(flow, draw)
-    show([record | {"evaluations": evaluations}], json)
+    show([record | {"evaluations": draw.evaluations or flow.n_evaluations}], json)
 
 
 @benchmark.command("training")

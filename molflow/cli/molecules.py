@@ -78,7 +78,11 @@ def sample(flow: molflow.Flow, draw: Draw, out: Path, only: str | None, novelty:
         raise MolflowError(f"none of {n_drawn:,} molecules is stable: this model needs more training")
     scores = molflow.evaluate(molecules, reference="qm9", training=training, progress=True).to_dict()
     speed = sampling_record(draw.model, n_drawn, n_stable, elapsed, draw.device, draw.batch_size)
-    settings = {"seed": draw.seed, "temperature": draw.temperature, "evaluations": draw.evaluations}
+    settings = {
+        "seed": draw.seed,
+        "temperature": draw.temperature,
+        "evaluations": draw.evaluations or flow.n_evaluations,
+    }
     show_scores({draw.model: scores | speed | settings | {"only": only, "file": str(out)}}, json)
     if only:
         share = f"{100 * n_stable / n_drawn:.1f} %"

@@ -23,8 +23,10 @@ Json = Annotated[Path | None, typer.Option("--json", help="Also write the figure
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Samples made at a time.")]
 Evaluations = Annotated[
-    int,
-    typer.Option("--evaluations", "-k", min=1, help="Network evaluations a sample; more where a model can use them."),
+    int | None,
+    typer.Option(
+        "--evaluations", "-k", min=1, help="Network evaluations a sample; by default those the model was made for."
+    ),
 ]
 
 
@@ -36,7 +38,7 @@ class Draw:
     n: int
     batch_size: int
     device: str
-    evaluations: int = 1
+    evaluations: int | None = None
     seed: int = 0
     temperature: float = 1.0
     density: bool = True
@@ -49,11 +51,10 @@ def refuse(why: str, **options: Any) -> None:
             raise UsageError(f"--{name.replace('_', '-')} {why}")
 
 
-def load_flow(model: str, device: str, evaluations: int = 1) -> "Flow":
+def load_flow(model: str, device: str, evaluations: int | None = None) -> "Flow":
     """The flow of a model by name or folder; a device or a number of evaluations that it cannot use is an error."""
     import torch
 
-    from molflow.flows import FreeFormFlow
     from molflow.pretrained import load_named
 
     try:
@@ -65,7 +66,7 @@ def load_flow(model: str, device: str, evaluations: int = 1) -> "Flow":
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise MolflowError(f"--device {device}: torch finds {torch.cuda.device_count()} CUDA devices here")
     flow = load_named(model, chosen)
-    if evaluations > 1 and not (isinstance(flow, FreeFormFlow) and flow.has_average_velocity):
+    if (evaluations or 1) > 1 and not flow.takes_evaluations:
         raise MolflowError(f"{model}: made for one evaluation of the network, cannot use {evaluations}")
     return flow
 

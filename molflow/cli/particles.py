@@ -93,7 +93,7 @@ def sample(flow: Flow, draw: Draw, out: Path, correct: str | None, json: Path | 
     record = _speed(draw, drawn) | {
         "sampling_seed": draw.seed,
         "temperature": draw.temperature,
-        "evaluations": draw.evaluations,
+        "evaluations": draw.evaluations or flow.n_evaluations,
         "correction": correction,
         "file": str(out),
     }
@@ -144,7 +144,7 @@ def benchmark_sampling(flow: Flow, draw: Draw) -> Record:
     return particle_throughput(
         draw.model,
         sampled,
-        with_density if draw.evaluations == 1 else None,
+        with_density if flow.has_density(draw.evaluations) else None,
         None if system is None else system.energy,
         draw.n,
         n_densities=min(draw.n, _n_densities(flow)),
@@ -186,9 +186,9 @@ def _scores(samples: Configurations, system: System, reference: Tensor, **likeli
 
 
 def _drawn(flow: Flow, draw: Draw) -> Drawn:
-    """Samples of a flow with their density, if it was asked for; without it where several evaluations make them."""
+    """Samples of a flow with their density, if it was asked for; without it where other evaluations make them."""
     batches: Iterator[tuple[Tensor, Tensor | None]]
-    if draw.density and draw.evaluations == 1:
+    if draw.density and flow.has_density(draw.evaluations):
         batches = flow.iter_samples_and_log_prob(draw.n, draw.seed, draw.temperature, draw.batch_size)
     else:
         plain = flow.iter_samples(draw.n, draw.seed, draw.temperature, draw.evaluations, draw.batch_size)
@@ -213,8 +213,8 @@ def _corrected(flow: Flow, draw: Draw, system: System | None, kind: str) -> tupl
     """The samples of a flow, n configurations of the target made of them, and how that went."""
     if system is None:
         raise MolflowError(f"{draw.model}: was not trained on a system whose energy is known, which --correct needs")
-    if draw.evaluations > 1 or not draw.density:
-        raise UsageError("--correct needs the density of samples, which only one evaluation gives")
+    if not (draw.density and flow.has_density(draw.evaluations)):
+        raise UsageError("--correct needs the density of samples: leave out --no-density and --evaluations")
     drawn: list[Drawn] = []
 
     def propose(n: int, seed: int) -> tuple[Tensor, Tensor]:

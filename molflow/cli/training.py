@@ -9,7 +9,7 @@ from molflow.batch import MoleculeBatch
 from molflow.cli.options import refuse, system_of
 from molflow.errors import MolflowError
 from molflow.evaluation.throughput import training_throughput
-from molflow.flows import ComposedMoleculeDomain, Flow, FreeFormFlow, MoleculeDomain, ParticleDomain
+from molflow.flows import ComposedMoleculeDomain, Flow, MoleculeDomain, ParticleDomain
 from molflow.pretrained import folder_of
 from molflow.training.checkpoint import read_config
 from molflow.training.objectives import accumulate_gradients, build_objective
@@ -21,7 +21,6 @@ def benchmark_training(
     flow: Flow, model: str, n_atoms: int | None, batch_size: int, micro_batch: int | None, device: str
 ) -> dict[str, Any]:
     """Time a training step; n_atoms is of molecules alone."""
-    assert isinstance(flow, FreeFormFlow)
     particles = isinstance(flow.domain, ParticleDomain)
     if particles:
         refuse(f"is for molecules; {model} is a model of particles", n_atoms=n_atoms)
@@ -34,14 +33,14 @@ def benchmark_training(
     return record | {"n_particles": data.shape[1], "dim": data.shape[2]}
 
 
-def _particles(flow: FreeFormFlow, batch_size: int) -> torch.Tensor:
+def _particles(flow: Flow, batch_size: int) -> torch.Tensor:
     domain = flow.domain
     assert isinstance(domain, ParticleDomain)
     mask = torch.ones(batch_size, domain.n_particles, dtype=torch.bool, device=flow.device)
     return domain.space(mask).randn(flow.generator(0)).x * domain.scale
 
 
-def _molecules(flow: FreeFormFlow, n_atoms: int, batch_size: int) -> MoleculeBatch:
+def _molecules(flow: Flow, n_atoms: int, batch_size: int) -> MoleculeBatch:
     domain, generator = flow.domain, flow.generator(0)
     assert isinstance(domain, MoleculeDomain | ComposedMoleculeDomain)
     mask = torch.ones(batch_size, n_atoms, dtype=torch.bool, device=flow.device)
@@ -52,7 +51,7 @@ def _molecules(flow: FreeFormFlow, n_atoms: int, batch_size: int) -> MoleculeBat
 
 
 def _training_step(
-    flow: FreeFormFlow, model: str, data: torch.Tensor | MoleculeBatch, micro_batch: int | None
+    flow: Flow, model: str, data: torch.Tensor | MoleculeBatch, micro_batch: int | None
 ) -> Callable[[], None]:
     try:
         system = system_of(model)

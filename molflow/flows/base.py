@@ -6,6 +6,8 @@ follows from those.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Generic, Literal, NamedTuple
 
 import torch
@@ -37,6 +39,19 @@ class Likelihood(NamedTuple):
     which: Which
 
 
+@dataclass
+class Evaluations:
+    """How much the networks of a flow were used.
+
+    Attributes:
+        calls: of any of its networks, on a batch each; also those for derivatives.
+        configurations: in all of these batches; divided by the number of samples, evaluations for a sample.
+    """
+
+    calls: int = 0
+    configurations: int = 0
+
+
 class Flow(nn.Module, ABC, Generic[Data]):
     """A distribution over the data of a domain, made from a mean-free Gaussian latent.
 
@@ -53,8 +68,8 @@ class Flow(nn.Module, ABC, Generic[Data]):
         """Data points -> latent points."""
 
     @abstractmethod
-    def decode(self, latent: Points, context: Context, n_evaluations: int = 1) -> Points:
-        """Latent points -> data points, with `n_evaluations` calls of the network."""
+    def decode(self, latent: Points, context: Context, n_evaluations: int | None = None) -> Points:
+        """Latent points -> data points, with `n_evaluations` calls of the network where they are given."""
 
     @abstractmethod
     def encode_with_log_det(self, points: Points, context: Context) -> tuple[Points, Tensor]:
@@ -63,6 +78,20 @@ class Flow(nn.Module, ABC, Generic[Data]):
     @abstractmethod
     def decode_with_log_det(self, latent: Points, context: Context) -> tuple[Points, Tensor]:
         """p = g(z) and log |det g'(z)|, (B,)."""
+
+    @property
+    @abstractmethod
+    def n_evaluations(self) -> int | None:
+        """Calls of the network that `decode` makes unless told otherwise; None where it decides as it goes."""
+
+    @property
+    @abstractmethod
+    def takes_evaluations(self) -> bool:
+        """Whether `decode` can be told to make more than one."""
+
+    @abstractmethod
+    def has_density(self, n_evaluations: int | None) -> bool:
+        """Whether `sample_and_log_prob` has the density of what `decode` gives with so many evaluations."""
 
     @property
     def device(self) -> torch.device:
@@ -76,8 +105,32 @@ class Flow(nn.Module, ABC, Generic[Data]):
         """A source of randomness on the device of the flow."""
         return torch.Generator(self.device).manual_seed(seed)
 
+    @contextmanager
+    def counted(self) -> Iterator[Evaluations]:
+        """Count evaluations of the networks while the context lasts.
+
+        Example:
+            >>> with flow.counted() as evaluations:
+            ...     samples = flow.sample(100, seed=0)
+            >>> evaluations.configurations / 100
+            1.0
+        """
+        evaluations = Evaluations()
+
+        def count(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            evaluations.calls += 1
+            evaluations.configurations += len(inputs[0])
+
+        networks = [child for child in self.children() if child is not self.domain]
+        hooks = [network.register_forward_pre_hook(count) for network in networks]
+        try:
+            yield evaluations
+        finally:
+            for hook in hooks:
+                hook.remove()
+
     def sample(
-        self, n: int, *, seed: int, temperature: float = 1.0, n_evaluations: int = 1, batch_size: int = 1024
+        self, n: int, *, seed: int, temperature: float = 1.0, n_evaluations: int | None = None, batch_size: int = 1024
     ) -> Data:
         """Draw n samples.
 
@@ -85,7 +138,9 @@ class Flow(nn.Module, ABC, Generic[Data]):
             n: how many, at least 1.
             seed: the same seed, batch size, device and version give the same samples.
             temperature: standard deviation of the latent.
-            n_evaluations: calls of the decoder network for each sample; more than one only where the flow can use it.
+            n_evaluations: calls of the network for each sample, by default as the flow was made for. A free-form flow
+                makes one, and can use more if its decoder is an average velocity; a continuous flow makes those of its
+                solver, or if they are given as many steps of Euler's method.
             batch_size: how many are drawn at a time.
 
         Returns:
@@ -95,7 +150,7 @@ class Flow(nn.Module, ABC, Generic[Data]):
 
     @torch.no_grad()
     def iter_samples(
-        self, n: int, seed: int, temperature: float = 1.0, n_evaluations: int = 1, batch_size: int = 1024
+        self, n: int, seed: int, temperature: float = 1.0, n_evaluations: int | None = None, batch_size: int = 1024
     ) -> Iterator[Data]:
         """The batches that `sample` joins, as they are made."""
         for z, context, _ in self._latents(n, seed, temperature, batch_size):

@@ -5,9 +5,11 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from molflow.distributions import AtomCounts
+from molflow.flows.continuous import ContinuousFlow
 from molflow.flows.dequantization import DEQUANTIZERS
 from molflow.flows.domains import ComposedMoleculeDomain, Domain, MoleculeDomain, ParticleDomain, Representation
 from molflow.flows.free_form import FreeFormFlow
+from molflow.flows.solvers import AdaptiveSolver, FixedStepMethod, FixedStepSolver, Solver
 from molflow.nn import EGNN, Chain, EquivariantTransformer, PointNetwork
 
 
@@ -112,3 +114,47 @@ class FreeFormConfig(Config):
         size = domain.n_features, domain.n_labels
         n_times = 2 if self.average_velocity else 0
         return FreeFormFlow(domain, self.encoder.build(*size), self.decoder.build(*size, n_times))
+
+
+class AdaptiveSolverConfig(Config):
+    """`AdaptiveSolver`."""
+
+    method: Literal["dopri5"] = "dopri5"
+    rtol: float = Field(1e-4, gt=0)
+    atol: float = Field(1e-4, gt=0)
+    max_steps: int = Field(1000, gt=0)
+    adjoint: bool = Field(False, description="gradients by the adjoint method: little memory, small errors")
+
+    def build(self) -> Solver:
+        return AdaptiveSolver(**self.model_dump())
+
+
+class FixedStepSolverConfig(Config):
+    """`FixedStepSolver`."""
+
+    method: FixedStepMethod = "rk4"
+    n_steps: int = Field(20, gt=0)
+    adjoint: bool = Field(False, description="gradients by the adjoint method: little memory, small errors")
+
+    def build(self) -> Solver:
+        return FixedStepSolver(**self.model_dump())
+
+
+SolverConfig = AdaptiveSolverConfig | FixedStepSolverConfig
+
+
+class ContinuousConfig(Config):
+    """`ContinuousFlow`, on any network of one time."""
+
+    kind: Literal["continuous"] = "continuous"
+    domain: Annotated[DomainConfig, Field(discriminator="kind")]
+    network: Annotated[NetworkConfig, Field(discriminator="kind")] = EGNNConfig()
+    solver: Annotated[SolverConfig, Field(discriminator="method")] = AdaptiveSolverConfig()
+
+    def build(self) -> ContinuousFlow:
+        """A flow with fresh weights; seed torch before for reproducible ones."""
+        domain = self.domain.build()
+        return ContinuousFlow(domain, self.network.build(domain.n_features, domain.n_labels, 1), self.solver.build())
+
+
+FlowConfig = FreeFormConfig | ContinuousConfig

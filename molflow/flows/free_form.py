@@ -59,16 +59,28 @@ class FreeFormFlow(Flow[Data]):
     def has_average_velocity(self) -> bool:
         return bool(getattr(self.decoder, "n_times", 0) == 2)
 
+    @property
+    def n_evaluations(self) -> int:
+        return 1
+
+    @property
+    def takes_evaluations(self) -> bool:
+        return self.has_average_velocity
+
+    def has_density(self, n_evaluations: int | None) -> bool:
+        return n_evaluations in (None, 1)
+
     def encode(self, points: Points, context: Context) -> Points:
         return points + _call(self.encoder, points, context)
 
-    def decode(self, latent: Points, context: Context, n_evaluations: int = 1) -> Points:
-        """Latent points -> data points.
+    def decode(self, latent: Points, context: Context, n_evaluations: int | None = None) -> Points:
+        """Latent points -> data points, by default with one evaluation.
 
         Raises:
             MolflowError: more than one evaluation of a decoder that is not an average velocity.
             ValueError: less than one evaluation.
         """
+        n_evaluations = 1 if n_evaluations is None else n_evaluations
         if n_evaluations < 1:
             raise ValueError(f"n_evaluations must be at least 1, got {n_evaluations}")
         if not self.has_average_velocity:

@@ -16,8 +16,7 @@ from torch import nn
 from molflow.errors import MolflowError
 from molflow.files import atomic_path
 from molflow.flows.base import Flow
-from molflow.flows.config import FreeFormConfig
-from molflow.flows.free_form import FreeFormFlow
+from molflow.flows.config import FlowConfig
 from molflow.training.config import ExperimentConfig, parse
 
 CONFIG, WEIGHTS, CARD, STATE = "config.json", "model.safetensors", "card.json", "training_state.pt"
@@ -64,7 +63,7 @@ def load(folder: str | Path, device: torch.device | str = "cpu") -> Flow:
     return flow.to(device).eval()
 
 
-def build_flow(config: FreeFormConfig, source: str) -> FreeFormFlow:
+def build_flow(config: FlowConfig, source: str) -> Flow:
     """The flow a configuration describes, with random weights; an impossible one is an error that names `source`."""
     try:
         return config.build()

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from molflow.errors import MolflowError
-from molflow.flows.config import Config, FreeFormConfig
+from molflow.flows.config import Config, FlowConfig
 
 
 class DataConfig(Config):
@@ -74,8 +74,18 @@ class InversionObjectiveConfig(_ObjectiveConfig):
     kind: Literal["inversion"] = "inversion"
 
 
+class LikelihoodObjectiveConfig(_ObjectiveConfig):
+    """The negative log-likelihood of a continuous flow; `divergence` is exact, or estimated with `n_probes` vectors."""
+
+    kind: Literal["likelihood"] = "likelihood"
+    divergence: Literal["exact", "rademacher", "gaussian"] = "rademacher"
+    n_probes: int = Field(1, gt=0)
+    kinetic_energy: float = Field(0.0, ge=0, description="weight of the velocity's square along the path")
+
+
 ObjectiveConfig = Annotated[
-    FreeFormObjectiveConfig | MeanFlowObjectiveConfig | InversionObjectiveConfig, Field(discriminator="kind")
+    FreeFormObjectiveConfig | MeanFlowObjectiveConfig | InversionObjectiveConfig | LikelihoodObjectiveConfig,
+    Field(discriminator="kind"),
 ]
 
 
@@ -114,10 +124,17 @@ class ExperimentConfig(Config):
     name: str = Field(min_length=1)
     seed: int = Field(0, ge=0, lt=2**63)
     data: DataConfig = DataConfig()
-    model: FreeFormConfig
+    model: Annotated[FlowConfig, Field(discriminator="kind")]
     objective: ObjectiveConfig = FreeFormObjectiveConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _free_form_by_default(cls, table: Any) -> Any:
+        if isinstance(table, dict) and isinstance(table.get("model"), dict):
+            return table | {"model": {"kind": "free_form"} | table["model"]}
+        return table
 
     @model_validator(mode="after")
     def _one_shape(self) -> "ExperimentConfig":
@@ -171,11 +188,12 @@ def _apply(table: dict[str, Any], override: str) -> None:
 def _explain(model: type[BaseModel], error: Any) -> str:
     # A discriminated union puts its tag into the location; it is no key of the file.
     tags = {"molecules", "composed_molecules", "particles", "egnn", "transformer"}
-    tags |= {"free_form", "mean_flow", "inversion"}
+    tags |= {"free_form", "mean_flow", "inversion", "likelihood", "continuous"}
+    tags |= {"dopri5", "euler", "midpoint", "heun3", "rk4"}
     location = [str(part) for part in error["loc"] if part not in tags]
     key = ".".join(location)
     if error["type"] == "union_tag_not_found":
-        return f"{key}: has no kind"
+        return f"{key}: has no {error['ctx']['discriminator'].strip(chr(39))}"
     if error["type"] != "extra_forbidden":
         whole = error["type"] == "missing" or isinstance(error["input"], dict)
         got = "" if whole else f" (got {error['input']!r})"

@@ -27,6 +27,7 @@ from molflow.energies import SYSTEMS, Energy, check_convention, softened
 from molflow.energies.base import Potential
 from molflow.energies.reweighting import effective_sample_size, weigh
 from molflow.errors import MolflowError
+from molflow.flows.base import Flow
 from molflow.flows.config import ComposedMoleculesConfig, ParticlesConfig
 from molflow.flows.domains import ComposedMoleculeDomain, Domain, type_name
 from molflow.flows.free_form import FreeFormFlow
@@ -73,7 +74,7 @@ class Dataset(ABC):
         """The first n validation data."""
 
     @abstractmethod
-    def sample_figures(self, flow: FreeFormFlow, n: int, seed: int) -> dict[str, Any]:
+    def sample_figures(self, flow: Flow, n: int, seed: int) -> dict[str, Any]:
         """How good n samples of a flow are."""
 
 
@@ -127,7 +128,7 @@ class MoleculeDataset(Dataset):
     def held_out(self, n: int) -> MoleculeBatch:
         return self.validation.batch(slice(n))
 
-    def sample_figures(self, flow: FreeFormFlow, n: int, seed: int) -> dict[str, Any]:
+    def sample_figures(self, flow: Flow, n: int, seed: int) -> dict[str, Any]:
         """Stability by EDM's rules; an average velocity is sampled with more evaluations too."""
         figures = {}
         for k in _evaluations(flow):
@@ -178,12 +179,12 @@ class ParticleDataset(Dataset):
     def held_out(self, n: int) -> Tensor:
         return self.validation[:n]
 
-    def sample_figures(self, flow: FreeFormFlow, n: int, seed: int) -> dict[str, Any]:
+    def sample_figures(self, flow: Flow, n: int, seed: int) -> dict[str, Any]:
         """Median energies; where one evaluation is all, the effective sample size by the exact density too."""
         if self.energy is None:
             return {}
         energy = self.energy
-        if not flow.has_average_velocity:
+        if _evaluations(flow) == (None,):
             x, log_q = flow.sample_and_log_prob(n, seed=seed)
             u = energy(x)
             log_w = weigh(u, log_q)
@@ -195,12 +196,14 @@ class ParticleDataset(Dataset):
         }
 
 
-def _evaluations(flow: FreeFormFlow) -> Sequence[int]:
-    return (1, *SEVERAL_EVALUATIONS) if flow.has_average_velocity else (1,)
+def _evaluations(flow: Flow) -> Sequence[int | None]:
+    """The flow's own number, and others where the decoder is an average velocity."""
+    averages = isinstance(flow, FreeFormFlow) and flow.has_average_velocity
+    return (None, *SEVERAL_EVALUATIONS) if averages else (None,)
 
 
-def _suffix(evaluations: int) -> str:
-    return "" if evaluations == 1 else f"_{evaluations}_evaluations"
+def _suffix(evaluations: int | None) -> str:
+    return "" if evaluations is None else f"_{evaluations}_evaluations"
 
 
 def _load_particles(config: ExperimentConfig, domain: ParticlesConfig) -> ParticleDataset:

@@ -21,7 +21,8 @@ from torch import nn
 from tqdm import tqdm
 
 from molflow.errors import MolflowError
-from molflow.flows.free_form import FreeFormFlow
+from molflow.flows.base import Flow
+from molflow.flows.solvers import IntegrationError
 from molflow.interrupts import held_interrupts
 from molflow.training.checkpoint import CARD, STATE, load_state, read_config, read_json, save_model, save_state
 from molflow.training.config import ExperimentConfig
@@ -79,7 +80,7 @@ def train(
         forget_after(metrics_path, run.step)
     else:
         _make_folder(folder)
-    flow, ema_flow = run.objective.flow, cast(FreeFormFlow, run.ema.module)
+    flow, ema_flow = run.objective.flow, cast(Flow, run.ema.module)
     good = run.state()
     generator = torch.Generator(device)
     started, first_step = time.monotonic(), run.step
@@ -113,7 +114,11 @@ def train(
                 data = dataset.batch(indices).to(device)
                 generator.manual_seed(_seed(config.seed, run.step))
                 run.optimizer.zero_grad(set_to_none=True)
-                loss, parts = accumulate_gradients(run.objective, data, generator, config.training.micro_batch)
+                try:
+                    loss, parts = accumulate_gradients(run.objective, data, generator, config.training.micro_batch)
+                except IntegrationError as error:
+                    log.warning("step %d: %s", run.step, error)
+                    loss, parts = math.nan, {}
                 norm = run.clip(run.parameters)
                 bar.update()
                 if not (math.isfinite(norm) and math.isfinite(loss)):
@@ -156,8 +161,8 @@ def train(
     return folder
 
 
-def validate(flow: FreeFormFlow, dataset: Dataset, teacher: nn.Module | None = None) -> dict[str, float | None]:
-    """Held-out loss and figures of samples; for a free-form flow the exact likelihood, nats.
+def validate(flow: Flow, dataset: Dataset, teacher: nn.Module | None = None) -> dict[str, float | None]:
+    """Held-out loss and figures of samples; where the likelihood is trained, also the exact one, nats.
 
     What is not finite is None.
     """
@@ -174,6 +179,12 @@ def validate(flow: FreeFormFlow, dataset: Dataset, teacher: nn.Module | None = N
             "validation_nll_encoder": -encoder.log_prob.mean(),
             "validation_nll_decoder": -decoder.log_prob.mean(),
             "validation_reconstruction_error": encoder.reconstruction_error.mean(),
+        }
+    if config.objective.kind == "likelihood":
+        likelihood = flow.likelihood(data, seed=config.seed)
+        figures |= {
+            "validation_nll": -likelihood.log_prob.mean(),
+            "validation_reconstruction_error": likelihood.reconstruction_error.mean(),
         }
     figures |= dataset.sample_figures(flow, config.training.validation_samples, config.seed)
     values = {name: float(value) for name, value in figures.items()}
@@ -205,7 +216,7 @@ def _differences(saved: dict[str, Any], given: dict[str, Any], prefix: str = "")
     return keys
 
 
-def _is_finite(flow: FreeFormFlow) -> bool:
+def _is_finite(flow: Flow) -> bool:
     return all(bool(p.isfinite().all()) for p in flow.parameters())
 
 

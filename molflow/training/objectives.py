@@ -14,11 +14,14 @@ from torch.utils._pytree import tree_leaves
 
 from molflow.energies.base import Potential
 from molflow.errors import MolflowError
+from molflow.flows.base import Flow
+from molflow.flows.continuous import ContinuousFlow
 from molflow.flows.free_form import FreeFormFlow, FreeFormTerms, average_velocity
 from molflow.geometry import Context, Points
 from molflow.training.config import (
     FreeFormObjectiveConfig,
     InversionObjectiveConfig,
+    LikelihoodObjectiveConfig,
     MeanFlowObjectiveConfig,
     ObjectiveConfig,
 )
@@ -60,7 +63,9 @@ class Objective(nn.Module, ABC):
         teacher: a frozen decoder to learn from, where the objective needs one.
     """
 
-    def __init__(self, flow: FreeFormFlow):
+    flow: Flow
+
+    def __init__(self, flow: Flow):
         super().__init__()
         self.flow = flow
         self.teacher: nn.Module | None = None
@@ -85,6 +90,8 @@ class FreeFormObjective(Objective):
     Kullback-Leibler divergence: beta |z - f(g(z))|^2 + U(g(z)) - surrogate of log |det g'(z)|. So the maps invert each
     other wherever latents are drawn, not only where there are data.
     """
+
+    flow: FreeFormFlow
 
     def __init__(self, flow: FreeFormFlow, config: FreeFormObjectiveConfig, energy: Potential | None = None):
         super().__init__(flow)
@@ -139,6 +146,8 @@ class MeanFlowObjective(Objective):
     - lagrangian: w(q, r, r) + (t - r) du/dr, by which q moves with the velocity w of a teacher, a frozen copy of the
       decoder that training starts from (arXiv 2505.18825; with the network as its own teacher it diverged).
     """
+
+    flow: FreeFormFlow
 
     def __init__(self, flow: FreeFormFlow, config: MeanFlowObjectiveConfig):
         super().__init__(flow)
@@ -224,6 +233,8 @@ def _head(points: Points, n: int) -> Points:
 class InversionObjective(Objective):
     """|f(g(z)) - z|^2 for latents z, and no gradient for the decoder g: the encoder learns to invert it."""
 
+    flow: FreeFormFlow
+
     def __init__(self, flow: FreeFormFlow, config: InversionObjectiveConfig):
         super().__init__(flow)
         self.config = config
@@ -237,8 +248,29 @@ class InversionObjective(Objective):
         return error, {}
 
 
+class LikelihoodObjective(Objective):
+    """-log p(data) + w int |f|^2 dt / dof, averaged over the batch (arXiv 1810.01367, 2002.02798)."""
+
+    flow: ContinuousFlow
+
+    def __init__(self, flow: ContinuousFlow, config: LikelihoodObjectiveConfig):
+        super().__init__(flow)
+        self.config = config
+
+    def forward(self, data: Any, generator: torch.Generator | None) -> tuple[Tensor, Parts]:
+        terms = self.flow.terms(data, generator, self.config.divergence, self.config.n_probes)
+        parts = {
+            "latent_nll": terms.latent.detach().mean(),
+            "log_det": terms.log_det.detach().mean(),
+            "kinetic_energy": terms.kinetic_energy.detach().mean(),
+            "correction": terms.correction.detach().mean(),
+            "evaluations": torch.tensor(float(terms.n_evaluations)),
+        }
+        return terms.loss(self.config.kinetic_energy), parts
+
+
 def build_objective(
-    flow: FreeFormFlow,
+    flow: Flow,
     config: ObjectiveConfig,
     *,
     teacher: nn.Module | None = None,
@@ -255,6 +287,12 @@ def build_objective(
     Raises:
         ValueError: it does not go with the flow, or it needs an energy.
     """
+    if isinstance(config, LikelihoodObjectiveConfig):
+        if not isinstance(flow, ContinuousFlow):
+            raise ValueError("the likelihood objective needs model.kind = 'continuous'")
+        return LikelihoodObjective(flow, config)
+    if not isinstance(flow, FreeFormFlow):
+        raise ValueError(f"the {config.kind} objective needs model.kind = 'free_form'; a continuous flow: 'likelihood'")
     if isinstance(config, FreeFormObjectiveConfig):
         return FreeFormObjective(flow, config, energy)
     if isinstance(config, InversionObjectiveConfig):

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from laws import FLOWS, PARTICLE_FLOWS, make_flow, random_case, randomize
+from laws import FREE_FORM, PARTICLE_FLOWS, make_flow, random_case, randomize
 from torch import nn
 
 from molflow.errors import MolflowError
@@ -14,7 +14,7 @@ from molflow.flows.config import TransformerConfig
 from molflow.geometry import Context, Points
 from molflow.nn import EGNN, EquivariantTransformer
 
-PLAIN = [name for name in FLOWS if "average-velocity" not in name]
+PLAIN = [name for name in FREE_FORM if "average-velocity" not in name]
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 import torch
 from laws import (
     FLOWS,
+    LOG_DET_ERROR,
     MEANING,
     MOLECULE_FLOWS,
     PARTICLE_FLOWS,
@@ -16,6 +17,7 @@ from laws import (
     random_case,
     random_data,
     randomize,
+    training_terms,
     with_labels,
     without_labels,
 )
@@ -104,8 +106,8 @@ def close(a, b, atol=1e-10, **kwargs):
 
 
 def test_a_flow_that_does_nothing_is_the_latent_in_other_units(name, flow):
-    for network in (flow.encoder, flow.decoder):
-        for parameter in network.parameters():
+    for key, parameter in flow.named_parameters():
+        if not key.startswith("domain."):
             nn.init.zeros_(parameter)
     data = random_data(flow)
     points, context, _ = flow.domain.to_points(data, flow.generator(5))
@@ -250,7 +252,7 @@ def test_a_batch_gives_what_its_configurations_give_alone(flow, which):
 
 
 @pytest.mark.parametrize("direction", ["encode_with_log_det", "decode_with_log_det"])
-def test_log_determinants(flow, direction):
+def test_log_determinants(name, flow, direction):
     points, context = case_of(flow, [3, 2])
     image, log_det = getattr(flow, direction)(points, context)
     plain = (flow.encode if direction.startswith("encode") else flow.decode)(points, context)
@@ -262,11 +264,12 @@ def test_log_determinants(flow, direction):
         image, log_det = getattr(flow, direction)(*without_labels(joined, mask, n_labels))
         return with_labels(image, without_labels(joined, mask, n_labels)[1].labels), log_det
 
-    assert_log_det(with_log_det, with_labels(points, context.labels), context.mask)
+    tolerance = LOG_DET_ERROR.get(name)
+    assert_log_det(with_log_det, with_labels(points, context.labels), context.mask, tolerance=tolerance)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
-def test_samples_carry_the_decoder_density_at_their_own_latent(flow, temperature):
+def test_samples_carry_the_decoder_density_at_their_own_latent(name, flow, temperature):
     data, log_q = flow.sample_and_log_prob(6, seed=3, temperature=temperature)
     generator = flow.generator(3)
     context = flow.domain.sample_context(6, generator, flow.device, flow.dtype)
@@ -277,7 +280,7 @@ def test_samples_carry_the_decoder_density_at_their_own_latent(flow, temperature
     log_det = reference_log_det(on_joined(flow.decode, flow.domain.n_labels), with_labels(z, context.labels), mask)
     log_unit = -(mask.sum(1) - 1).double() * flow.domain.dim * math.log(flow.domain.scale)
     log_p = flow.domain.log_prob_context(context) + latent.log_prob(z)
-    close(log_q, log_p - log_det + log_unit, atol=1e-8)
+    close(log_q, log_p - log_det + log_unit, atol=LOG_DET_ERROR.get(name, 1e-8))
 
 
 def test_a_seed_decides_the_samples(flow):
@@ -334,11 +337,11 @@ def test_a_state_dict_carries_the_whole_flow(name, flow):
     assert torch.equal(as_tensor(other.sample(3, seed=0)), as_tensor(flow.sample(3, seed=0)))
 
 
-@pytest.mark.parametrize("surrogate", ["encoder_jvp", "decoder_jvp"])
-def test_every_parameter_is_trained(flow, surrogate):
-    terms = flow.terms(random_data(flow), flow.generator(0), n_probes=2, surrogate=surrogate)
-    assert all(term.shape == (4,) for term in terms)
-    terms.loss(beta=10.0).backward()
+@pytest.mark.parametrize("way", [0, 1])
+def test_every_parameter_is_trained(flow, way):
+    terms, loss = training_terms(flow, way)
+    assert all(term.shape == (4,) for term in terms if isinstance(term, torch.Tensor))
+    loss.backward()
     for key, parameter in flow.named_parameters():
         assert parameter.grad is not None, key
         assert torch.isfinite(parameter.grad).all(), key

@@ -48,6 +48,46 @@ def test_overrides(override, found):
     assert found(load_experiment(TINY, [override]))
 
 
+CONTINUOUS = ("model={kind = 'continuous', domain = {kind = 'molecules'}}", "objective={kind = 'likelihood'}")
+
+
+def test_a_model_is_free_form_unless_it_says_otherwise():
+    assert load_experiment(TINY).model.kind == "free_form"
+    config = load_experiment(TINY, [*CONTINUOUS, "model.solver={method = 'rk4', n_steps = 3}"])
+    assert (config.model.kind, config.model.network.kind, config.model.solver.n_steps) == ("continuous", "egnn", 3)
+    assert load_experiment(TINY, CONTINUOUS).model.solver.method == "dopri5"
+    assert parse(ExperimentConfig, config.model_dump(mode="json"), "config.json") == config
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.kind=flow", "model: Input tag 'flow' found using 'kind' does not match any of"),
+        ("model.encoder={kind = 'egnn'}", "unknown key model.encoder"),
+        ("model.solver={n_steps = 3}", "model.solver: has no method"),
+        ("model.solver={method = 'rk5'}", "model.solver: Input tag 'rk5' found using 'method' does not match any of"),
+        ("model.solver={method = 'dopri5', n_steps = 3}", "unknown key model.solver.n_steps"),
+        ("model.solver={method = 'euler', rtol = 1e-3}", "unknown key model.solver.rtol"),
+        (
+            "model.solver={method = 'euler', n_steps = 0}",
+            "model.solver.n_steps: Input should be greater than 0 (got 0)",
+        ),
+        (
+            "objective.divergence=approximate",
+            "objective.divergence: Input should be 'exact', 'rademacher' or 'gaussian'",
+        ),
+        (
+            "objective.kinetic_energie=1",
+            "unknown key objective.kinetic_energie; did you mean objective.kinetic_energy?",
+        ),
+    ],
+)
+def test_wrong_values_of_a_continuous_flow(override, message):
+    with pytest.raises(MolflowError) as caught:
+        load_experiment(TINY, [*CONTINUOUS, override])
+    assert message in str(caught.value)
+
+
 def test_the_last_override_wins():
     assert load_experiment(TINY, ["seed=1", "seed=2"]).seed == 2
 

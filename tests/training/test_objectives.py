@@ -11,6 +11,7 @@ from molflow.nn import EGNN
 from molflow.training.config import (
     FreeFormObjectiveConfig,
     InversionObjectiveConfig,
+    LikelihoodObjectiveConfig,
     MeanFlowObjectiveConfig,
 )
 from molflow.training.metrics import mean
@@ -363,6 +364,14 @@ def test_mean_flow_needs_an_average_velocity(name):
         build_objective(make_flow(name), MeanFlowObjectiveConfig())
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_objective_needs_its_kind_of_flow(kind):
+    with pytest.raises(ValueError, match=rf"the {kind} objective needs model\.kind = 'free_form'"):
+        build_objective(make_flow("particles-continuous"), KINDS[kind])
+    with pytest.raises(ValueError, match=r"the likelihood objective needs model\.kind = 'continuous'"):
+        build_objective(make_flow("particles-2d"), LikelihoodObjectiveConfig())
+
+
 @pytest.mark.parametrize(
     ("kind", "message"), [("free_form", "only the surrogate decoder_jvp"), ("inversion", "cannot be compiled")]
 )
@@ -507,3 +516,32 @@ def test_the_compiled_loss_is_the_eager_one(name):
     assert got.keys() == expected.keys()
     for key in got:
         close(got[key], expected[key], atol=1e-4 * max(1.0, float(expected[key].abs().max())))
+
+
+# ---- likelihood ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+@pytest.mark.parametrize("name", ["particles-continuous", "composed-united-continuous-transformer"])
+def test_likelihood_is_that_of_the_flow(name, weight):
+    flow = make_flow(name)
+    data = random_data(flow)
+    objective = build_objective(flow, LikelihoodObjectiveConfig(divergence="exact", kinetic_energy=weight))
+    loss, parts = objective(data, rng())
+    close(loss, -flow.log_prob(data).mean() + weight * parts["kinetic_energy"])
+    close(parts["latent_nll"] - parts["log_det"] - parts["correction"], -flow.log_prob(data).mean())
+    assert parts["kinetic_energy"] > 0
+    assert parts["evaluations"] == flow.n_evaluations
+    assert gradients(flow, loss).keys() == {name for name, _ in flow.network.named_parameters(prefix="network")}
+
+
+def test_likelihood_draws_its_probes_from_the_generator():
+    flow = make_flow("particles-continuous")
+    data = random_data(flow)
+    state = torch.random.get_rng_state()
+    for kind in ("rademacher", "gaussian"):
+        objective = build_objective(flow, LikelihoodObjectiveConfig(divergence=kind, n_probes=2))
+        first = objective(data, rng())[0]
+        assert torch.equal(objective(data, rng())[0], first)
+        assert not torch.equal(objective(data, rng(1))[0], first)
+    assert torch.equal(torch.random.get_rng_state(), state)

@@ -1,5 +1,6 @@
 """Training on particles: the data made here, a user's own array, and what does not fit."""
 
+import itertools
 import json
 import math
 import re
@@ -13,6 +14,7 @@ from molflow import train
 from molflow.data import load_particles
 from molflow.energies import SYSTEMS
 from molflow.errors import MolflowError
+from molflow.flows import ContinuousFlow, IntegrationError
 from molflow.training import load
 from molflow.training.checkpoint import CARD, read_config
 from molflow.training.config import load_experiment
@@ -129,3 +131,50 @@ def test_a_file_of_the_other_convention_is_found_out(tmp_path):
     np.save(tmp_path / "x.npy", load_particles("lj13", "validation").numpy())
     with pytest.raises(MolflowError, match="convention"):
         load_dataset(particles("data.name=lj13-unordered", domain, f"data.file='{tmp_path / 'x.npy'}'"))
+
+
+def test_a_continuous_flow_is_trained_by_likelihood(tmp_path):
+    """Validated, saved with its solver, loaded again, and sampled with its density."""
+    table = "{kind = 'continuous', domain = {kind = 'particles', n_particles = 4, dim = 2, scale = 1.8}"
+    network = "network = {kind = 'egnn', hidden = 8, n_blocks = 1, n_inner = 0}"
+    solver = "solver = {method = 'rk4', n_steps = 2}"
+    objective = "objective={kind = 'likelihood', kinetic_energy = 0.01}"
+    overrides = ("data.name=dw4", f"model={table}, {network}, {solver}}}", objective, "training.max_steps=9")
+    folder = train(load_experiment(TINY, overrides), tmp_path / "run")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert {"loss", "latent_nll", "log_det", "kinetic_energy", "evaluations"} <= set(lines[0])
+    assert lines[0]["evaluations"] == 8
+    assert {"validation_nll", "validation_reconstruction_error", "ess_fraction"} <= set(lines[-1])
+    flow = load(folder)
+    assert (flow.solver.method, flow.solver.n_steps) == ("rk4", 2)
+    x, log_q = flow.sample_and_log_prob(5, seed=0)
+    assert x.shape == (5, 4, 2)
+    torch.testing.assert_close(flow.log_prob(x), log_q, atol=0.1, rtol=0)
+
+
+def test_a_continuous_flow_needs_another_objective(tmp_path):
+    model = "model={kind = 'continuous', domain = {kind = 'particles', n_particles = 4, dim = 2}}"
+    with pytest.raises(MolflowError, match=r"objective: the free_form objective needs model\.kind = 'free_form'"):
+        train(load_experiment(TINY, ("data.name=dw4", model)), tmp_path / "run")
+
+
+def test_a_batch_whose_paths_cannot_be_followed_is_rolled_back(tmp_path, monkeypatch, caplog):
+    """As one whose loss is not finite; where every batch fails, the run ends."""
+    table = "{kind = 'continuous', domain = {kind = 'particles', n_particles = 4, dim = 2}"
+    network = "network = {kind = 'egnn', hidden = 4, n_blocks = 1, n_inner = 0}"
+    model = f"model={table}, {network}, solver = {{method = 'euler', n_steps = 1}}}}"
+    settings = ("data.name=dw4", model, "objective={kind = 'likelihood'}", "training.max_steps=9")
+    config, terms, bad = load_experiment(TINY, settings), ContinuousFlow.terms, iter([False, False, True])
+
+    def fails(flow, *arguments):
+        if next(bad, False):
+            raise IntegrationError("the step of the solver vanished")
+        return terms(flow, *arguments)
+
+    monkeypatch.setattr(ContinuousFlow, "terms", fails)
+    train(config, tmp_path / "once")
+    assert "step 2: the step of the solver vanished" in caplog.text
+    assert "rolled back" in caplog.text
+    bad = itertools.repeat(True)
+    with pytest.raises(MolflowError, match=r"not finite at step 5.*after 5 roll-backs"):
+        train(config, tmp_path / "always")

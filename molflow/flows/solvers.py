@@ -1,0 +1,190 @@
+"""Initial value problems by torchdiffeq, with errors that say where integration failed and what to change.
+
+torchdiffeq is loaded when something is integrated.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from molflow.errors import MolflowError
+
+State = tuple[Tensor, ...]
+Rate = Callable[[Tensor, State], State]
+FixedStepMethod = Literal["euler", "midpoint", "heun3", "rk4"]
+
+STAGES: dict[FixedStepMethod, int] = {"euler": 1, "midpoint": 2, "heun3": 3, "rk4": 4}
+"""Evaluations in a step, which is also the order of the method."""
+
+_LEARN = "where training led here, lower optimizer.learning_rate or weigh the kinetic energy more"
+
+
+class IntegrationError(MolflowError):
+    """A path cannot be followed; the message says at what time, and what to change."""
+
+
+class Solution(NamedTuple):
+    """The state at the end, and how often its rate of change was evaluated on the way there."""
+
+    state: State
+    n_evaluations: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solver(ABC):
+    """A way to integrate dy/dt = rate(t, y).
+
+    Attributes:
+        adjoint: gradients by a second problem, solved backwards (arXiv 1806.07366): memory does not grow with the
+            steps, and the gradient is exact up to the error of the solver. Otherwise by direct back-propagation, exact
+            for what was computed, which keeps every evaluation.
+    """
+
+    adjoint: bool = False
+
+    @property
+    @abstractmethod
+    def n_evaluations(self) -> int | None:
+        """Evaluations of the rate, or None where they depend on it."""
+
+    @property
+    @abstractmethod
+    def remedy(self) -> str:
+        """What to change where integration fails."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Arguments of `torchdiffeq.odeint`."""
+
+    def integrate(self, rate: Rate, state: State, start: float, end: float, parameters: Iterable[Tensor]) -> Solution:
+        """The state at time `end`, given that at time `start`, which may be earlier or later.
+
+        Args:
+            rate: (t (), state) -> dy/dt, tensors as in the state.
+            state: tensors of one precision, none of them empty.
+            start: time of `state`.
+            end: another time.
+            parameters: all tensors but the state that a gradient is wanted for; the adjoint needs to know them.
+
+        Raises:
+            IntegrationError: the rate or the state is not finite, or the steps became too small or too many; also in
+                the backward pass of the adjoint.
+        """
+        from torchdiffeq import odeint, odeint_adjoint
+
+        watched = _Watched(rate, self, backwards=end < start)
+        times = torch.tensor([start, end], dtype=state[0].dtype, device=state[0].device)
+        settings = self.settings()
+        if self.adjoint and torch.is_grad_enabled():
+            # Errors of the parameters' gradients do not feed back and need not shorten steps (arXiv 2009.09457).
+            backward = {**settings.get("options", {}), "norm": "seminorm"}
+            given = {"adjoint_params": tuple(parameters), "adjoint_options": backward}
+            path = odeint_adjoint(watched, state, times, **settings, **given)
+        else:
+            path = odeint(watched, state, times, **settings)
+        last = tuple(tensor[-1] for tensor in path)
+        watched.check(last, "state", end)
+        return Solution(last, watched.n_evaluations)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveSolver(Solver):
+    """Dormand and Prince's method of order 5, with steps as long as the tolerances allow.
+
+    The error of a step, a root mean square over all entries of a tensor of the state, must not exceed
+    atol + rtol |y|. So what is integrated together shares its steps.
+
+    Attributes:
+        rtol, atol: relative and absolute tolerance.
+        max_steps: accepted and rejected, after which integration is given up.
+    """
+
+    method: Literal["dopri5"] = "dopri5"
+    rtol: float = 1e-4
+    atol: float = 1e-4
+    max_steps: int = 1000
+
+    n_evaluations: ClassVar[None] = None
+
+    @property
+    def remedy(self) -> str:
+        now = f"now {self.rtol:g} and {self.atol:g}"
+        return f"loosen rtol and atol of the solver ({now}), integrate in float64, or take a fixed-step method"
+
+    def settings(self) -> dict[str, Any]:
+        return {"method": self.method, "rtol": self.rtol, "atol": self.atol}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedStepSolver(Solver):
+    """An explicit Runge-Kutta method with equal steps, whose error falls with a power of their number.
+
+    Attributes:
+        method: euler, midpoint, heun3 or rk4, of order 1, 2, 3 and 4.
+        n_steps: from the start to the end.
+    """
+
+    method: FixedStepMethod = "rk4"
+    n_steps: int = 20
+
+    @property
+    def n_evaluations(self) -> int:
+        return STAGES[self.method] * self.n_steps
+
+    @property
+    def remedy(self) -> str:
+        return f"take more steps (now {self.n_steps} of {self.method}) or an adaptive solver"
+
+    def settings(self) -> dict[str, Any]:
+        def grid(rate: Rate, state: Tensor, times: Tensor) -> Tensor:
+            # Not torchdiffeq's step_size, which gives a step too many where rounding makes 1 / (1 / n) more than n.
+            first, last = times[[0, -1]].tolist()
+            return torch.linspace(first, last, self.n_steps + 1, dtype=times.dtype, device=times.device)
+
+        return {"method": self.method, "options": {"grid_constructor": grid}}
+
+
+class _Watched:
+    """A rate as torchdiffeq calls it, which counts evaluations and refuses what cannot be integrated."""
+
+    def __init__(self, rate: Rate, solver: Solver, backwards: bool):
+        self.rate, self.solver = rate, solver
+        self.n_evaluations = 0
+        self.direction = -1 if backwards else 1
+        self.steps = {"path": 0, "gradient": 0}
+
+    def __call__(self, t: Tensor, state: State) -> State:
+        self.n_evaluations += 1
+        derivative = self.rate(t, state)
+        self.check(derivative, "velocity", t)
+        return derivative
+
+    def check(self, values: State, name: str, t: Tensor | float) -> None:
+        if not torch.stack([value.isfinite().all() for value in values]).all():
+            time = float(torch.as_tensor(t).detach())
+            raise IntegrationError(f"the {name} is not finite at time {time:.4g}: {self.solver.remedy}; {_LEARN}")
+
+    def callback_step(self, t: Tensor, state: State, dt: Tensor) -> None:
+        """Before each step of the path; t counts as the user's does, dt is positive."""
+        t, dt = t.detach(), dt.detach()
+        self._check_step("path", float(t), state, t + self.direction * dt == t)
+
+    def callback_step_adjoint(self, t: Tensor, state: State, dt: Tensor) -> None:
+        """Before each step of the backward pass; torchdiffeq gives -t where the path went backwards."""
+        self._check_step("gradient", abs(float(t)), state, t - dt == t)
+
+    def _check_step(self, name: str, t: float, state: State, vanished: Tensor) -> None:
+        self.check(state, "state" if name == "path" else name, t)
+        self.steps[name] += 1
+        where = f"at time {t:.4g} of the {name}"
+        if vanished:
+            raise IntegrationError(f"the step of the solver vanished {where}: {self.solver.remedy}; {_LEARN}")
+        if isinstance(self.solver, AdaptiveSolver) and self.steps[name] > self.solver.max_steps:
+            more = f"{self.solver.remedy}, or raise max_steps"
+            raise IntegrationError(
+                f"{self.solver.max_steps} steps of the solver were used up {where}: {more}; {_LEARN}"
+            )
