@@ -36,14 +36,9 @@ def exact_log_det(function: Map, at: Points, space: MeanFreeSpace) -> tuple[Poin
     Returns:
         function(at), and the log-determinant in nats, (B,).
     """
-    basis = list(space.basis(at.x.dtype))
-    if not basis:
+    columns = _along_basis(lambda v: space.coordinates(jvp(function, at, v)[1]), at, space)
+    if columns is None:
         return function(at), at.x.new_zeros(len(at.x))
-    directions = torch.stack([v.x for v in basis]), torch.stack([v.h for v in basis])
-    columns = torch.func.vmap(
-        lambda x, h: space.coordinates(jvp(function, at, Points(x, h))[1]),
-        chunk_size=max(1, DERIVATIVES_AT_ONCE // len(at.x)),
-    )(*directions)
     padding = torch.diag_embed((~space.coordinate_mask()).to(at.x.dtype))
     return function(at), torch.linalg.slogdet(columns.permute(1, 2, 0) + padding).logabsdet
 
@@ -69,15 +64,19 @@ def divergence(
     velocity, pull_back = vjp(field, at)
     if probes is not None:
         return velocity, torch.stack([pull_back(v).dot(v) for v in probes]).mean(0)
+    diagonal = _along_basis(lambda v: pull_back(v).dot(v), at, space)
+    return velocity, at.x.new_zeros(len(at.x)) if diagonal is None else diagonal.sum(0)
+
+
+def _along_basis(function: Callable[[Points], Tensor], at: Points, space: MeanFreeSpace) -> Tensor | None:
+    """A function of each vector of an orthonormal basis, (dof, ...), many at a time; None where there is no vector."""
     basis = list(space.basis(at.x.dtype))
     if not basis:
-        return velocity, at.x.new_zeros(len(at.x))
+        return None
     directions = torch.stack([v.x for v in basis]), torch.stack([v.h for v in basis])
-    diagonal = torch.func.vmap(
-        lambda x, h: pull_back(Points(x, h)).dot((x, h)),
-        chunk_size=max(1, DERIVATIVES_AT_ONCE // len(at.x)),
-    )(*directions)
-    return velocity, diagonal.sum(0)
+    chunk_size = max(1, DERIVATIVES_AT_ONCE // len(at.x))
+    values: Tensor = torch.func.vmap(lambda x, h: function(Points(x, h)), chunk_size=chunk_size)(*directions)
+    return values
 
 
 def surrogate_encoder_jvp(

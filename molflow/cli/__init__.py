@@ -254,7 +254,7 @@ def benchmark_sampling(
         from molflow.cli import molecules
 
         record = molecules.benchmark_sampling(flow, draw)
-    show([record | {"evaluations": draw.evaluations or flow.n_evaluations}], json)
+    show([record | {"evaluations": draw.evaluations_of(flow)}], json)
 
 
 @benchmark.command("training")

@@ -81,7 +81,7 @@ def sample(flow: molflow.Flow, draw: Draw, out: Path, only: str | None, novelty:
     settings = {
         "seed": draw.seed,
         "temperature": draw.temperature,
-        "evaluations": draw.evaluations or flow.n_evaluations,
+        "evaluations": draw.evaluations_of(flow),
     }
     show_scores({draw.model: scores | speed | settings | {"only": only, "file": str(out)}}, json)
     if only:

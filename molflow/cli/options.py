@@ -43,6 +43,10 @@ class Draw:
     temperature: float = 1.0
     density: bool = True
 
+    def evaluations_of(self, flow: "Flow") -> int | None:
+        """Those asked for, or else the flow's own; None where it decides as it goes."""
+        return self.evaluations or flow.n_evaluations
+
 
 def refuse(why: str, **options: Any) -> None:
     """Raise a usage error for the first of these options that was given: --NAME why."""

@@ -93,7 +93,7 @@ def sample(flow: Flow, draw: Draw, out: Path, correct: str | None, json: Path | 
     record = _speed(draw, drawn) | {
         "sampling_seed": draw.seed,
         "temperature": draw.temperature,
-        "evaluations": draw.evaluations or flow.n_evaluations,
+        "evaluations": draw.evaluations_of(flow),
         "correction": correction,
         "file": str(out),
     }

@@ -108,7 +108,7 @@ def particle_diagnostics(name: str, cache_dir: str | Path | None = None) -> dict
     except ValueError as error:  # includes MolflowError
         message = str(error).removeprefix(f"{path}: ")
         raise MolflowError(f"{path}: {message}; rerun: molflow data {name} --force") from error
-    if record["version"] != VERSION:
+    if not isinstance(record, dict) or record.get("version") != VERSION:
         raise MolflowError(f"{path}: drawn by another version of molflow; rerun: molflow data {name} --force")
     return record
 
