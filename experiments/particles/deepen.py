@@ -1,6 +1,6 @@
 """Make the EGNNs of a trained flow deeper by blocks that change nothing until they are trained.
 
-    python experiments/particles/deepen.py runs/dw4-energy runs/dw4-deepened --blocks 7
+python experiments/particles/deepen.py runs/dw4-energy runs/dw4-deepened --blocks 7
 """
 
 import argparse
