@@ -25,6 +25,7 @@ from molflow.energies import SYSTEMS
 from molflow.evaluation import TrainingReference, evaluate_boltzmann, qm9_training_reference
 from molflow.evaluation.throughput import count_stable, sampling_record, seconds
 from molflow.flows import ParticleDomain
+from molflow.memory import keep_freed_memory
 from molflow.training.checkpoint import CARD, CONFIG, WEIGHTS, read_config, read_json, write_json
 
 REPEATED = ("atom_stability", "molecule_stability", "validity_x_uniqueness", "novelty", "stable_molecules_per_s")
@@ -112,6 +113,7 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=256, help="test molecules or configurations for the likelihood")
     arguments = parser.parse_args()
 
+    keep_freed_memory()
     folder = Path(molflow.__file__).parent / "pretrained" / arguments.name
     folder.mkdir(exist_ok=True)
     shutil.copyfile(arguments.run / CONFIG, folder / CONFIG)

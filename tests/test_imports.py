@@ -11,8 +11,8 @@ import molflow
 
 # "molflow" is __init__.py, the facade: only the command line may go through it.
 ROOMS = [
-    "errors", "files", "interrupts", "geometry", "chem", "batch", "testing", "nn", "distributions", "volume", "flows",
-    "energies", "data", "training", "evaluation", "report", "pretrained", "molflow", "cli",
+    "errors", "files", "interrupts", "memory", "geometry", "chem", "batch", "testing", "nn", "distributions", "volume",
+    "flows", "energies", "data", "training", "evaluation", "report", "pretrained", "molflow", "cli",
 ]  # fmt: skip
 FORBIDDEN = {"evaluation": {"flows", "training", "nn"}}  # it takes arrays and callables, never a model
 

@@ -28,6 +28,7 @@ from molflow.cli.options import (
 from molflow.cli.output import check_json, console, show, show_models, write_json
 from molflow.errors import MolflowError
 from molflow.files import check_writable
+from molflow.memory import keep_freed_memory
 
 app = typer.Typer(
     help="Generate molecules, or systems of particles, with E(n)-equivariant free-form flows, train such flows, and "
@@ -45,6 +46,7 @@ _AGAINST_TRAINING = "Compare with the training split of QM9, prepared on first u
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: run a command and exit with its code; errors are one line on stderr."""
     logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
+    keep_freed_memory()
     try:
         words = list(sys.argv[1:] if arguments is None else arguments)
         code = app(words or ["--help"], prog_name="molflow", standalone_mode=False)

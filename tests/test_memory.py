@@ -1,0 +1,29 @@
+"""Memory stays with the process: freed tensors go on counting as resident."""
+
+import subprocess
+import sys
+
+import pytest
+
+FREED = """
+import torch
+from molflow.memory import keep_freed_memory
+if {keep}:
+    assert keep_freed_memory()
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+before = resident()
+tensors = [torch.ones(5_000_000) for _ in range(10)]
+del tensors
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of glibc")
+def test_freed_tensors_stay_with_the_process():
+    kept = {}
+    for keep in (False, True):
+        code = FREED.format(keep=keep)
+        kept[keep] = int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+    assert kept[False] < 20e6 < 150e6 < kept[True]
