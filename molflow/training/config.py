@@ -74,6 +74,15 @@ class InversionObjectiveConfig(_ObjectiveConfig):
     kind: Literal["inversion"] = "inversion"
 
 
+class RegressionObjectiveConfig(_ObjectiveConfig):
+    """Both maps learn where the paths of a teacher lead, the decoder from latent to data, the encoder back."""
+
+    kind: Literal["regression"] = "regression"
+    teacher: Path = Field(description="folder of a trained flow on the same domain")
+    evaluations: int = Field(16, gt=0, description="of the teacher's network for a pair")
+    power: float = Field(0.5, ge=0, le=1, description="loss |d|^(2 - 2 power); 0 is the squared error")
+
+
 class LikelihoodObjectiveConfig(_ObjectiveConfig):
     """The negative log-likelihood of a continuous flow; `divergence` is exact, or estimated with `n_probes` vectors."""
 
@@ -84,7 +93,11 @@ class LikelihoodObjectiveConfig(_ObjectiveConfig):
 
 
 ObjectiveConfig = Annotated[
-    FreeFormObjectiveConfig | MeanFlowObjectiveConfig | InversionObjectiveConfig | LikelihoodObjectiveConfig,
+    FreeFormObjectiveConfig
+    | MeanFlowObjectiveConfig
+    | InversionObjectiveConfig
+    | RegressionObjectiveConfig
+    | LikelihoodObjectiveConfig,
     Field(discriminator="kind"),
 ]
 
@@ -188,7 +201,7 @@ def _apply(table: dict[str, Any], override: str) -> None:
 def _explain(model: type[BaseModel], error: Any) -> str:
     # A discriminated union puts its tag into the location; it is no key of the file.
     tags = {"molecules", "composed_molecules", "particles", "egnn", "transformer"}
-    tags |= {"free_form", "mean_flow", "inversion", "likelihood", "continuous"}
+    tags |= {"free_form", "mean_flow", "inversion", "regression", "likelihood", "continuous"}
     tags |= {"dopri5", "euler", "midpoint", "heun3", "rk4"}
     location = [str(part) for part in error["loc"] if part not in tags]
     key = ".".join(location)

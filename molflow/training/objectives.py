@@ -24,6 +24,7 @@ from molflow.training.config import (
     LikelihoodObjectiveConfig,
     MeanFlowObjectiveConfig,
     ObjectiveConfig,
+    RegressionObjectiveConfig,
 )
 from molflow.training.pairing import align, random_orthogonal
 
@@ -60,7 +61,7 @@ class Objective(nn.Module, ABC):
         flow: what is trained.
 
     Attributes:
-        teacher: a frozen decoder to learn from, where the objective needs one.
+        teacher: a frozen decoder or flow to learn from, where the objective needs one.
     """
 
     flow: Flow
@@ -166,7 +167,7 @@ class MeanFlowObjective(Objective):
         r, t = self._times(len(context.mask), generator, points.x)
         dof = space.dof.clamp(min=1).to(points.x.dtype)
         errors, n_average = self._loss(points, context, latent, r, t, dof), self._n_average(len(r))
-        loss = (errors * (errors.detach() + 1e-3) ** -self.config.power).mean()
+        loss = _robust(errors, self.config.power)
         parts = {"flow_matching": errors[n_average:], "average_velocity": errors[:n_average]}
         return loss, {name: e.detach().mean() for name, e in parts.items() if len(e)}
 
@@ -230,6 +231,11 @@ def _head(points: Points, n: int) -> Points:
     return Points(points.x[:n], points.h[:n])
 
 
+def _robust(errors: Tensor, power: float) -> Tensor:
+    """Mean of squared errors (B,), each to the power 1 - `power` as far as its gradient's direction and weight go."""
+    return (errors * (errors.detach() + 1e-3) ** -power).mean()
+
+
 class InversionObjective(Objective):
     """|f(g(z)) - z|^2 for latents z, and no gradient for the decoder g: the encoder learns to invert it."""
 
@@ -246,6 +252,42 @@ class InversionObjective(Objective):
             points = self.flow.decode(z, context)
         error = (self.flow.encode(points, context) - z).squared_norm().mean()
         return error, {}
+
+
+class RegressionObjective(Objective):
+    """Pairs (z, p) of a teacher that takes many evaluations: |g(z) - p|^(2 - 2 power) + |f(p) - z|^(2 - 2 power).
+
+    A mean over latents, |.|^2 over degrees of freedom (arXiv 2506.01158). As encoder and decoder learn the two
+    directions of one map, they come to invert each other. Of the data only the composition is used.
+    """
+
+    flow: FreeFormFlow
+
+    def __init__(self, flow: FreeFormFlow, config: RegressionObjectiveConfig, teacher: Flow):
+        super().__init__(flow)
+        if not teacher.takes_evaluations:
+            raise ValueError("the teacher has a decoder for one evaluation; name one that can use more")
+        self.config = config
+        self.teacher: Flow = teacher.requires_grad_(False)
+        self._errors: Callable[..., tuple[Tensor, Tensor]] = self._of_points
+
+    def forward(self, data: Any, generator: torch.Generator | None) -> tuple[Tensor, Parts]:
+        _, context, _ = self.flow.to_points(data, generator)
+        space = self.flow.domain.space(context.mask)
+        z = space.randn(generator, self.flow.dtype)
+        with torch.no_grad():
+            points = self.teacher.decode(z, context, self.config.evaluations)
+        errors = self._errors(z, points, context, space.dof.clamp(min=1).to(self.flow.dtype))
+        parts = dict(zip(("decoder_error", "encoder_error"), (e.detach().sqrt().mean() for e in errors), strict=True))
+        return _robust(errors[0], self.config.power) + _robust(errors[1], self.config.power), parts
+
+    def _of_points(self, z: Points, points: Points, context: Context, dof: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared errors of decoder and encoder by degree of freedom, (B,) each."""
+        decoded, encoded = self.flow.decode(z, context), self.flow.encode(points, context)
+        return (decoded - points).squared_norm() / dof, (encoded - z).squared_norm() / dof
+
+    def compile_loss(self) -> None:
+        self._errors = CheckedCompile(self._of_points)
 
 
 class LikelihoodObjective(Objective):
@@ -281,11 +323,12 @@ def build_objective(
     Args:
         flow: what is trained.
         config: the kind of loss and its settings.
-        teacher: for an objective that needs one; by default a frozen copy of the decoder as it is now.
+        teacher: for an objective that needs one: a flow to imitate (regression), or a decoder (Lagrangian target),
+            by default a frozen copy of the flow's own as it is now.
         energy: of the data, in kT, for an objective that trains by it.
 
     Raises:
-        ValueError: it does not go with the flow, or it needs an energy.
+        ValueError: it does not go with the flow, or it needs an energy or a teacher.
     """
     if isinstance(config, LikelihoodObjectiveConfig):
         if not isinstance(flow, ContinuousFlow):
@@ -297,6 +340,10 @@ def build_objective(
         return FreeFormObjective(flow, config, energy)
     if isinstance(config, InversionObjectiveConfig):
         return InversionObjective(flow, config)
+    if isinstance(config, RegressionObjectiveConfig):
+        if not isinstance(teacher, Flow):
+            raise ValueError("the regression objective needs a flow as teacher")
+        return RegressionObjective(flow, config, teacher)
     objective = MeanFlowObjective(flow, config)
     if config.needs_teacher:
         objective.teacher = copy.deepcopy(flow.decoder).requires_grad_(False) if teacher is None else teacher

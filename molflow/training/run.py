@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from molflow.errors import MolflowError
-from molflow.training.checkpoint import build_flow, load_weights
-from molflow.training.config import OptimizerConfig
+from molflow.flows.base import Flow
+from molflow.training.checkpoint import build_flow, load, load_weights, read_config
+from molflow.training.config import ExperimentConfig, OptimizerConfig, RegressionObjectiveConfig
 from molflow.training.dataset import Dataset
 from molflow.training.objectives import Objective, build_objective
 
@@ -108,7 +109,8 @@ def new_run(data: Dataset, device: torch.device, total_steps: int, start_from: P
     if start_from is not None:
         load_weights(flow, start_from)
     try:
-        objective = build_objective(flow.to(device), config.objective, energy=data.target)
+        teacher = _load_teacher(config)
+        objective = build_objective(flow, config.objective, teacher=teacher, energy=data.target).to(device)
         if config.training.compile:
             objective.compile_loss()
     except ValueError as error:
@@ -122,6 +124,20 @@ def new_run(data: Dataset, device: torch.device, total_steps: int, start_from: P
     factor = partial(schedule, config.optimizer, total_steps)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     return Run(objective, ema, optimizer, scheduler, AdaptiveClip(), step=0, pending=[], rollbacks=0)
+
+
+def _load_teacher(config: ExperimentConfig) -> Flow | None:
+    """The flow that an objective wants imitated.
+
+    Raises:
+        MolflowError: there is none, or it is not on the domain of the model.
+    """
+    if not isinstance(config.objective, RegressionObjectiveConfig):
+        return None
+    folder = config.objective.teacher
+    if read_config(folder).model.domain != config.model.domain:
+        raise MolflowError(f"{folder}: its model.domain differs from that of the experiment")
+    return load(folder)
 
 
 def ema_update(decay: float, average: list[Tensor], values: list[Tensor], n_averaged: Tensor | int) -> None:

@@ -210,6 +210,19 @@ def test_inversion_goes_on_from_a_mean_flow_run_and_leaves_its_decoder(warmed_up
     assert training[-1] < training[0]
 
 
+def test_a_regression_run_resumes_with_its_teacher(warmed_up, tmp_path, monkeypatch):
+    options = *MEAN_FLOW[:3], f'objective={{kind = "regression", teacher = "{warmed_up}", evaluations = 2}}'
+    config = tiny(*options)
+    train(config, tmp_path / "whole")
+    killed_and_resumed(monkeypatch, tmp_path / "killed", config)
+    whole, killed = ((tmp_path / name / WEIGHTS).read_bytes() for name in ("whole", "killed"))
+    assert whole == killed
+    training = [line["loss"] for line in lines(tmp_path / "whole") if "loss" in line]
+    assert training[-1] < training[0]
+    with pytest.raises(MolflowError, match=f"{warmed_up}: its model.domain differs from that of the experiment"):
+        train(tiny(*options, "model.domain.scale=2.0"), tmp_path / "scaled")
+
+
 def test_a_free_form_run_goes_on_from_it(warmed_up, tmp_path):
     free_form = (*MEAN_FLOW[:3], "training.batch_size=16", "training.max_steps=2")
     train(tiny(*free_form), tmp_path, start_from=warmed_up / WEIGHTS)

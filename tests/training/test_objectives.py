@@ -1,5 +1,9 @@
 """Objectives against what is written by hand, by finite differences and in closed form."""
 
+import copy
+import math
+from itertools import pairwise
+
 import pytest
 import torch
 from laws import make_flow, random_data, randomize
@@ -13,6 +17,7 @@ from molflow.training.config import (
     InversionObjectiveConfig,
     LikelihoodObjectiveConfig,
     MeanFlowObjectiveConfig,
+    RegressionObjectiveConfig,
 )
 from molflow.training.metrics import mean
 from molflow.training.objectives import accumulate_gradients, build_objective
@@ -23,12 +28,18 @@ KINDS = {
     "free_form": FreeFormObjectiveConfig(),
     "mean_flow": MeanFlowObjectiveConfig(),
     "inversion": InversionObjectiveConfig(),
+    "regression": RegressionObjectiveConfig(teacher="a run", evaluations=3),
 }
 
 
 @pytest.fixture
 def flow():
     return make_flow("composed-united-average-velocity")
+
+
+def build(flow, kind):
+    """Any objective with its defaults; the teacher, for those that want one, differs from the flow."""
+    return build_objective(flow, KINDS[kind], teacher=randomize(copy.deepcopy(flow), seed=1))
 
 
 def mean_flow(flow, **options):
@@ -84,7 +95,7 @@ def particles(function):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_loss_is_a_number_and_its_parts_are_for_the_log(flow, kind):
-    loss, parts = build_objective(flow, KINDS[kind])(random_data(flow), rng())
+    loss, parts = build(flow, kind)(random_data(flow), rng())
     assert loss.shape == ()
     assert loss.requires_grad
     assert loss.isfinite()
@@ -93,7 +104,7 @@ def test_loss_is_a_number_and_its_parts_are_for_the_log(flow, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_generator_decides_the_loss(flow, kind):
-    objective, data = build_objective(flow, KINDS[kind]), random_data(flow)
+    objective, data = build(flow, kind), random_data(flow)
     state = torch.random.get_rng_state()
     first = objective(data, rng())[0]
     assert torch.equal(objective(data, rng())[0], first)
@@ -103,16 +114,16 @@ def test_the_generator_decides_the_loss(flow, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_each_objective_trains(flow, kind):
-    loss, _ = build_objective(flow, KINDS[kind])(random_data(flow), rng())
+    loss, _ = build(flow, kind)(random_data(flow), rng())
     found = {name: g for name, g in gradients(flow, loss).items() if g.abs().max() > 0}
-    trained = {"free_form": ("encoder", "decoder"), "mean_flow": ("decoder",), "inversion": ("encoder",)}[kind]
+    trained = {"mean_flow": ("decoder",), "inversion": ("encoder",)}.get(kind, ("encoder", "decoder"))
     assert found.keys() == {name for name, _ in flow.named_parameters() if name.startswith(trained)}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_padding_does_not_change_the_loss(flow, kind):
     """The noise of the real points is the same, and with it the rest; pairing draws nothing for padding."""
-    objective, data = build_objective(flow, KINDS[kind]), random_data(flow)
+    objective, data = build(flow, kind), random_data(flow)
     wide = type(data)(
         nn.functional.pad(data.positions, (0, 0, 0, 2)),
         *(nn.functional.pad(t, (0, 2)) for t in (data.atomic_numbers, data.mask, data.hydrogens)),
@@ -339,7 +350,7 @@ class Scaled(nn.Module):
 
     def __init__(self, a):
         super().__init__()
-        self.a = nn.Parameter(torch.tensor(a).double())
+        self.a = nn.Parameter(torch.tensor(a, dtype=torch.float64))
 
     def forward(self, x, h, mask):
         return (self.a - 1) * x, h
@@ -353,6 +364,47 @@ def test_inversion_vanishes_for_an_exact_pair_and_leaves_the_decoder(a, zero):
     assert (float(loss.detach()) < 1e-25) == zero
     assert (float(flow.encoder.a.grad.abs()) < 1e-12) == zero
     assert flow.decoder.a.grad is None
+
+
+# ---- regression ------------------------------------------------------------------------------------------------------
+
+
+def regression(flow, teacher, **options):
+    return build_objective(flow, RegressionObjectiveConfig(teacher="a run", **options), teacher=teacher)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5])
+def test_regression_is_the_error_of_both_maps_on_the_pairs_of_the_teacher(flow, power):
+    teacher, data = randomize(copy.deepcopy(flow), seed=1), random_data(flow)
+    loss, parts = regression(flow, teacher, evaluations=5, power=power)(data, rng())
+    generator = rng()
+    _, context, _ = flow.to_points(data, generator)
+    space = flow.domain.space(context.mask)
+    z = space.randn(generator, torch.float64)
+    points = teacher.decode(z, context, 5)
+    pairs = {"decoder_error": (flow.decode(z, context), points), "encoder_error": (flow.encode(points, context), z)}
+    errors = {name: (a - b).squared_norm() / space.dof for name, (a, b) in pairs.items()}
+    close(loss, sum((e / (e.detach() + 1e-3) ** power).mean() for e in errors.values()))
+    for name, e in errors.items():
+        close(parts[name], e.sqrt().mean())
+    assert not any(p.requires_grad for p in teacher.parameters())
+
+
+def test_regression_vanishes_for_the_teacher_and_its_inverse():
+    """Paths dx/dt = x from 1 to 0, times 1/e in the limit; in four steps of the teacher it is a product."""
+    teacher = particles(lambda x, r, t: x)
+    factor = math.prod(1 - (a * a - b * b) for b, a in pairwise(k / 4 for k in range(5)))
+    for wrong, vanishes in ((1.0, True), (1.02, False)):
+        flow = FreeFormFlow(ParticleDomain(4, 2), Scaled(wrong / factor), Scaled(factor))
+        loss, _ = regression(flow, teacher, evaluations=4)(torch.zeros(5, 4, 2).double(), rng())
+        assert (float(loss.detach()) < 1e-25) == vanishes
+
+
+def test_regression_needs_a_teacher_that_takes_evaluations(flow):
+    with pytest.raises(ValueError, match="needs a flow as teacher"):
+        build_objective(flow, KINDS["regression"])
+    with pytest.raises(ValueError, match="decoder for one evaluation"):
+        regression(flow, make_flow("composed-all-atom"))
 
 
 # ---- what does not go together ---------------------------------------------------------------------------------------
@@ -377,7 +429,7 @@ def test_an_objective_needs_its_kind_of_flow(kind):
 )
 def test_these_losses_cannot_be_compiled(flow, kind, message):
     with pytest.raises(ValueError, match=rf"{message}.*training\.compile = false"):
-        build_objective(flow, KINDS[kind]).compile_loss()
+        build(flow, kind).compile_loss()
 
 
 # ---- a batch in parts ------------------------------------------------------------------------------------------------
