@@ -200,7 +200,7 @@ def _apply(table: dict[str, Any], override: str) -> None:
 
 def _explain(model: type[BaseModel], error: Any) -> str:
     # A discriminated union puts its tag into the location; it is no key of the file.
-    tags = {"molecules", "composed_molecules", "particles", "egnn", "transformer"}
+    tags = {"molecules", "composed_molecules", "particles", "egnn", "transformer", "tensor_product"}
     tags |= {"free_form", "mean_flow", "inversion", "regression", "likelihood", "continuous"}
     tags |= {"dopri5", "euler", "midpoint", "heun3", "rk4"}
     location = [str(part) for part in error["loc"] if part not in tags]
