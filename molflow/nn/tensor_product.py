@@ -134,7 +134,7 @@ class TensorProduct(nn.Module):
             for name, degree in pairs:
                 column = torch.zeros((lmax + 1) ** 2, width, dimension_of(out), dtype=torch.float64)
                 rows = slice(degree**2, (degree + 1) ** 2), slice(starts[name], starts[name] + dimension_of(name))
-                column[rows] = clebsch_gordan(degree, degree_of(name), degree_of(out))
+                column[rows] = clebsch_gordan(degree_of(name), degree, degree_of(out)).transpose(0, 1)
                 columns.append(column.flatten(0, 1))
         self.coefficients = Constant(torch.cat(columns, -1))
 
@@ -190,9 +190,8 @@ class TensorProductBlock(nn.Module):
         hidden = inputs[SCALAR]
         self.norm = RMSNorm(hidden)
         self.shift = nn.Linear(inputs[VECTOR], 1, bias=False)
-        sent = [
-            name for name in inputs if any(_has(name, degree, out) for degree in range(lmax + 1) for out in outputs)
-        ]
+        degrees = range(lmax + 1)
+        sent = [name for name in inputs if any(_has(name, degree, out) for degree in degrees for out in outputs)]
         self.sender = IrrepsLinear(inputs, dict.fromkeys(sent, pair_channels))
         self.harmonics = SolidHarmonics(lmax)
         self.first = PairLayer(hidden, pair_hidden)
