@@ -208,8 +208,8 @@ def _explain(model: type[BaseModel], error: Any) -> str:
     if error["type"] == "union_tag_not_found":
         return f"{key}: has no {error['ctx']['discriminator'].strip(chr(39))}"
     if error["type"] != "extra_forbidden":
-        whole = error["type"] == "missing" or isinstance(error["input"], dict)
-        got = "" if whole else f" (got {error['input']!r})"
+        told = error["type"] == "missing" or isinstance(error["input"], dict) or ", got " in error["msg"]
+        got = "" if told else f" (got {error['input']!r})"
         return (f"{key}: " if key else "") + error["msg"].removeprefix("Value error, ") + got
     by_name: dict[str, list[str]] = {}
     for known in _known_keys(model):
