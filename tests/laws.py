@@ -19,11 +19,12 @@ from molflow.flows.config import (
     MoleculesConfig,
     NetworkConfig,
     ParticlesConfig,
+    TensorProductConfig,
     TransformerConfig,
 )
 from molflow.flows.dequantization import DEQUANTIZERS
 from molflow.geometry import Context, MeanFreeSpace, Points
-from molflow.nn import EGNN, Chain, EquivariantTransformer
+from molflow.nn import EGNN, Chain, EquivariantTransformer, TensorProductNetwork
 from molflow.nn.transformer import RMSNorm
 
 SIZES = [5, 3, 7, 2]
@@ -32,6 +33,10 @@ SIZES = [5, 3, 7, 2]
 
 def _transformer(*args: int, n_blocks: int = 2) -> EquivariantTransformer:
     return EquivariantTransformer(*args, hidden=12, n_vectors=4, pair_hidden=6, n_heads=2, n_blocks=n_blocks)
+
+
+def _tensor_product(*args: int, irreps: str = "6x0e + 2x1o + 2x2e") -> TensorProductNetwork:
+    return TensorProductNetwork(*args, irreps=irreps, pair_channels=3, pair_hidden=4, n_blocks=2)
 
 
 NETWORKS: dict[str, tuple[int, Callable[[], nn.Module]]] = {
@@ -46,6 +51,9 @@ NETWORKS: dict[str, tuple[int, Callable[[], nn.Module]]] = {
     "transformer-2d-no-features": (2, lambda: _transformer(0)),
     "transformer-labels-two-times": (3, lambda: _transformer(0, 3, 2)),
     "chain-of-transformers": (3, lambda: Chain(_transformer(2, 2, n_blocks=1) for _ in range(2))),
+    "tensor-product-labels": (3, lambda: _tensor_product(2, 3, irreps="5x0e + 2x1o + 2x1e + 2x2e")),
+    "tensor-product-no-features": (3, lambda: _tensor_product(0)),
+    "tensor-product-labels-two-times": (3, lambda: _tensor_product(2, 3, 2)),
 }
 """Name -> (D, constructor)."""
 
@@ -59,6 +67,7 @@ _EGNN = EGNNConfig(hidden=12, pair_hidden=8, n_blocks=2, n_inner=1)
 _TRANSFORMER = TransformerConfig(hidden=12, n_vectors=4, pair_hidden=6, n_heads=2, n_blocks=2)
 _STAGES = TransformerConfig(hidden=12, n_vectors=4, pair_hidden=6, n_heads=2, n_blocks=1, n_stages=2)
 _SMALL_TRANSFORMER = TransformerConfig(hidden=6, n_vectors=2, pair_hidden=4, n_heads=1, n_blocks=1)
+_TENSOR_PRODUCT = TensorProductConfig(irreps="6x0e + 2x1o + 2x2e", pair_channels=3, pair_hidden=4, n_blocks=2)
 _MOLECULE_SIZES = [5, 3, 2, 4]
 _TYPES_OF_ATOMS = torch.tensor([[0, 1, 1, 4, 2], [0, 1, 1, 0, 0], [1, 3, 0, 0, 0], [1, 4, 1, 3, 0]])
 _HOW_OFTEN = torch.tensor([2, 2, 1, 1])  # the molecules above in the table of compositions
@@ -104,10 +113,17 @@ MOLECULE_FLOWS: dict[str, Callable[[], Flow]] = {
     "composed-united-continuous-transformer": _continuous(
         ComposedMoleculesConfig(types=UNITED, representation="united", n_compositions=4), _SMALL_TRANSFORMER, 1
     ),
+    "molecules-tensor-product": _free_form(MoleculesConfig(types=ALL_ATOM, atom_counts=_FEW_ATOMS), _TENSOR_PRODUCT),
 }
 PARTICLE_FLOWS: dict[str, Callable[[], Flow]] = {
     **{f"particles-{dim}d": _free_form(ParticlesConfig(n_particles=4, dim=dim, scale=1.7)) for dim in (2, 3)},
     "particles-continuous": _continuous(ParticlesConfig(n_particles=4, dim=2, scale=1.7), _EGNN, 2),
+    "particles-average-velocity-tensor-product": _free_form(
+        ParticlesConfig(n_particles=4, dim=3, scale=1.7), _TENSOR_PRODUCT, True
+    ),
+    "particles-continuous-tensor-product": _continuous(
+        ParticlesConfig(n_particles=4, dim=3, scale=1.7), _TENSOR_PRODUCT, 1
+    ),
 }
 FLOWS = MOLECULE_FLOWS | PARTICLE_FLOWS
 CONTINUOUS = [name for name in FLOWS if "continuous" in name]
@@ -128,7 +144,7 @@ def randomize(module: nn.Module, seed: int = 0, strength: float = 0.7) -> nn.Mod
                     layer.bias.normal_(0, 0.3 * strength, generator=generator)
             elif isinstance(layer, RMSNorm):
                 layer.weight.normal_(1, 0.3 * strength, generator=generator)
-            elif isinstance(layer, EquivariantTransformer):
+            elif isinstance(layer, EquivariantTransformer | TensorProductNetwork):
                 layer.spread.normal_(0, 1, generator=generator)
     return module
 

@@ -71,5 +71,24 @@ flow = FreeFormConfig(domain=domain, encoder=tiny, decoder=tiny).build()
 assert len(flow.sample(2, seed=0)) == 2
 print(sorted({"rdkit", "e3nn", "torch_geometric", "torchdiffeq"} & set(sys.modules)))
 """
+    assert output_of(script) == "[]"
+
+
+def test_only_a_network_of_tensor_products_loads_e3nn():
+    script = """
+import sys
+import molflow.nn
+from molflow.flows.config import FreeFormConfig, ParticlesConfig, TensorProductConfig
+
+network = TensorProductConfig()
+FreeFormConfig(domain=ParticlesConfig(n_particles=3, dim=3), encoder=network, decoder=network)
+print("e3nn" in sys.modules)
+network.build(0)
+print("e3nn" in sys.modules)
+"""
+    assert output_of(script).split() == ["False", "True"]
+
+
+def output_of(script):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    return done.stdout.strip()

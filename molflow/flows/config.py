@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from molflow.distributions import AtomCounts
 from molflow.flows.continuous import ContinuousFlow
@@ -10,7 +10,8 @@ from molflow.flows.dequantization import DEQUANTIZERS
 from molflow.flows.domains import ComposedMoleculeDomain, Domain, MoleculeDomain, ParticleDomain, Representation
 from molflow.flows.free_form import FreeFormFlow
 from molflow.flows.solvers import AdaptiveSolver, FixedStepMethod, FixedStepSolver, Solver
-from molflow.nn import EGNN, Chain, EquivariantTransformer, PointNetwork
+from molflow.nn import EGNN, Chain, EquivariantTransformer, PointNetwork, TensorProductNetwork
+from molflow.nn.tensor_product import parse_irreps
 
 
 class Config(BaseModel):
@@ -51,7 +52,27 @@ class TransformerConfig(Config):
         return Chain(stages) if len(stages) > 1 else stages[0]
 
 
-NetworkConfig = EGNNConfig | TransformerConfig
+class TensorProductConfig(Config):
+    """`molflow.nn.TensorProductNetwork`, for points in space."""
+
+    kind: Literal["tensor_product"] = "tensor_product"
+    irreps: str = Field("64x0e + 16x1o + 8x2e", description="hidden features of a point, as e3nn writes them")
+    lmax: int = Field(2, ge=1, description="highest degree of the spherical harmonics")
+    pair_channels: int = Field(16, gt=0, description="channels of each irrep that a point sends")
+    pair_hidden: int = Field(32, gt=0)
+    n_blocks: int = Field(4, gt=0)
+
+    @field_validator("irreps")
+    @classmethod
+    def _irreps_can_be_read(cls, irreps: str) -> str:
+        parse_irreps(irreps)
+        return irreps
+
+    def build(self, n_features: int, n_labels: int = 0, n_times: int = 0) -> PointNetwork:
+        return TensorProductNetwork(n_features, n_labels, n_times, **self.model_dump(exclude={"kind"}))
+
+
+NetworkConfig = EGNNConfig | TransformerConfig | TensorProductConfig
 
 
 class _MoleculesConfig(Config):

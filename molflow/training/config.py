@@ -200,7 +200,7 @@ def _apply(table: dict[str, Any], override: str) -> None:
 
 def _explain(model: type[BaseModel], error: Any) -> str:
     # A discriminated union puts its tag into the location; it is no key of the file.
-    tags = {"molecules", "composed_molecules", "particles", "egnn", "transformer"}
+    tags = {"molecules", "composed_molecules", "particles", "egnn", "transformer", "tensor_product"}
     tags |= {"free_form", "mean_flow", "inversion", "regression", "likelihood", "continuous"}
     tags |= {"dopri5", "euler", "midpoint", "heun3", "rk4"}
     location = [str(part) for part in error["loc"] if part not in tags]
@@ -208,8 +208,8 @@ def _explain(model: type[BaseModel], error: Any) -> str:
     if error["type"] == "union_tag_not_found":
         return f"{key}: has no {error['ctx']['discriminator'].strip(chr(39))}"
     if error["type"] != "extra_forbidden":
-        whole = error["type"] == "missing" or isinstance(error["input"], dict)
-        got = "" if whole else f" (got {error['input']!r})"
+        told = error["type"] == "missing" or isinstance(error["input"], dict) or ", got " in error["msg"]
+        got = "" if told else f" (got {error['input']!r})"
         return (f"{key}: " if key else "") + error["msg"].removeprefix("Value error, ") + got
     by_name: dict[str, list[str]] = {}
     for known in _known_keys(model):

@@ -8,7 +8,7 @@ from edge_list_egnn import from_dense
 from laws import NETWORKS, random_case, random_points, randomize, with_labels
 
 from molflow.geometry import Context, MeanFreeSpace, Points, project
-from molflow.nn import EGNN, Chain, EquivariantTransformer
+from molflow.nn import EGNN, Chain, EquivariantTransformer, TensorProductNetwork
 from molflow.testing import assert_equivariant
 from molflow.volume import jvp, surrogate_decoder_jvp, surrogate_encoder_jvp, vjp
 
@@ -126,7 +126,11 @@ def test_coincident_points_have_finite_derivatives(case):
     assert all(torch.isfinite(t).all() for t in (*value, *pushed, *derivatives))
 
 
-SMALL = {EGNN: {"hidden": 8, "n_blocks": 2}, EquivariantTransformer: {"hidden": 8, "n_blocks": 2}}
+SMALL = {
+    EGNN: {"hidden": 8, "n_blocks": 2},
+    EquivariantTransformer: {"hidden": 8, "n_blocks": 2},
+    TensorProductNetwork: {"irreps": "8x0e + 2x1o + 2x2e", "pair_channels": 4, "pair_hidden": 4, "n_blocks": 2},
+}
 
 
 @pytest.mark.parametrize("kind", SMALL)

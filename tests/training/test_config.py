@@ -39,6 +39,7 @@ def test_there_is_an_experiment_for_qm9():
         ("model.domain.kind=composed_molecules", lambda c: c.model.domain.kind == "composed_molecules"),
         ("model.domain.representation=united", lambda c: c.model.domain.representation == "united"),
         ('model.decoder={kind = "transformer"}', lambda c: c.model.decoder.kind == "transformer"),
+        ('model.decoder={kind="tensor_product", irreps="8x0e+1o"}', lambda c: c.model.decoder.kind == "tensor_product"),
         ("model.average_velocity=true", lambda c: c.model.average_velocity),
         ("training.batches=mixed_size", lambda c: c.training.batches == "mixed_size"),
     ],
@@ -101,6 +102,10 @@ def test_the_last_override_wins():
         ("model.encoder.n_block=1", "unknown key model.encoder.n_block; did you mean model.encoder.n_blocks?"),
         ("model.domain.type=[]", "unknown key model.domain.type; did you mean model.domain.types?"),
         ("model.decoder.n_vectors=3", "unknown key model.decoder.n_vectors"),  # EGNN has none
+        (
+            "model.encoder={kind = 'tensor_product', irreps = '8x0e', lmax = 0}",
+            "irreps: irreps must have vectors (1o), got '8x0e'; model.encoder.lmax: Input should be greater",
+        ),
         ('objective={kind = "mean_flow", average_fractions = 1}', "did you mean objective.average_fraction?"),
         ('objective={kind = "inversion", beta = 1}', "unknown key objective.beta"),
         ('objective={kind = "mean_flow", power = 2}', "objective.power: Input should be less than or equal to 1"),
