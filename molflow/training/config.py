@@ -79,7 +79,7 @@ class RegressionObjectiveConfig(_ObjectiveConfig):
 
     kind: Literal["regression"] = "regression"
     teacher: Path = Field(description="folder of a trained flow on the same domain")
-    evaluations: int = Field(16, gt=0, description="of the teacher's network for a pair")
+    evaluations: int | None = Field(None, gt=0, description="of the teacher's network; by default by its own solver")
     power: float = Field(0.5, ge=0, le=1, description="loss |d|^(2 - 2 power); 0 is the squared error")
 
 

@@ -258,14 +258,17 @@ class RegressionObjective(Objective):
     """Pairs (z, p) of a teacher that takes many evaluations: |g(z) - p|^(2 - 2 power) + |f(p) - z|^(2 - 2 power).
 
     A mean over latents, |.|^2 over degrees of freedom (arXiv 2506.01158). As encoder and decoder learn the two
-    directions of one map, they come to invert each other. Of the data only the composition is used.
+    directions of one map, they come to invert each other; the better it is solved, the easier is its way back, so a
+    continuous flow is the best of teachers. Of the data only the composition is used.
     """
 
     flow: FreeFormFlow
 
     def __init__(self, flow: FreeFormFlow, config: RegressionObjectiveConfig, teacher: Flow):
         super().__init__(flow)
-        if not teacher.takes_evaluations:
+        if config.evaluations is None and teacher.n_evaluations == 1:
+            raise ValueError("the teacher makes pairs with one evaluation; set objective.evaluations")
+        if config.evaluations is not None and not teacher.takes_evaluations:
             raise ValueError("the teacher has a decoder for one evaluation; name one that can use more")
         self.config = config
         self.teacher: Flow = teacher.requires_grad_(False)

@@ -404,7 +404,15 @@ def test_regression_needs_a_teacher_that_takes_evaluations(flow):
     with pytest.raises(ValueError, match="needs a flow as teacher"):
         build_objective(flow, KINDS["regression"])
     with pytest.raises(ValueError, match="decoder for one evaluation"):
-        regression(flow, make_flow("composed-all-atom"))
+        regression(flow, make_flow("composed-all-atom"), evaluations=2)
+    with pytest.raises(ValueError, match=r"set objective\.evaluations"):
+        regression(flow, flow)
+
+
+def test_a_continuous_flow_is_a_teacher_by_its_own_solver():
+    teacher = make_flow("composed-united-continuous-transformer")
+    loss, _ = regression(make_flow("composed-united-average-velocity"), teacher)(random_data(teacher), rng())
+    assert loss.isfinite()
 
 
 # ---- what does not go together ---------------------------------------------------------------------------------------
