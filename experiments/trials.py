@@ -57,7 +57,7 @@ PARTICLES: dict[str, list[str]] = {
 MOLECULES: dict[str, list[str]] = {
     "flow matching": [],
     "EGNN": EGNN,
-    "no pairing": ["objective.pairing=false"],
+    "no pairing": ["objective.pairing=none"],
     "types generated": JOINT,
     "all atoms": ["model.domain.representation=all-atom", "model.domain.scale=1.5", "training.batches=equal_size"],
     "batch of 16": ["training.batch_size=16"],

@@ -8,6 +8,19 @@ from typing import Any
 
 
 @contextmanager
+def ignored_interrupts() -> Iterator[None]:
+    """Ignore Ctrl-C within a block; processes that are started in it ignore it for good."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
 def held_interrupts() -> Iterator[Callable[[], bool]]:
     """Hold Ctrl-C back within a block, which is given a function that tells whether one came.
 

@@ -60,11 +60,12 @@ def _training_step(
     except ValueError as error:
         raise MolflowError(f"{model}: {error}") from error
     optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-5)
-    generator = flow.generator(1)
+    prepare, drawing, generator = objective.preparation(), torch.Generator().manual_seed(1), flow.generator(1)
 
     def step() -> None:
         optimizer.zero_grad()
-        accumulate_gradients(objective, data, generator, micro_batch)
+        batch = prepare(data.to("cpu"), drawing).to(flow.device)
+        accumulate_gradients(objective, batch, generator, micro_batch)
         optimizer.step()
 
     return step

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from molflow.distributions import MeanFreeNormal
-from molflow.errors import MolflowError
 from molflow.flows.domains import Data, Domain
 from molflow.geometry import Context, Points
 
@@ -213,12 +212,7 @@ class Flow(nn.Module, ABC, Generic[Data]):
         Raises:
             MolflowError: no configurations, or one without points.
         """
-        points, context, correction = self.domain.to_points(data, generator)
-        if not len(context.mask) or not context.mask.any(1).all():
-            raise MolflowError("expected at least one configuration, and at least one point in each")
-        dtype = self.dtype
-        points = Points(points.x.to(dtype), points.h.to(dtype))
-        return points, Context(context.mask, context.labels.to(dtype)), correction.to(dtype)
+        return self.domain.to_points_in(self.dtype, data, generator)
 
     def points_log_prob(self, points: Points, context: Context, which: Which) -> tuple[Tensor, Tensor]:
         """Log density of points in model units given their context, and the reconstruction error, both (B,).

@@ -53,6 +53,20 @@ class Domain(nn.Module, ABC, Generic[Data]):
     def to_points(self, data: Data, generator: torch.Generator | None) -> tuple[Points, Context, Tensor]:
         """Points, their context, and c (B,) such that log p(data) >= E[log p(points | context) + c], in nats."""
 
+    def to_points_in(
+        self, dtype: torch.dtype, data: Data, generator: torch.Generator | None
+    ) -> tuple[Points, Context, Tensor]:
+        """`to_points` in a precision.
+
+        Raises:
+            MolflowError: no configurations, or one without points.
+        """
+        points, context, correction = self.to_points(data, generator)
+        if not len(context.mask) or not context.mask.any(1).all():
+            raise MolflowError("expected at least one configuration, and at least one point in each")
+        points = Points(points.x.to(dtype), points.h.to(dtype))
+        return points, Context(context.mask, context.labels.to(dtype)), correction.to(dtype)
+
     @abstractmethod
     def from_points(self, points: Points, context: Context) -> Data:
         """The data that points stand for."""

@@ -11,6 +11,9 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from molflow.errors import MolflowError
 from molflow.flows.config import Config, FlowConfig
 
+Pairing = Literal["none", "alignment", "optimal_transport", "equivariant_optimal_transport"]
+"""Which noise a configuration is joined with; `molflow.training.pairing.pair` says what each is."""
+
 
 class DataConfig(Config):
     """The data set to train on: `name` says what it is of; `file` is a user's own array in place of the data made here.
@@ -52,6 +55,14 @@ class FreeFormObjectiveConfig(_ObjectiveConfig):
     )
 
 
+class FlowMatchingObjectiveConfig(_ObjectiveConfig):
+    """The velocity of a continuous flow learns that of straight paths from data to noise, at no solver's cost."""
+
+    kind: Literal["flow_matching"] = "flow_matching"
+    pairing: Pairing = "alignment"
+    power: float = Field(0.0, ge=0, le=1, description="loss |d|^(2 - 2 power); 0 has the exact velocity as minimum")
+
+
 class MeanFlowObjectiveConfig(_ObjectiveConfig):
     """Warm-up of an average-velocity decoder by flow matching (r = t) and average velocities (from t to r)."""
 
@@ -60,7 +71,7 @@ class MeanFlowObjectiveConfig(_ObjectiveConfig):
     average_fraction: float = Field(0.5, ge=0, le=1, description="of a batch with r < t; 0 is plain flow matching")
     from_latent_fraction: float = Field(0.5, ge=0, le=1, description="of those with t = 1")
     both_ways: bool = Field(False, description="every other r < t is exchanged: from data to latents, for an encoder")
-    pairing: bool = Field(True, description="turn and renumber each molecule towards its noise")
+    pairing: Pairing = "alignment"
     power: float = Field(0.5, ge=0, le=1, description="loss |d|^(2 - 2 power); 0 is the squared error")
 
     @property
@@ -97,7 +108,8 @@ ObjectiveConfig = Annotated[
     | MeanFlowObjectiveConfig
     | InversionObjectiveConfig
     | RegressionObjectiveConfig
-    | LikelihoodObjectiveConfig,
+    | LikelihoodObjectiveConfig
+    | FlowMatchingObjectiveConfig,
     Field(discriminator="kind"),
 ]
 
@@ -128,6 +140,7 @@ class TrainingConfig(Config):
     )
     compile: bool = Field(False, description="torch.compile the loss; molecules need mixed_size")
     validation_samples: int = Field(500, gt=0, description="samples scored for stability")
+    workers: int = Field(0, ge=0, description="processes that draw and pair noise ahead of the steps")
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
@@ -201,7 +214,7 @@ def _apply(table: dict[str, Any], override: str) -> None:
 def _explain(model: type[BaseModel], error: Any) -> str:
     # A discriminated union puts its tag into the location; it is no key of the file.
     tags = {"molecules", "composed_molecules", "particles", "egnn", "transformer", "tensor_product"}
-    tags |= {"free_form", "mean_flow", "inversion", "regression", "likelihood", "continuous"}
+    tags |= {"free_form", "mean_flow", "inversion", "regression", "likelihood", "flow_matching", "continuous"}
     tags |= {"dopri5", "euler", "midpoint", "heun3", "rk4"}
     location = [str(part) for part in error["loc"] if part not in tags]
     key = ".".join(location)

@@ -32,6 +32,7 @@ from molflow.flows.config import ComposedMoleculesConfig, ParticlesConfig
 from molflow.flows.domains import ComposedMoleculeDomain, Domain, type_name
 from molflow.flows.free_form import FreeFormFlow
 from molflow.training.config import ExperimentConfig
+from molflow.training.metrics import attempt
 
 SEVERAL_EVALUATIONS = (4, 16)  # that validation tries where one is not all
 
@@ -130,13 +131,15 @@ class MoleculeDataset(Dataset):
 
     def sample_figures(self, flow: Flow, n: int, seed: int) -> dict[str, Any]:
         """Stability by EDM's rules; an average velocity is sampled with more evaluations too."""
-        figures = {}
+        figures: dict[str, Any] = {}
         for k in _evaluations(flow):
-            samples = flow.sample(n, seed=seed, n_evaluations=k)
-            atoms, molecules = stability(samples.positions, samples.atomic_numbers, samples.mask)
-            suffix = _suffix(k)
-            figures[f"atom_stability{suffix}"] = atoms.sum() / samples.mask.sum()
-            figures[f"molecule_stability{suffix}"] = molecules.float().mean()
+
+            def stable(k: int | None = k) -> tuple[Tensor, Tensor]:
+                samples = flow.sample(n, seed=seed, n_evaluations=k)
+                atoms, molecules = stability(samples.positions, samples.atomic_numbers, samples.mask)
+                return atoms.sum() / samples.mask.sum(), molecules.float().mean()
+
+            figures |= attempt([f"{what}_stability{_suffix(k)}" for what in ("atom", "molecule")], stable)
         return figures
 
 
@@ -185,11 +188,14 @@ class ParticleDataset(Dataset):
             return {}
         energy = self.energy
         if _evaluations(flow) == (None,):
-            x, log_q = flow.sample_and_log_prob(n, seed=seed)
-            u = energy(x)
-            log_w = weigh(u, log_q)
-            ess = effective_sample_size(log_w) if log_w.isfinite().any() else math.nan
-            return {"ess_fraction": ess, "median_energy": u.median()}
+
+            def weighed() -> tuple[Any, Tensor]:
+                x, log_q = flow.sample_and_log_prob(n, seed=seed)
+                u = energy(x)
+                log_w = weigh(u, log_q)
+                return effective_sample_size(log_w) if log_w.isfinite().any() else math.nan, u.median()
+
+            return attempt(["ess_fraction", "median_energy"], weighed)
         return {
             f"median_energy{_suffix(k)}": energy(flow.sample(n, seed=seed, n_evaluations=k)).median()
             for k in _evaluations(flow)

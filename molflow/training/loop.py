@@ -10,6 +10,7 @@ import math
 import platform
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
@@ -17,18 +18,21 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
+from molflow.data.loaders import Batches
 from molflow.errors import MolflowError
 from molflow.flows.base import Flow
+from molflow.flows.config import ParticlesConfig
 from molflow.flows.solvers import IntegrationError
 from molflow.interrupts import held_interrupts
+from molflow.training.ahead import Task, made_ready
 from molflow.training.checkpoint import CARD, STATE, load_state, read_config, read_json, save_model, save_state
 from molflow.training.config import ExperimentConfig
 from molflow.training.dataset import Dataset, load_dataset
-from molflow.training.metrics import Metrics, forget_after, mean
-from molflow.training.objectives import accumulate_gradients, build_objective
+from molflow.training.metrics import Metrics, attempt, forget_after, mean
+from molflow.training.objectives import Objective, accumulate_gradients, build_objective
 from molflow.training.run import Run, new_run
 
 log = logging.getLogger("molflow")
@@ -36,7 +40,7 @@ log = logging.getLogger("molflow")
 LARGE_CPU_RUN = 1_000_000  # molecules
 MAY_CHANGE = {  # between a run and its continuation; another length bends the learning-rate schedule
     "name",
-    *(f"training.{key}" for key in ("epochs", "max_steps", "device", "checkpoint_every", "log_every")),
+    *(f"training.{key}" for key in ("epochs", "max_steps", "device", "workers", "checkpoint_every", "log_every")),
     *(f"training.{key}" for key in ("validate_every", "validation_molecules", "validation_samples")),
 }
 
@@ -57,7 +61,7 @@ def train(
 
     Raises:
         MolflowError: the folder holds another run, cannot be written, or holds nothing to resume; the loss stays
-            not finite after roll-backs.
+            not finite after roll-backs; a worker process ended.
         KeyboardInterrupt: after the step under way and a checkpoint.
     """
     folder = Path(folder)
@@ -90,6 +94,7 @@ def train(
     last_validation: dict[str, float | None] = before["validation"]
     origin = before["started_from"]
 
+    prepare = run.objective.preparation()
     fresh: dict[str, Any] | None = None  # a state that is good if the next step is
 
     def checkpoint(state: dict[str, Any]) -> None:
@@ -107,49 +112,48 @@ def train(
         tqdm(total=total_steps, initial=run.step, desc=config.name, unit="step", dynamic_ncols=True) as bar,
         closing(Metrics(metrics_file, folder, run.step)) as metrics,
         held_interrupts() as interrupted,  # half a step cannot be resumed
+        made_ready(prepare, _tasks(dataset, batches, run.step, total_steps), config.training.workers) as ready,
     ):
-        while run.step < total_steps:
-            epoch, first = divmod(run.step, len(batches))
-            for indices in batches.epoch(epoch)[first : first + total_steps - run.step]:
-                data = dataset.batch(indices).to(device)
-                generator.manual_seed(_seed(config.seed, run.step))
-                run.optimizer.zero_grad(set_to_none=True)
-                try:
-                    loss, parts = accumulate_gradients(run.objective, data, generator, config.training.micro_batch)
-                except IntegrationError as error:
-                    log.warning("step %d: %s", run.step, error)
-                    loss, parts = math.nan, {}
-                norm = run.clip(run.parameters)
-                bar.update()
-                if not (math.isfinite(norm) and math.isfinite(loss)):
-                    fresh = None
-                    run.roll_back(good, indices)
-                    continue
-                if fresh is not None:  # saved only now: its weights have just given a finite loss and gradient
-                    run.rollbacks = 0
-                    checkpoint(fresh)
-                    fresh = None
-                run.optimizer.step()
-                run.scheduler.step()
-                run.ema.update_parameters(flow)
-                run.pending.append(dict(loss=loss, gradient_norm=norm, molecules=len(data), **parts))
-                run.step += 1
+        for indices, drawn in ready:
+            batch = drawn.to(device)
+            generator.manual_seed(_seed(config.seed, run.step))
+            run.optimizer.zero_grad(set_to_none=True)
+            try:
+                loss, parts = accumulate_gradients(run.objective, batch, generator, config.training.micro_batch)
+            except IntegrationError as error:
+                log.warning("step %d: %s", run.step, error)
+                loss, parts = math.nan, {}
+            norm = run.clip(run.parameters)
+            bar.update()
+            if not (math.isfinite(norm) and math.isfinite(loss)):
+                fresh = None
+                run.roll_back(good, indices)
+                continue
+            if fresh is not None:  # saved only now: its weights have just given a finite loss and gradient
+                run.rollbacks = 0
+                checkpoint(fresh)
+                fresh = None
+            run.optimizer.step()
+            run.scheduler.step()
+            run.ema.update_parameters(flow)
+            run.pending.append(dict(loss=loss, gradient_norm=norm, molecules=len(batch), **parts))
+            run.step += 1
 
-                if run.step % config.training.log_every == 0:
-                    line = mean(run.pending)
-                    rate = (run.step - first_step) / (time.monotonic() - started)
-                    metrics.write(run.step, **line, learning_rate=run.scheduler.get_last_lr()[0], steps_per_s=rate)
-                    bar.set_postfix(loss=f"{line['loss']:.4g}")
-                    run.pending = []
-                if run.step % config.training.validate_every == 0 and run.step < total_steps:
-                    last_validation = validate(ema_flow, dataset, run.objective.teacher)
-                    metrics.write(run.step, **last_validation)
-                if run.step % config.training.checkpoint_every == 0 and run.step < total_steps:
-                    fresh = run.state() | {"rollbacks": 0}
-                if interrupted():
-                    if _is_finite(flow):
-                        checkpoint(run.state())
-                    raise KeyboardInterrupt
+            if run.step % config.training.log_every == 0:
+                line = mean(run.pending)
+                rate = (run.step - first_step) / (time.monotonic() - started)
+                metrics.write(run.step, **line, learning_rate=run.scheduler.get_last_lr()[0], steps_per_s=rate)
+                bar.set_postfix(loss=f"{line['loss']:.4g}")
+                run.pending = []
+            if run.step % config.training.validate_every == 0 and run.step < total_steps:
+                last_validation = validate(ema_flow, dataset, run.objective.teacher)
+                metrics.write(run.step, **last_validation)
+            if run.step % config.training.checkpoint_every == 0 and run.step < total_steps:
+                fresh = run.state() | {"rollbacks": 0}
+            if interrupted():
+                if _is_finite(flow):
+                    checkpoint(run.state())
+                raise KeyboardInterrupt
         if not _is_finite(flow):
             raise MolflowError(
                 f"the last step left weights that are not finite; {folder} holds those of {good['step']}"
@@ -164,14 +168,14 @@ def train(
 def validate(flow: Flow, dataset: Dataset, teacher: nn.Module | None = None) -> dict[str, float | None]:
     """Held-out loss and figures of samples; where the likelihood is trained, also the exact one, nats.
 
-    What is not finite is None.
+    Of a flow trained by flow matching the exact likelihood is computed for particles only, whose dimensions are few.
+    What is not finite, or needs a path that cannot be followed, is None.
     """
     config = dataset.config
-    data = dataset.held_out(config.training.validation_molecules).to(flow.device)
-    with torch.no_grad():
-        objective = build_objective(flow, config.objective, teacher=teacher, energy=dataset.target)
-        loss, _ = objective(data, flow.generator(config.seed))
-    figures = {"validation_loss": loss}
+    data = dataset.held_out(config.training.validation_molecules)
+    objective = build_objective(flow, config.objective, teacher=teacher, energy=dataset.target)
+    figures = attempt(["validation_loss"], lambda: [_held_out_loss(objective, data, config)])
+    data = data.to(flow.device)
     if config.objective.kind == "free_form":
         encoder = flow.likelihood(data, which="encoder", seed=config.seed)
         decoder = flow.likelihood(data, which="decoder", seed=config.seed)
@@ -180,15 +184,39 @@ def validate(flow: Flow, dataset: Dataset, teacher: nn.Module | None = None) -> 
             "validation_nll_decoder": -decoder.log_prob.mean(),
             "validation_reconstruction_error": encoder.reconstruction_error.mean(),
         }
-    if config.objective.kind == "likelihood":
-        likelihood = flow.likelihood(data, seed=config.seed)
-        figures |= {
-            "validation_nll": -likelihood.log_prob.mean(),
-            "validation_reconstruction_error": likelihood.reconstruction_error.mean(),
-        }
+    few_dimensions = isinstance(config.model.domain, ParticlesConfig)
+    if config.objective.kind == "likelihood" or (config.objective.kind == "flow_matching" and few_dimensions):
+
+        def of_solver() -> tuple[Tensor, Tensor]:
+            likelihood = flow.likelihood(data, seed=config.seed)
+            return -likelihood.log_prob.mean(), likelihood.reconstruction_error.mean()
+
+        figures |= attempt(["validation_nll", "validation_reconstruction_error"], of_solver)
     figures |= dataset.sample_figures(flow, config.training.validation_samples, config.seed)
     values = {name: float(value) for name, value in figures.items()}
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+@torch.no_grad()
+def _held_out_loss(objective: Objective, data: Any, config: ExperimentConfig) -> float:
+    """The mean over held-out data in batches of the size of training, on which pairing depends."""
+    prepare, device = objective.preparation(), objective.flow.device
+    drawing, generator = torch.Generator().manual_seed(config.seed), objective.flow.generator(config.seed)
+    total = 0.0
+    for start in range(0, len(data), config.training.batch_size):
+        batch = prepare(data[start : start + config.training.batch_size], drawing).to(device)
+        total += len(batch) * float(objective(batch, generator)[0])
+    return total / len(data)
+
+
+def _tasks(dataset: Dataset, batches: Batches, first: int, total_steps: int) -> Iterator[Task]:
+    """What each step from `first` on takes: a pure function of the configuration and the step."""
+    step = first
+    while step < total_steps:
+        epoch, done = divmod(step, len(batches))
+        for indices in batches.epoch(epoch)[done : done + total_steps - step]:
+            yield Task(indices, dataset.batch(indices), _seed(dataset.config.seed, step))
+            step += 1
 
 
 def _resume(run: Run, config: ExperimentConfig, folder: Path) -> None:

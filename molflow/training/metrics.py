@@ -1,12 +1,18 @@
 """What a run writes down: lines of metrics.jsonl, and TensorBoard where it is installed."""
 
 import json
+import logging
+import math
 import statistics
+from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from molflow.files import atomic_path
+from molflow.flows.solvers import IntegrationError
+
+log = logging.getLogger("molflow")
 
 
 class Metrics:
@@ -50,3 +56,12 @@ def mean(rows: list[dict[str, float]]) -> dict[str, float]:
     """The mean of each figure over the rows that have it: a batch of one molecule lacks some."""
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: statistics.fmean(row[name] for row in rows if name in row) for name in names}
+
+
+def attempt(names: Sequence[str], figures: Callable[[], Iterable[Any]]) -> dict[str, Any]:
+    """Figures by name; where a path they need cannot be followed, NaN for all of them, and a warning."""
+    try:
+        return dict(zip(names, figures(), strict=True))
+    except IntegrationError as error:
+        log.warning("no %s: %s", ", ".join(names), error)
+        return dict.fromkeys(names, math.nan)

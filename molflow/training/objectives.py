@@ -1,11 +1,13 @@
-"""Losses as modules: data in, one number out, so that `DistributedDataParallel` can wrap them.
+"""Losses as modules: a batch in, one number out, so that `DistributedDataParallel` can wrap them.
 
 What can be compiled, the arithmetic on tensors, is apart from what cannot: drawing noise, checking and pairing data.
+What takes long and needs no network, the pairing, is apart from the module, so that worker processes can do it.
 """
 
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from molflow.flows.continuous import ContinuousFlow
 from molflow.flows.free_form import FreeFormFlow, FreeFormTerms, average_velocity
 from molflow.geometry import Context, Points
 from molflow.training.config import (
+    FlowMatchingObjectiveConfig,
     FreeFormObjectiveConfig,
     InversionObjectiveConfig,
     LikelihoodObjectiveConfig,
@@ -26,9 +29,15 @@ from molflow.training.config import (
     ObjectiveConfig,
     RegressionObjectiveConfig,
 )
-from molflow.training.pairing import align, random_orthogonal
+from molflow.training.paths import DrawPaths, Paths, Times, intervals, moments
 
 Parts = dict[str, Tensor]
+Preparation = Callable[[Any, torch.Generator | None], Any]
+
+
+def data_as_they_are(data: Any, generator: torch.Generator | None) -> Any:
+    """The preparation of an objective that draws what it needs in its step."""
+    return data
 
 
 class CheckedCompile:
@@ -55,7 +64,7 @@ class CheckedCompile:
 
 
 class Objective(nn.Module, ABC):
-    """Data -> loss.
+    """A batch -> loss. The batch is what `preparation` makes of data.
 
     Args:
         flow: what is trained.
@@ -71,8 +80,15 @@ class Objective(nn.Module, ABC):
         self.flow = flow
         self.teacher: nn.Module | None = None
 
+    def preparation(self) -> Preparation:
+        """What makes batches of data, with the domain as it is now: (data, generator), both on the CPU -> batch.
+
+        It holds no network and can be pickled. A batch has a length, can be sliced, and has `to(device)`.
+        """
+        return data_as_they_are
+
     @abstractmethod
-    def forward(self, data: Any, generator: torch.Generator | None) -> tuple[Tensor, Parts]:
+    def forward(self, batch: Any, generator: torch.Generator | None) -> tuple[Tensor, Parts]:
         """The loss, and the means of its parts for the log."""
 
     def compile_loss(self) -> None:
@@ -137,7 +153,62 @@ class FreeFormObjective(Objective):
         self._reverse_terms = CheckedCompile(self.flow.reverse_terms)
 
 
-class MeanFlowObjective(Objective):
+class _PathObjective(Objective):
+    """Squared errors of velocities on straight paths: a mean over configurations of |error|^(2 - 2 power)."""
+
+    config: FlowMatchingObjectiveConfig | MeanFlowObjectiveConfig
+
+    def __init__(self, flow: Flow, config: FlowMatchingObjectiveConfig | MeanFlowObjectiveConfig):
+        super().__init__(flow)
+        self.config = config
+        self._errors: Callable[..., Tensor] = self._of_tensors
+
+    @abstractmethod
+    def _of_tensors(
+        self, at: Points, velocity: Points, context: Context, r: Tensor, t: Tensor, dof: Tensor, n_intervals: int
+    ) -> Tensor:
+        """Squared error by degree of freedom of each of the `Paths`, (B,)."""
+
+    @abstractmethod
+    def _times(self) -> Times:
+        """How times are drawn."""
+
+    def preparation(self) -> Preparation:
+        domain = copy.deepcopy(self.flow.domain).cpu()
+        return DrawPaths(domain, self.flow.dtype, self.config.pairing, self._times())
+
+    def forward(self, batch: Paths, generator: torch.Generator | None = None) -> tuple[Tensor, Parts]:
+        dof = self.flow.domain.space(batch.context.mask).dof.clamp(min=1).to(batch.t.dtype)
+        n = batch.n_intervals
+        errors = self._errors(batch.at, batch.velocity, batch.context, batch.r, batch.t, dof, n)
+        parts = {"flow_matching": errors[n:], "average_velocity": errors[:n]}
+        return _robust(errors, self.config.power), {name: e.detach().mean() for name, e in parts.items() if len(e)}
+
+    def compile_loss(self) -> None:
+        self._errors = CheckedCompile(self._of_tensors)
+
+
+class FlowMatchingObjective(_PathObjective):
+    """|f(p_t, t) - v|^(2 - 2 power) with p_t = (1 - t) p + t z and v = z - p (arXiv 2210.02747).
+
+    A mean over configurations, |.|^2 over degrees of freedom. For power 0 the minimum is the mean of v given p_t, which
+    carries the noise to the data at t = 0. The features of p are what the domain makes of types: where these are
+    generated, dequantised ones, one draw of q(h | types), through which no gradient flows, so that a dequantiser stays
+    as it is; where they are given, and for particles, there are none.
+    """
+
+    flow: ContinuousFlow
+
+    def _of_tensors(
+        self, at: Points, velocity: Points, context: Context, r: Tensor, t: Tensor, dof: Tensor, n_intervals: int
+    ) -> Tensor:
+        return (self.flow.velocity(at, context, t) - velocity).squared_norm() / dof
+
+    def _times(self) -> Times:
+        return moments
+
+
+class MeanFlowObjective(_PathObjective):
     """Average velocity u(p_t, r, t) of the paths that flow matching follows, p_t = (1 - t) p + t z, v = z - p.
 
     The loss is |u - sg(target)|^(2 - 2 power), a mean over configurations, |.|^2 over degrees of freedom. Where r = t
@@ -149,45 +220,27 @@ class MeanFlowObjective(Objective):
     """
 
     flow: FreeFormFlow
+    config: MeanFlowObjectiveConfig
 
     def __init__(self, flow: FreeFormFlow, config: MeanFlowObjectiveConfig):
-        super().__init__(flow)
+        super().__init__(flow, config)
         if not flow.has_average_velocity:
             raise ValueError("the mean_flow objective needs model.average_velocity = true")
-        self.config = config
-        self._loss: Callable[..., Tensor] = self._of_tensors
-
-    def forward(self, data: Any, generator: torch.Generator | None) -> tuple[Tensor, Parts]:
-        points, context, _ = self.flow.to_points(data, generator)
-        points = points.detach()  # the loss would teach a dequantiser to make velocities easy
-        space = self.flow.domain.space(context.mask)
-        latent = space.randn(generator, points.x.dtype)
-        if self.config.pairing:
-            points = align(random_orthogonal(points, generator), latent, context)
-        r, t = self._times(len(context.mask), generator, points.x)
-        dof = space.dof.clamp(min=1).to(points.x.dtype)
-        errors, n_average = self._loss(points, context, latent, r, t, dof), self._n_average(len(r))
-        loss = _robust(errors, self.config.power)
-        parts = {"flow_matching": errors[n_average:], "average_velocity": errors[:n_average]}
-        return loss, {name: e.detach().mean() for name, e in parts.items() if len(e)}
-
-    def compile_loss(self) -> None:
-        self._loss = CheckedCompile(self._of_tensors)
 
     def _of_tensors(
-        self, points: Points, context: Context, latent: Points, r: Tensor, t: Tensor, dof: Tensor
+        self, at: Points, velocity: Points, context: Context, r: Tensor, t: Tensor, dof: Tensor, n_intervals: int
     ) -> Tensor:
-        """Squared error of the average velocity of each configuration, (B,). For the first of them r is not t."""
-        velocity = latent - points
-        at = points + velocity * t
         target = velocity
-        if n := self._n_average(len(r)):
+        if n := n_intervals:
             with torch.no_grad():
                 first = Context(context.mask[:n], context.labels[:n])
                 make = self._mean_flow_target if self.config.target == "mean_flow" else self._lagrangian_target
                 made = make(_head(at, n), first, _head(velocity, n), r[:n], t[:n])
             target = Points(*(torch.cat([a, b[n:]]) for a, b in zip(made, velocity, strict=True)))
         return (self.flow.average_velocity(at, context, r, t) - target).squared_norm() / dof
+
+    def _times(self) -> Times:
+        return partial(intervals, self.config)
 
     def _mean_flow_target(self, at: Points, context: Context, v: Points, r: Tensor, t: Tensor) -> Points:
         def u(x: Tensor, h: Tensor, t: Tensor) -> tuple[Tensor, ...]:
@@ -204,27 +257,6 @@ class MeanFlowObjective(Objective):
         arrived = at - Points(*value) * (t - r)
         assert self.teacher is not None
         return average_velocity(self.teacher, arrived, context, r, r) + Points(*change) * (t - r)
-
-    def _n_average(self, batch: int) -> int:
-        return round(self.config.average_fraction * batch)
-
-    def _times(self, batch: int, generator: torch.Generator | None, like: Tensor) -> tuple[Tensor, Tensor]:
-        """r < t for the first part of a batch, some of them with t = 1, and r = t for the rest.
-
-        r and t are the ends of a uniform interval; where t = 1, r near 0 is drawn more often, since
-        there the bonds are decided. With `both_ways` every other pair of the first part is exchanged.
-        """
-        n = self._n_average(batch)
-        draws = torch.rand(3, batch, generator=generator, device=like.device).to(like)
-        from_latent = draws[2] < self.config.from_latent_fraction
-        r = torch.where(from_latent, draws[0] ** 1.5, draws[:2].amin(0))
-        t = torch.where(from_latent, 1.0, draws[:2].amax(0))
-        if self.config.both_ways:
-            exchanged = torch.arange(batch, device=like.device) % 2 == 1
-            r, t = torch.where(exchanged, t, r), torch.where(exchanged, r, t)
-        middle = torch.randn(batch, generator=generator, device=like.device).mul(1.2).sigmoid().to(like)
-        r[n:] = t[n:] = middle[n:]
-        return r, t
 
 
 def _head(points: Points, n: int) -> Points:
@@ -333,12 +365,17 @@ def build_objective(
     Raises:
         ValueError: it does not go with the flow, or it needs an energy or a teacher.
     """
-    if isinstance(config, LikelihoodObjectiveConfig):
+    if isinstance(config, LikelihoodObjectiveConfig | FlowMatchingObjectiveConfig):
         if not isinstance(flow, ContinuousFlow):
-            raise ValueError("the likelihood objective needs model.kind = 'continuous'")
+            raise ValueError(f"the {config.kind} objective needs model.kind = 'continuous'")
+        if isinstance(config, FlowMatchingObjectiveConfig):
+            return FlowMatchingObjective(flow, config)
         return LikelihoodObjective(flow, config)
     if not isinstance(flow, FreeFormFlow):
-        raise ValueError(f"the {config.kind} objective needs model.kind = 'free_form'; a continuous flow: 'likelihood'")
+        raise ValueError(
+            f"the {config.kind} objective needs model.kind = 'free_form'; "
+            "a continuous flow takes 'likelihood' or 'flow_matching'"
+        )
     if isinstance(config, FreeFormObjectiveConfig):
         return FreeFormObjective(flow, config, energy)
     if isinstance(config, InversionObjectiveConfig):
@@ -354,26 +391,26 @@ def build_objective(
 
 
 def accumulate_gradients(
-    objective: nn.Module, data: Any, generator: torch.Generator | None, micro_batch: int | None = None
+    objective: nn.Module, batch: Any, generator: torch.Generator | None, micro_batch: int | None = None
 ) -> tuple[float, dict[str, float]]:
     """Add the gradient of the mean loss of a batch to the parameters' gradients, a part of the batch at a time.
 
     Memory follows the part, not the batch.
 
     Args:
-        objective: (data, generator) -> (loss, parts), means over what it is given.
-        data: anything with a length that can be sliced.
+        objective: (batch, generator) -> (loss, parts), means over what it is given.
+        batch: anything with a length that can be sliced.
         generator: source of the noise.
         micro_batch: configurations in a part; by default all.
 
     Returns:
         The loss and its parts, means over the batch.
     """
-    total = len(data)
+    total = len(batch)
     sums: dict[str, float] = {}
     shares: dict[str, float] = {}  # a part of one configuration may lack some figures
     for start in range(0, total, micro_batch or total):
-        piece = data[start : start + (micro_batch or total)]
+        piece = batch[start : start + (micro_batch or total)]
         share = len(piece) / total
         loss, parts = objective(piece, generator)
         (loss * share).backward()

@@ -108,6 +108,12 @@ def test_the_last_override_wins():
         ),
         ('objective={kind = "mean_flow", average_fractions = 1}', "did you mean objective.average_fraction?"),
         ('objective={kind = "inversion", beta = 1}', "unknown key objective.beta"),
+        ('objective={kind = "flow_matching", pairs = 1}', "unknown key objective.pairs; did you mean objective.pair"),
+        (
+            'objective={kind = "mean_flow", pairing = true}',
+            "objective.pairing: Input should be 'none', 'align",
+        ),
+        ("training.workers=-1", "training.workers: Input should be greater than or equal to 0 (got -1)"),
         ('objective={kind = "mean_flow", power = 2}', "objective.power: Input should be less than or equal to 1"),
         ('objective={kind = "flow"}', "objective: Input tag 'flow' found using 'kind' does not match any of"),
         ("model.encoder={hidden = 3}", "model.encoder: has no kind"),

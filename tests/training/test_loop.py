@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import multiprocessing
 import os
 import re
 import shutil
@@ -21,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from molflow import train
 from molflow.data import EqualSizeBatches, load_qm9
 from molflow.errors import MolflowError
-from molflow.training import load
+from molflow.training import load, loop
 from molflow.training.checkpoint import CARD, STATE, WEIGHTS, load_state, read_config, save_state
 from molflow.training.config import OptimizerConfig, load_experiment
 from molflow.training.dataset import load_dataset
@@ -45,7 +46,22 @@ def tiny(*overrides):
 def run_tiny(folder, *arguments):
     command = [sys.executable, "-c", MOLFLOW, "train", str(TINY), "--out", str(folder), *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
+    return subprocess.Popen(command, text=True, env=environment, start_new_session=True, **pipes)
+
+
+def wait_for_step_10(process, folder):
+    metrics = folder / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and '{"step": 10' in metrics.read_text()):
+        time.sleep(0.02)
+
+
+def group_is_alive(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def finish(process):
@@ -76,9 +92,7 @@ def whole_run(tmp_path_factory):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_an_ended_run_resumes_exactly(whole_run, tmp_path, number):
     process = run_tiny(tmp_path)
-    metrics = tmp_path / "metrics.jsonl"
-    while process.poll() is None and not (metrics.exists() and '{"step": 10' in metrics.read_text()):
-        time.sleep(0.02)
+    wait_for_step_10(process, tmp_path)
     process.send_signal(number)
     code, _, err = finish(process)
     saved, logged = load_state(tmp_path)["step"], lines(tmp_path)[-1]["step"]
@@ -99,6 +113,60 @@ def test_an_ended_run_resumes_exactly(whole_run, tmp_path, number):
     assert without_rates(tmp_path) == without_rates(whole_run)
     assert (tmp_path / WEIGHTS).read_bytes() == (whole_run / WEIGHTS).read_bytes()
     assert (tmp_path / CARD).read_bytes() == (whole_run / CARD).read_bytes()
+
+
+PAIRED = (
+    "model.average_velocity=true", 'objective={kind = "mean_flow", pairing = "equivariant_optimal_transport"}',
+    "training.batch_size=16", "training.micro_batch=9",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def paired_run(tmp_path_factory):
+    """A run whose pairing is done in its steps."""
+    return train(tiny(*PAIRED), tmp_path_factory.mktemp("runs") / "paired")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_workers_make_the_same_run_and_end_with_it(paired_run, tmp_path, number):
+    """Ctrl-C goes to all processes of a terminal; a killed run leaves its workers to end by themselves."""
+    options = [word for value in (*PAIRED, "training.workers=2") for word in ("--set", value)]
+    process = run_tiny(tmp_path, *options)
+    wait_for_step_10(process, tmp_path)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)
+    else:
+        process.kill()
+    code, _, err = finish(process)
+    assert code == (1 if number == signal.SIGINT else -number)
+    assert "Traceback" not in err
+    if number == signal.SIGINT:
+        assert err.splitlines()[-1].startswith("molflow: error: interrupted; continue with --resume")
+    assert load_state(tmp_path)["step"] < 24
+    deadline = time.monotonic() + 60
+    while group_is_alive(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not group_is_alive(process.pid)
+    train(tiny(*PAIRED, "training.workers=1"), tmp_path, resume=True)
+    assert without_rates(tmp_path) == without_rates(paired_run)
+    assert (tmp_path / WEIGHTS).read_bytes() == (paired_run / WEIGHTS).read_bytes()
+
+
+def test_a_killed_worker_ends_a_run_that_can_be_resumed(tmp_path, monkeypatch):
+    step, killed = loop.accumulate_gradients, []
+
+    def kills_a_worker(*arguments):
+        if not killed:
+            killed.extend(multiprocessing.active_children())
+            os.kill(killed[0].pid, signal.SIGKILL)
+        return step(*arguments)
+
+    monkeypatch.setattr(loop, "accumulate_gradients", kills_a_worker)
+    config = tiny(*PAIRED, "training.workers=1")
+    with pytest.raises(MolflowError, match=r"a process that prepares batches ended .*training\.workers = 0"):
+        train(config, tmp_path)
+    assert load_state(tmp_path)["step"] == 0
+    assert not multiprocessing.active_children()
 
 
 def test_what_a_run_leaves(whole_run):

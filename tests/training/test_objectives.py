@@ -1,26 +1,41 @@
 """Objectives against what is written by hand, by finite differences and in closed form."""
 
 import copy
+import dataclasses
 import math
+import pickle
 from itertools import pairwise
+from typing import get_args
 
 import pytest
 import torch
 from laws import make_flow, random_data, randomize
 from torch import nn
 
-from molflow.flows import FreeFormFlow, ParticleDomain
-from molflow.flows.config import ComposedMoleculesConfig, EGNNConfig, FreeFormConfig, TransformerConfig
+from molflow.flows import ContinuousFlow, FreeFormFlow, ParticleDomain
+from molflow.flows.config import (
+    ComposedMoleculesConfig,
+    ContinuousConfig,
+    EGNNConfig,
+    FreeFormConfig,
+    TransformerConfig,
+)
+from molflow.flows.solvers import FixedStepSolver
+from molflow.geometry import Points
 from molflow.nn import EGNN
 from molflow.training.config import (
+    FlowMatchingObjectiveConfig,
     FreeFormObjectiveConfig,
     InversionObjectiveConfig,
     LikelihoodObjectiveConfig,
     MeanFlowObjectiveConfig,
+    Pairing,
     RegressionObjectiveConfig,
 )
 from molflow.training.metrics import mean
 from molflow.training.objectives import accumulate_gradients, build_objective
+from molflow.training.pairing import random_orthogonal
+from molflow.training.paths import intervals, moments
 from molflow.volume import surrogate_encoder_jvp
 
 TARGETS = ["mean_flow", "lagrangian"]
@@ -29,12 +44,25 @@ KINDS = {
     "mean_flow": MeanFlowObjectiveConfig(),
     "inversion": InversionObjectiveConfig(),
     "regression": RegressionObjectiveConfig(teacher="a run", evaluations=3),
+    "flow_matching": FlowMatchingObjectiveConfig(),
+    "likelihood": LikelihoodObjectiveConfig(),
 }
+CONTINUOUS_KINDS = ["flow_matching", "likelihood"]
 
 
 @pytest.fixture
 def flow():
     return make_flow("composed-united-average-velocity")
+
+
+@pytest.fixture
+def continuous():
+    return make_flow("composed-united-continuous-transformer")
+
+
+def flow_for(kind):
+    """A flow that the objective goes with."""
+    return make_flow(f"composed-united-{'continuous-transformer' if kind in CONTINUOUS_KINDS else 'average-velocity'}")
 
 
 def build(flow, kind):
@@ -44,6 +72,20 @@ def build(flow, kind):
 
 def mean_flow(flow, **options):
     return build_objective(flow, MeanFlowObjectiveConfig(**options))
+
+
+def flow_matching(flow, **options):
+    return build_objective(flow, FlowMatchingObjectiveConfig(**options))
+
+
+def batch_of(objective, data, generator):
+    """What a training step makes of data."""
+    return objective.preparation()(data, generator)
+
+
+def loss_of(objective, data, generator):
+    """The loss and its parts, as in a training step."""
+    return objective(batch_of(objective, data, generator), generator)
 
 
 def rng(seed=0):
@@ -94,8 +136,9 @@ def particles(function):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_loss_is_a_number_and_its_parts_are_for_the_log(flow, kind):
-    loss, parts = build(flow, kind)(random_data(flow), rng())
+def test_loss_is_a_number_and_its_parts_are_for_the_log(kind):
+    flow = flow_for(kind)
+    loss, parts = loss_of(build(flow, kind), random_data(flow), rng())
     assert loss.shape == ()
     assert loss.requires_grad
     assert loss.isfinite()
@@ -103,32 +146,49 @@ def test_loss_is_a_number_and_its_parts_are_for_the_log(flow, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_generator_decides_the_loss(flow, kind):
+def test_the_generator_decides_the_loss(kind):
+    flow = flow_for(kind)
     objective, data = build(flow, kind), random_data(flow)
     state = torch.random.get_rng_state()
-    first = objective(data, rng())[0]
-    assert torch.equal(objective(data, rng())[0], first)
-    assert not torch.equal(objective(data, rng(1))[0], first)
+    first = loss_of(objective, data, rng())[0]
+    assert torch.equal(loss_of(objective, data, rng())[0], first)
+    assert not torch.equal(loss_of(objective, data, rng(1))[0], first)
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_each_objective_trains(flow, kind):
-    loss, _ = build(flow, kind)(random_data(flow), rng())
+def test_what_each_objective_trains(kind):
+    flow = flow_for(kind)
+    loss, _ = loss_of(build(flow, kind), random_data(flow), rng())
     found = {name: g for name, g in gradients(flow, loss).items() if g.abs().max() > 0}
-    trained = {"mean_flow": ("decoder",), "inversion": ("encoder",)}.get(kind, ("encoder", "decoder"))
+    networks = {"mean_flow": ("decoder",), "inversion": ("encoder",), **dict.fromkeys(CONTINUOUS_KINDS, ("network",))}
+    trained = networks.get(kind, ("encoder", "decoder"))
     assert found.keys() == {name for name, _ in flow.named_parameters() if name.startswith(trained)}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_padding_does_not_change_the_loss(flow, kind):
+def test_padding_does_not_change_the_loss(kind):
     """The noise of the real points is the same, and with it the rest; pairing draws nothing for padding."""
+    flow = flow_for(kind)
     objective, data = build(flow, kind), random_data(flow)
     wide = type(data)(
         nn.functional.pad(data.positions, (0, 0, 0, 2)),
         *(nn.functional.pad(t, (0, 2)) for t in (data.atomic_numbers, data.mask, data.hydrogens)),
     )
-    close(objective(wide, rng())[0], objective(data, rng())[0], atol=1e-8)
+    close(loss_of(objective, wide, rng())[0], loss_of(objective, data, rng())[0], atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_are_made_without_the_networks(kind):
+    """So that a worker process can make them; data as they are will do for most objectives."""
+    flow = flow_for(kind)
+    prepare, data = build(flow, kind).preparation(), random_data(flow)
+    assert b"molflow.nn" in pickle.dumps(flow)
+    assert b"molflow.nn" not in pickle.dumps(prepare)
+    batch = prepare(data, rng())
+    assert len(batch) == len(data)
+    assert len(batch[1:3].to("cpu")) == 2
+    assert (batch is data) == (kind not in ("mean_flow", "flow_matching"))
 
 
 def test_free_form_is_the_loss_of_the_terms(flow):
@@ -154,31 +214,78 @@ def test_a_frozen_decoder_stays_out_of_the_gradient(flow):
         close(frozen[name], whole[name])
 
 
-# ---- mean flow -------------------------------------------------------------------------------------------------------
+# ---- flow matching ---------------------------------------------------------------------------------------------------
 
 
 def drawn(objective, data, generator):
-    """Points, context, noise and times as the objective draws them without pairing."""
-    flow = objective.flow
+    """Points on paths, their velocity, context and times, as the objective draws them."""
+    paths = batch_of(objective, data, generator)
+    return paths.at, paths.velocity, paths.context, paths.r, paths.t
+
+
+class Field(nn.Module):
+    """f(x, t) = function(x, t) on positions, as the network of a continuous flow."""
+
+    n_times = 1
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        self.anchor = nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    def forward(self, x, h, mask, times):
+        return self.function(x, times[:, :, None]) * mask.unsqueeze(-1) + 0 * self.anchor, h
+
+
+def velocity_flow(function, n_particles=4, dim=2):
+    return ContinuousFlow(ParticleDomain(n_particles, dim), Field(function))
+
+
+@pytest.mark.parametrize("kind", ["flow_matching", "mean_flow"])
+@pytest.mark.parametrize("domain", ["composed-united", "molecules"])
+def test_paths_lead_from_the_data_to_the_noise(kind, domain):
+    """Written by hand: p_t = (1 - t) p + t z, with features of the dequantiser where types are generated."""
+    name = {
+        ("flow_matching", "composed-united"): "composed-united-continuous-transformer",
+        ("mean_flow", "composed-united"): "composed-united-average-velocity",
+    }.get((kind, domain), "molecules-continuous")
+    flow = make_flow(name)
+    if kind == "mean_flow" and domain == "molecules":
+        pytest.skip("no such flow in the registry")
+    objective = build_objective(flow, KINDS[kind].model_copy(update={"pairing": "none"}))
+    data = random_data(flow)
+    paths = batch_of(objective, data, rng())
+    generator = rng()
     points, context, _ = flow.to_points(data, generator)
-    latent = flow.domain.space(context.mask).randn(generator, points.x.dtype)
-    r, t = objective._times(len(context.mask), generator, points.x)
-    return points, context, latent, r, t
+    noise = flow.domain.space(context.mask).randn(generator, torch.float64)
+    for p, z, at, velocity in zip(points, noise, paths.at, paths.velocity, strict=True):
+        t = paths.t[:, None, None]
+        close(at, (1 - t) * p + t * z)
+        close(velocity, z - p)
+        assert not at.requires_grad
+    assert torch.equal(paths.context.mask, context.mask)
+    assert torch.equal(paths.context.labels, context.labels)
+    assert paths.at.h.shape[-1] == flow.domain.n_features
 
 
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
-def test_without_average_velocities_it_is_flow_matching(flow, power):
-    """The mean of |u((1 - t) p + t z, t, t) - (z - p)|^2 by configuration, over degrees of freedom, to the power."""
-    objective = mean_flow(flow, average_fraction=0, pairing=False, power=power)
+@pytest.mark.parametrize("kind", ["flow_matching", "mean_flow"])
+def test_flow_matching_by_hand(kind, power):
+    """The mean of |f(p_t, t) - (z - p)|^2 by configuration, over degrees of freedom, to the power."""
+    flow = flow_for(kind)
+    options = {"average_fraction": 0} if kind == "mean_flow" else {}
+    objective = build_objective(flow, KINDS[kind].model_copy(update={"power": power, **options}))
     data = random_data(flow)
-    points, context, latent, r, t = drawn(objective, data, rng())
+    at, velocity, context, r, t = drawn(objective, data, rng())
     assert torch.equal(r, t)
-    at = (1 - t)[:, None, None] * points.x + t[:, None, None] * latent.x
-    u, _ = flow.decoder(at, context.labels, context.mask, torch.stack([t, t], 1))
+    if kind == "mean_flow":
+        u, _ = flow.decoder(at.x, context.labels, context.mask, torch.stack([t, t], 1))
+    else:
+        u, _ = flow.network(at.x, context.labels, context.mask, t[:, None])
     dof = 3 * (context.mask.sum(1) - 1)
-    errors = (u - (latent.x - points.x)).square().sum((1, 2)) / dof
+    errors = (u - velocity.x).square().sum((1, 2)) / dof
     expected = (errors / (errors.detach() + 1e-3) ** power).mean()
-    loss, parts = objective(data, rng())
+    loss, parts = loss_of(objective, data, rng())
     close(loss, expected)
     assert parts.keys() == {"flow_matching"}
     close(parts["flow_matching"], errors.mean())
@@ -188,23 +295,124 @@ def test_without_average_velocities_it_is_flow_matching(flow, power):
         close(ours[name], theirs[name], atol=1e-9)
 
 
+def test_the_velocity_of_a_gaussian_is_the_minimum():
+    """For data of width s and independent noise E[v | p_t] = (t - (1 - t) s^2) / ((1 - t)^2 s^2 + t^2) p_t."""
+    s = 0.6
+    data = s * ParticleDomain(4, 2).space(torch.ones(20_000, 4, dtype=torch.bool)).randn(rng(1), torch.float64).x
+
+    def exact(x, t):
+        return (t - (1 - t) * s**2) / ((1 - t) ** 2 * s**2 + t**2) * x
+
+    losses = {
+        change: loss_of(
+            flow_matching(velocity_flow(lambda x, t, c=change: exact(x, t) + c * x), pairing="none"), data, rng()
+        )[0].item()
+        for change in (-0.05, 0.0, 0.05)
+    }
+    assert losses[0.0] < min(losses[-0.05], losses[0.05])
+    _, _, _, _, t = drawn(flow_matching(velocity_flow(exact), pairing="none"), data, rng())
+    left = (s**2 / ((1 - t) ** 2 * s**2 + t**2)).mean()  # the variance of v given p_t
+    assert losses[0.0] == pytest.approx(left.item(), rel=0.02)
+
+
+@pytest.mark.parametrize("pairing", get_args(Pairing))
+def test_a_flow_learns_the_width_of_its_data(pairing):
+    """Every pairing leaves the distributions of data and noise, so the learned field carries one to the other."""
+    s = 0.5
+    data = s * ParticleDomain(3, 2).space(torch.ones(512, 3, dtype=torch.bool)).randn(rng(1), torch.float64).x
+
+    class Widths(nn.Module):
+        """f = rate(t) p, the rate linear between nine times."""
+
+        def __init__(self):
+            super().__init__()
+            self.rate = nn.Parameter(torch.zeros(9, dtype=torch.float64))
+
+        def forward(self, x, h, mask, times):
+            place = (times[:, 0] * 8).clamp(0, 7.999)
+            low = place.floor().long()
+            rate = torch.lerp(self.rate[low], self.rate[low + 1], place - low)
+            return rate[:, None, None] * x, h
+
+    flow = ContinuousFlow(ParticleDomain(3, 2), Widths(), FixedStepSolver(method="rk4", n_steps=40))
+    objective = flow_matching(flow, pairing=pairing)
+    prepare, generator = objective.preparation(), rng()
+    optimizer = torch.optim.Adam(flow.parameters(), lr=0.05)
+    for _ in range(150):
+        optimizer.zero_grad()
+        first = int(torch.randint(512 - 64, (1,), generator=generator))
+        objective(prepare(data[first : first + 64], generator), None)[0].backward()
+        optimizer.step()
+    samples = flow.sample(4000, seed=0)
+    assert samples.square().mean().sqrt().item() == pytest.approx(data.square().mean().sqrt().item(), rel=0.06)
+
+
+def test_the_parts_of_a_batch_are_those_of_the_whole(flow):
+    """A slice of paths keeps its configurations with their times, so a batch in parts has the gradient of the whole."""
+    objective, data = mean_flow(flow, average_fraction=0.75), random_data(flow)
+    batch = batch_of(objective, data, rng())
+    assert batch.n_intervals == 3
+    pieces = [batch[:2], batch[2:4], batch[3:]]
+    assert [(len(p), p.n_intervals) for p in pieces] == [(2, 2), (2, 1), (1, 0)]
+    loss, parts = accumulate_gradients(objective, batch, None)
+    whole = [p.grad.clone() for p in flow.decoder.parameters()]
+    flow.zero_grad()
+    again, more = accumulate_gradients(objective, batch, None, micro_batch=2)
+    assert again == pytest.approx(loss)
+    assert more.keys() == parts.keys()
+    for p, g in zip(flow.decoder.parameters(), whole, strict=True):
+        close(p.grad, g)
+
+
+@pytest.mark.parametrize("kind", ["flow_matching", "mean_flow"])
+def test_pairing_shortens_the_way(kind):
+    """With a velocity of zero the error is that of the path itself."""
+    flow = flow_for(kind)
+    nn.init.zeros_((flow.decoder if kind == "mean_flow" else flow.network).move.weight)
+    data = random_data(flow)
+    data = type(data).concatenate([data] * 8)
+    turned, _ = random_orthogonal(Points(data.positions, data.positions[..., :0]), rng())
+    data = dataclasses.replace(data, positions=turned)
+    options = {"power": 0.0, **({"average_fraction": 0} if kind == "mean_flow" else {})}
+    errors = {}
+    for pairing in get_args(Pairing):
+        objective = build_objective(flow, KINDS[kind].model_copy(update={"pairing": pairing, **options}))
+        errors[pairing] = sum(loss_of(objective, data, rng(i))[0].item() for i in range(10))
+    assert errors["optimal_transport"] < 0.8 * errors["none"]
+    assert errors["alignment"] < 0.8 * errors["none"]
+    assert errors["equivariant_optimal_transport"] < 0.9 * min(errors["optimal_transport"], errors["alignment"])
+
+
+@pytest.mark.parametrize("pairing", ["alignment", "equivariant_optimal_transport"])
+def test_alignment_makes_the_loss_indifferent_to_the_pose_of_the_data(pairing):
+    """Data are turned at random first, so a rare pose in the data set cannot be learned."""
+    flow = velocity_flow(lambda x, t: x * torch.tensor([1.0, 0.0]).double())  # not equivariant on purpose
+    flat = torch.tensor([[-1.0, 0], [1.0, 0], [2.0, 0], [-2.0, 0]]).double().expand(50, 4, 2)
+    objective, generator = flow_matching(flow, pairing=pairing), rng()
+    lying, standing = (
+        sum(loss_of(objective, x, generator)[0].item() for _ in range(40)) for x in (flat, flat.flip(-1))
+    )
+    assert abs(lying - standing) < 0.03 * lying
+
+
+# ---- mean flow -------------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(("fraction", "parts"), [(0, {"flow_matching"}), (1, {"average_velocity"})])
 def test_parts_are_those_there_are(flow, fraction, parts):
-    assert mean_flow(flow, average_fraction=fraction)(random_data(flow), rng())[1].keys() == parts
+    assert loss_of(mean_flow(flow, average_fraction=fraction), random_data(flow), rng())[1].keys() == parts
 
 
 def test_parts_are_means_of_their_configurations(flow):
-    objective, data = mean_flow(flow, pairing=False, power=0), random_data(flow)
-    loss, parts = objective(data, rng())
+    objective, data = mean_flow(flow, pairing="none", power=0), random_data(flow)
+    loss, parts = loss_of(objective, data, rng())
     close(loss, (parts["average_velocity"] + parts["flow_matching"]) / 2)  # two of four
 
 
 def test_times_both_ways():
     """Every other pair is exchanged; what is learned of each is the same rule."""
-    flow = make_flow("composed-united-average-velocity")
-    like = torch.zeros((), dtype=torch.float64)
-    r, t = mean_flow(flow)._times(1000, rng(), like)
-    back, forth = mean_flow(flow, both_ways=True)._times(1000, rng(), like)
+    r, t, _ = intervals(MeanFlowObjectiveConfig(), 1000, rng())
+    back, forth, _ = intervals(MeanFlowObjectiveConfig(both_ways=True), 1000, rng())
     odd = torch.arange(1000) % 2 == 1
     close(torch.where(odd, forth, back), r)
     close(torch.where(odd, back, forth), t)
@@ -212,18 +420,21 @@ def test_times_both_ways():
 
 
 def test_times():
-    objective = mean_flow(particles(lambda x, r, t: x), average_fraction=0.5, from_latent_fraction=0.2)
-    r, t = objective._times(20_000, rng(), torch.zeros((), dtype=torch.float64))
-    n = 10_000
-    assert r.dtype == t.dtype == torch.float64
+    config = MeanFlowObjectiveConfig(average_fraction=0.5, from_latent_fraction=0.2)
+    r, t, n = intervals(config, 20_000, rng())
+    assert n == 10_000
     assert ((r >= 0) & (r <= t) & (t <= 1)).all()
     assert torch.equal(r[n:], t[n:])
-    assert ((t[n:] > 0) & (t[n:] < 1)).all()
     assert (r[:n] < t[:n]).all()
     assert abs(float((t[:n] == 1).double().mean()) - 0.2) < 0.02
-    assert abs(float(t[n:].median()) - 0.5) < 0.02
     assert r[:n].min() < 0.01
     assert r[:n].max() > 0.9
+    r, t, none = moments(20_000, rng())
+    assert none == 0
+    assert torch.equal(r, t)
+    assert ((t > 0) & (t < 1)).all()
+    assert abs(float(t.median()) - 0.5) < 0.02
+    assert abs(float((t / (1 - t)).log().std()) - 1.2) < 0.03
 
 
 def target_of(flow, target, at, context, velocity, r, t, step=1e-5):
@@ -242,16 +453,14 @@ def target_of(flow, target, at, context, velocity, r, t, step=1e-5):
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_loss_and_its_gradient_by_finite_differences(flow, target):
     """The target is a constant: the gradient is that of the network at (p_t, r, t) alone."""
-    objective = mean_flow(flow, target=target, average_fraction=1, pairing=False, power=0)
+    objective = mean_flow(flow, target=target, average_fraction=1, pairing="none", power=0)
     data = random_data(flow)
-    points, context, latent, r, t = drawn(objective, data, rng())
-    velocity = latent - points
-    at = points + velocity * t
+    at, velocity, context, r, t = drawn(objective, data, rng())
     with torch.no_grad():
         wanted = target_of(flow, target, at, context, velocity, r, t)
     assert (wanted - velocity).squared_norm().min() > 1e-3  # it is another than that of flow matching
     errors = (flow.average_velocity(at, context, r, t) - wanted).squared_norm() / flow.domain.space(context.mask).dof
-    loss, parts = objective(data, rng())
+    loss, parts = loss_of(objective, data, rng())
     close(loss, errors.mean(), atol=1e-6)
     close(parts["average_velocity"], errors.mean(), atol=1e-6)
     ours, theirs = gradients(flow, loss), gradients(flow, errors.mean())
@@ -263,15 +472,13 @@ def test_the_loss_and_its_gradient_by_finite_differences(flow, target):
 @pytest.mark.parametrize("target", TARGETS)
 def test_where_r_is_t_the_target_is_the_velocity(flow, target):
     """In a batch of both kinds, each configuration has the error of its own kind."""
-    objective, data = mean_flow(flow, target=target, average_fraction=0.5, pairing=False, power=0), random_data(flow)
-    points, context, latent, r, t = drawn(objective, data, rng())
-    velocity = latent - points
-    at = points + velocity * t
+    objective, data = mean_flow(flow, target=target, average_fraction=0.5, pairing="none", power=0), random_data(flow)
+    at, velocity, context, r, t = drawn(objective, data, rng())
     with torch.no_grad():
         averaged = target_of(flow, target, at, context, velocity, r, t)
         u = flow.average_velocity(at, context, r, t)
         dof = flow.domain.space(context.mask).dof
-        _, parts = objective(data, rng())
+        _, parts = loss_of(objective, data, rng())
     close(parts["average_velocity"], ((u - averaged).squared_norm() / dof)[:2].mean(), atol=1e-6)
     close(parts["flow_matching"], ((u - velocity).squared_norm() / dof)[2:].mean())
 
@@ -279,13 +486,12 @@ def test_where_r_is_t_the_target_is_the_velocity(flow, target):
 def test_the_mean_flow_target_in_closed_form():
     """u = a x (r + t^2) has du/dt = a (v (r + t^2) + 2 t x) along the path."""
     flow = particles(lambda x, r, t: 0.7 * x * (r + t**2))
-    objective = mean_flow(flow, average_fraction=1, pairing=False, power=0)
+    objective = mean_flow(flow, average_fraction=1, pairing="none", power=0)
     data = torch.randn(6, 4, 2, generator=rng(1)).double()
-    points, _, latent, r, t = drawn(objective, data, rng())
-    v, r, t = latent.x - points.x, r[:, None, None], t[:, None, None]
-    x = points.x + t * v
+    at, velocity, _, r, t = drawn(objective, data, rng())
+    x, v, r, t = at.x, velocity.x, r[:, None, None], t[:, None, None]
     error = 0.7 * x * (r + t**2) - v + (t - r) * 0.7 * (v * (r + t**2) + 2 * t * x)
-    close(objective(data, rng())[0], error.square().sum((1, 2)).mean() / 6)
+    close(loss_of(objective, data, rng())[0], error.square().sum((1, 2)).mean() / 6)
 
 
 def test_an_exact_average_velocity_is_its_own_lagrangian_target():
@@ -298,37 +504,15 @@ def test_an_exact_average_velocity_is_its_own_lagrangian_target():
 
     for function, vanishes in ((exact, True), (lambda x, r, t: exact(x, r, t) * 1.01, False)):
         objective = mean_flow(particles(function), target="lagrangian", average_fraction=1, power=0)
-        loss, _ = objective(torch.randn(6, 4, 2, generator=rng()).double(), rng())
+        loss, _ = loss_of(objective, torch.randn(6, 4, 2, generator=rng()).double(), rng())
         assert (loss < 1e-20) == vanishes
 
 
 def test_an_exact_average_velocity_is_its_own_mean_flow_target():
     """Where all data are one point p: then v = (p_t - p) / t and u = v for every r, as the paths are straight."""
     flow = particles(lambda x, r, t: x / t)
-    objective = mean_flow(flow, average_fraction=1, power=0, pairing=False)
-    assert objective(torch.zeros(6, 4, 2).double(), rng())[0] < 1e-20
-
-
-def test_pairing_shortens_the_way(flow):
-    """With u = 0 the error is that of the path itself."""
-    nn.init.zeros_(flow.decoder.move.weight)
-    data = random_data(flow)
-    errors = {
-        pairing: torch.stack(
-            [mean_flow(flow, average_fraction=0, power=0, pairing=pairing)(data, rng(i))[0] for i in range(20)]
-        ).mean()
-        for pairing in (False, True)
-    }
-    assert errors[True] < 0.8 * errors[False]
-
-
-def test_pairing_makes_the_loss_indifferent_to_the_pose_of_the_data():
-    """Data are turned at random first, so a rare pose in the data set cannot be learned."""
-    flow = particles(lambda x, r, t: x * torch.tensor([1.0, 0.0]).double())  # not equivariant on purpose
-    objective = mean_flow(flow, average_fraction=0, power=0)
-    flat = torch.tensor([[-1.0, 0], [1.0, 0], [2.0, 0], [-2.0, 0]]).double().expand(2000, 4, 2)
-    lying, standing = (objective(x, rng())[0].item() for x in (flat, flat.flip(-1)))
-    assert abs(lying - standing) < 0.03 * lying
+    objective = mean_flow(flow, average_fraction=1, power=0, pairing="none")
+    assert loss_of(objective, torch.zeros(6, 4, 2).double(), rng())[0] < 1e-20
 
 
 # ---- inversion -------------------------------------------------------------------------------------------------------
@@ -426,18 +610,27 @@ def test_mean_flow_needs_an_average_velocity(name):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_objective_needs_its_kind_of_flow(kind):
-    with pytest.raises(ValueError, match=rf"the {kind} objective needs model\.kind = 'free_form'"):
-        build_objective(make_flow("particles-continuous"), KINDS[kind])
-    with pytest.raises(ValueError, match=r"the likelihood objective needs model\.kind = 'continuous'"):
-        build_objective(make_flow("particles-2d"), LikelihoodObjectiveConfig())
+    needed, other = ("continuous", "2d") if kind in CONTINUOUS_KINDS else ("free_form", "continuous")
+    with pytest.raises(ValueError, match=rf"the {kind} objective needs model\.kind = '{needed}'"):
+        build_objective(make_flow(f"particles-{other}"), KINDS[kind])
+
+
+def test_what_a_continuous_flow_takes_is_named():
+    with pytest.raises(ValueError, match="a continuous flow takes 'likelihood' or 'flow_matching'"):
+        build_objective(make_flow("particles-continuous"), FreeFormObjectiveConfig())
 
 
 @pytest.mark.parametrize(
-    ("kind", "message"), [("free_form", "only the surrogate decoder_jvp"), ("inversion", "cannot be compiled")]
+    ("kind", "message"),
+    [
+        ("free_form", "only the surrogate decoder_jvp"),
+        ("inversion", "cannot be compiled"),
+        ("likelihood", "cannot be compiled"),
+    ],
 )
-def test_these_losses_cannot_be_compiled(flow, kind, message):
+def test_these_losses_cannot_be_compiled(kind, message):
     with pytest.raises(ValueError, match=rf"{message}.*training\.compile = false"):
-        build(flow, kind).compile_loss()
+        build(flow_for(kind), kind).compile_loss()
 
 
 # ---- a batch in parts ------------------------------------------------------------------------------------------------
@@ -469,20 +662,19 @@ def test_parts_of_one_lack_figures_and_the_log_can_do_without(flow):
     data = random_data(flow)
     rows = []
     for batch in (data[:1], data, data[1:2]):
-        loss, parts = accumulate_gradients(mean_flow(flow), batch, rng())
+        objective = mean_flow(flow)
+        loss, parts = accumulate_gradients(objective, batch_of(objective, batch, rng()), None)
         rows.append({"loss": loss, **parts})
     assert "average_velocity" not in rows[0]
     line = mean(rows)
     assert line["average_velocity"] == rows[1]["average_velocity"]
     assert line["loss"] == pytest.approx(sum(row["loss"] for row in rows) / 3)
-    accumulated = accumulate_gradients(mean_flow(flow), data, rng(), micro_batch=1)[1]
-    assert accumulated.keys() == {"flow_matching"}
 
 
 def test_the_teacher_is_a_frozen_copy_of_the_decoder(flow):
     objective = mean_flow(flow, target="lagrangian")
     before = {name: tensor.clone() for name, tensor in objective.teacher.state_dict().items()}
-    loss, _ = objective(random_data(flow), rng())
+    loss, _ = loss_of(objective, random_data(flow), rng())
     loss.backward()
     with torch.no_grad():
         for parameter in flow.decoder.parameters():
@@ -549,6 +741,7 @@ COMPILED = {
     "mean_flow": MeanFlowObjectiveConfig(target="mean_flow"),
     "lagrangian": MeanFlowObjectiveConfig(target="lagrangian"),
     "free_form": FreeFormObjectiveConfig(surrogate="decoder_jvp", n_probes=2),
+    "flow_matching": FlowMatchingObjectiveConfig(),
 }
 
 
@@ -558,19 +751,22 @@ def test_the_compiled_loss_is_the_eager_one(name):
     """Value and gradients on one batch."""
     network = TransformerConfig(hidden=4, n_vectors=2, pair_hidden=2, n_heads=1, n_blocks=1)
     domain = ComposedMoleculesConfig(types=("C", "CH", "CH3", "NH2", "O"), representation="united", n_compositions=4)
-    flow = FreeFormConfig(
-        domain=domain,
-        encoder=EGNNConfig(hidden=4, n_blocks=1),
-        decoder=network,
-        average_velocity=COMPILED[name].kind == "mean_flow",
-    ).build()
+    if name == "flow_matching":
+        flow = ContinuousConfig(domain=domain, network=network).build()
+    else:
+        flow = FreeFormConfig(
+            domain=domain,
+            encoder=EGNNConfig(hidden=4, n_blocks=1),
+            decoder=network,
+            average_velocity=COMPILED[name].kind == "mean_flow",
+        ).build()
     randomize(flow)
     data = random_data(flow, torch.float32)
     objective = build_objective(flow, COMPILED[name])
-    eager, _ = objective(data, rng())
+    eager, _ = loss_of(objective, data, rng())
     expected = gradients(flow, eager)
     objective.compile_loss()
-    loss, _ = objective(data, rng())
+    loss, _ = loss_of(objective, data, rng())
     got = gradients(flow, loss)
     close(loss, eager, atol=1e-5 * float(eager.detach().abs()))
     assert got.keys() == expected.keys()

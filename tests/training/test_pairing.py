@@ -1,13 +1,17 @@
-"""Pairing of data with noise: a turn and a renumbering within labels, which never lies farther from its noise."""
+"""Pairing of data with noise: a turn and a renumbering within labels, which never lies farther from its noise, and an
+assignment over the batch, which is the best there is."""
 
 import math
+from itertools import permutations
+from typing import get_args
 
 import pytest
 import torch
 from laws import random_case
 
 from molflow.geometry import Context, MeanFreeSpace, Points, squared_distances
-from molflow.training.pairing import align, random_orthogonal
+from molflow.training.config import Pairing
+from molflow.training.pairing import align, aligned_overlaps, overlaps, pair, random_orthogonal, transport
 
 SIZES = [7, 4, 2, 1, 6]
 
@@ -199,3 +203,152 @@ def test_random_turns_leave_features_and_distances(case):
     assert (turned.x - points.x).abs().max() > 0.1
     again = random_orthogonal(points, torch.Generator().manual_seed(0))
     assert torch.equal(turned.x, again.x)
+
+
+# ---- over a batch ----------------------------------------------------------------------------------------------------
+
+
+def noise(context, dim, n_features, seed=9):
+    return MeanFreeSpace(context.mask, dim, n_features).randn(torch.Generator().manual_seed(seed), torch.float64)
+
+
+def rows_of(dealt, latent):
+    """Which noise each configuration got; each is dealt once."""
+    far = (torch.cat(dealt, -1)[:, None] - torch.cat(latent, -1)).abs().amax((2, 3))
+    order = far.argmin(1)
+    assert far.amin(1).max() == 0
+    assert order.sort().values.tolist() == list(range(len(order)))
+    return order
+
+
+def after_alignment(points, latent, context):
+    """Squared distances of all pairs after one round of `align`, one pair after another, (B, B)."""
+    every = range(len(points.x))
+    return torch.stack(
+        [
+            cost(
+                align(points, Points(*(t[[j] * len(every)] for t in latent)), context, n_rounds=1), latent_of(latent, j)
+            )
+            for j in every
+        ],
+        1,
+    )
+
+
+def latent_of(latent, j):
+    return Points(latent.x[j : j + 1], latent.h[j : j + 1])
+
+
+@pytest.mark.parametrize("measure", [overlaps, aligned_overlaps])
+@pytest.mark.parametrize("sizes", [[4, 4, 4, 4], [5, 5, 5, 5, 5], [1, 1, 2, 2, 2]], ids=str)
+def test_the_assignment_is_the_best_of_all_permutations(measure, sizes):
+    """Of four or five configurations, by brute force; noise of another size is no candidate."""
+    points, context = random_case(3, 2, 2, sizes)
+    latent = noise(context, 3, 2)
+    far = (
+        (torch.cat(points, -1)[:, None] - torch.cat(latent, -1)).square().sum((2, 3))
+        if measure is overlaps
+        else after_alignment(points, latent, context)
+    )
+    same_size = torch.tensor(sizes)[:, None] == torch.tensor(sizes)
+    far = torch.where(same_size, far, torch.inf)
+    every = torch.arange(len(sizes))
+    best = min((far[every, list(order)].sum().item(), order) for order in permutations(range(len(sizes))))
+    order = rows_of(transport(points, latent, context, measure), latent)
+    assert far[every, order].sum().item() == pytest.approx(best[0], abs=1e-9)
+    assert best[0] < far.diagonal().sum().item()
+
+
+@pytest.mark.parametrize("labels", [0, 3])
+def test_aligned_overlaps_are_those_of_align(labels):
+    """|p|^2 + |z|^2 - 2 <p, z> is the squared distance after one round of alignment."""
+    points, context = random_case(3, 2, labels, [6] * 5)
+    latent = noise(context, 3, 2)
+    found = torch.from_numpy(aligned_overlaps(points, latent, context))
+    squared = points.squared_norm()[:, None] + latent.squared_norm() - 2 * found
+    torch.testing.assert_close(squared, after_alignment(points, latent, context), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("pairing", get_args(Pairing))
+def test_pairs_lie_closer_the_more_is_done(pairing, case):
+    points, latent, context = case
+    p, z = pair(points, latent, context, pairing, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        squared_distances(p.x).sum((1, 2)), squared_distances(points.x).sum((1, 2)), atol=1e-9, rtol=0
+    )
+    assert (rows_of(z, latent) == torch.arange(len(SIZES))).all()  # sizes all differ here
+    if pairing == "none":
+        assert torch.equal(p.x, points.x)
+
+
+def total(points, context, pairing):
+    latent = noise(context, 3, points.h.shape[-1])
+    return cost(*pair(points, latent, context, pairing, torch.Generator().manual_seed(0))).mean().item()
+
+
+def test_the_order_of_the_pairings():
+    points, context = random_case(3, 2, 2, [5] * 32)
+    costs = {pairing: total(points, context, pairing) for pairing in get_args(Pairing)}
+    assert costs["optimal_transport"] < 0.9 * costs["none"]
+    assert costs["alignment"] < 0.9 * costs["none"]
+    assert costs["equivariant_optimal_transport"] < 0.9 * min(costs["optimal_transport"], costs["alignment"])
+
+
+def test_noise_that_is_a_turned_copy_of_the_data_is_found():
+    """In any pose where labels tell the points apart, whichever configuration of the batch it is a copy of."""
+    points, _ = random_case(3, 0, 0, [5] * 20)
+    context = Context(torch.ones(20, 5, dtype=torch.bool), torch.eye(5).double().expand(20, 5, 5))
+    generator = torch.Generator().manual_seed(3)
+    shuffled = torch.randperm(20, generator=generator)
+    latent = random_orthogonal(Points(points.x[shuffled], points.h[shuffled]), generator)
+    p, z = pair(points, latent, context, "equivariant_optimal_transport", generator)
+    assert cost(p, z).max() < 1e-20
+    assert (shuffled[rows_of(z, latent)] == torch.arange(20)).all()
+
+
+def test_noise_that_is_a_renumbered_copy_of_the_data_is_found():
+    """Where the turn between them is small, as the renumbering begins from the given pose."""
+    points, _ = random_case(3, 0, 0, [5] * 20)
+    one = torch.nn.functional.one_hot(torch.tensor([0, 0, 0, 1, 1])).double()
+    context = Context(torch.ones(20, 5, dtype=torch.bool), one.expand(20, 5, 2))
+    generator = torch.Generator().manual_seed(3)
+    latent = turned_and_renumbered(points, context, 0.1, generator)
+    shuffled = torch.randperm(20, generator=generator)
+    latent = Points(latent.x[shuffled], latent.h[shuffled])
+    dealt = transport(points, latent, context, aligned_overlaps)
+    found = cost(align(points, dealt, context), dealt) < 1e-12
+    assert found.double().mean() >= 0.9
+    assert (shuffled[rows_of(dealt, latent)] == torch.arange(20))[found].all()
+
+
+@pytest.mark.parametrize("pairing", get_args(Pairing))
+def test_the_distributions_of_data_and_noise_stay(pairing):
+    """Noise is dealt, not changed: the same rows. Data are turned: the same distances, and no direction preferred."""
+    points, context = random_case(3, 1, 0, [4] * 400)
+    points = Points(points.x * torch.tensor([2.0, 1.0, 1.0]).double(), points.h)
+    latent = noise(context, 3, 1)
+    parts = [slice(k, k + 50) for k in range(0, 400, 50)]
+    pairs = [
+        pair(*(Points(q.x[i], q.h[i]) for q in (points, latent)), Context(context.mask[i], context.labels[i]), pairing,
+             torch.Generator().manual_seed(k))
+        for k, i in enumerate(parts)
+    ]  # fmt: skip
+    p, z = (Points(*(torch.cat(t) for t in zip(*side, strict=True))) for side in zip(*pairs, strict=True))
+    rows_of(z, latent)
+    distances = [squared_distances(q.x).flatten(1).sort(1).values for q in (p, points)]
+    torch.testing.assert_close(*distances, atol=1e-9, rtol=0)
+    torch.testing.assert_close(p.h.sum(1), points.h.sum(1), atol=1e-12, rtol=0)
+    width = p.x.square().sum(1).mean(0)
+    if pairing in ("alignment", "equivariant_optimal_transport"):
+        assert (width / width.mean() - 1).abs().max() < 0.15
+    else:
+        assert torch.equal(p.x, points.x)
+
+
+def test_dtype_is_kept_over_a_batch(case):
+    points, latent, context = case
+    single = [Points(*(t.float() for t in q)) for q in (points, latent)]
+    context = Context(context.mask, context.labels.float())
+    for pairing in get_args(Pairing):
+        pairs = pair(*single, context, pairing, torch.Generator().manual_seed(0))
+        assert {t.dtype for q in pairs for t in q} == {torch.float32}

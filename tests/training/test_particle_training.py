@@ -19,6 +19,8 @@ from molflow.training import load
 from molflow.training.checkpoint import CARD, read_config
 from molflow.training.config import load_experiment
 from molflow.training.dataset import load_dataset
+from molflow.training.loop import validate
+from molflow.training.objectives import build_objective
 
 TINY = Path(__file__).with_name("tiny.toml")
 DW4 = ("data.name=dw4", "model.domain={kind = 'particles', n_particles = 4, dim = 2, scale = 1.8}")
@@ -150,6 +152,61 @@ def test_a_continuous_flow_is_trained_by_likelihood(tmp_path):
     x, log_q = flow.sample_and_log_prob(5, seed=0)
     assert x.shape == (5, 4, 2)
     torch.testing.assert_close(flow.log_prob(x), log_q, atol=0.1, rtol=0)
+
+
+CONTINUOUS = "{{kind = 'continuous', domain = {{kind = 'particles', n_particles = 4, dim = 2, scale = 1.8}}, {}}}"
+NETWORK = "network = {kind = 'egnn', hidden = 8, n_blocks = 1, n_inner = 0}"
+
+
+def continuous(solver, *overrides):
+    model = "model=" + CONTINUOUS.format(f"{NETWORK}, solver = {solver}")
+    return load_experiment(TINY, ("data.name=dw4", model, *overrides))
+
+
+@pytest.mark.parametrize("pairing", ["none", "equivariant_optimal_transport"])
+def test_a_continuous_flow_is_trained_by_flow_matching(tmp_path, pairing):
+    objective = f"objective={{kind = 'flow_matching', pairing = '{pairing}'}}"
+    config = continuous("{method = 'rk4', n_steps = 2}", objective, "training.batch_size=32")
+    folder = train(config, tmp_path / "run")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert all(line["flow_matching"] == line["loss"] for line in lines if "loss" in line)
+    assert lines[-1].keys() == {
+        "step", "validation_loss", "validation_nll", "validation_reconstruction_error", "ess_fraction", "median_energy",
+    }  # fmt: skip
+    assert all(math.isfinite(value) for value in lines[-1].values())
+    assert load(folder).sample(5, seed=0, n_evaluations=3).shape == (5, 4, 2)
+
+
+def test_a_validation_whose_paths_cannot_be_followed_is_without_its_figures(tmp_path, caplog):
+    """A solver of few steps; what needs none is still measured."""
+    solver = "{method = 'dopri5', max_steps = 1, rtol = 1e-12, atol = 1e-12}"
+    folder = train(continuous(solver, "objective={kind = 'flow_matching'}"), tmp_path / "run")
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    assert math.isfinite(last["validation_loss"])
+    assert {name for name, value in last.items() if value is None} == {
+        "validation_nll", "validation_reconstruction_error", "ess_fraction", "median_energy",
+    }  # fmt: skip
+    assert "no validation_nll, validation_reconstruction_error: " in caplog.text
+    assert "no ess_fraction, median_energy: " in caplog.text
+    assert json.loads((folder / CARD).read_text())["validation"]["ess_fraction"] is None
+
+
+def test_the_held_out_loss_is_a_mean_over_batches_of_the_size_of_training():
+    """As pairing over more configurations shortens the way; a rest counts by its configurations."""
+    config = continuous(
+        "{method = 'rk4', n_steps = 2}",
+        "objective={kind = 'flow_matching', pairing = 'optimal_transport'}",
+        "training.batch_size=8",
+        "training.validation_molecules=20",
+    )
+    dataset = load_dataset(config)
+    flow = config.model.build()
+    data = dataset.held_out(20)
+    objective = build_objective(flow, config.objective)
+    prepare, generator = objective.preparation(), torch.Generator().manual_seed(config.seed)
+    losses = [objective(prepare(part, generator))[0].item() for part in data.split(8)]
+    expected = (8 * losses[0] + 8 * losses[1] + 4 * losses[2]) / 20
+    assert validate(flow, dataset)["validation_loss"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_continuous_flow_needs_another_objective(tmp_path):
