@@ -1,5 +1,8 @@
 """Batches that are made ready ahead of the step that takes them, in worker processes."""
 
+import ctypes
+import signal
+import sys
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -55,6 +58,7 @@ def made_ready(prepare: Preparation, tasks: Iterable[Task], workers: int) -> Ite
         num_workers=workers,
         collate_fn=_as_it_is,
         multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=_end_with_parent,
         generator=torch.Generator(),  # or it would draw from the global one
     )
     batches = _iterate(loader)
@@ -90,6 +94,13 @@ class _Prepared(Dataset[Ready]):
             return Ready(task.indices, self.prepare(task.data, generator))
         finally:
             torch.set_num_threads(threads)
+
+
+def _end_with_parent(worker: int) -> None:
+    """On Linux a worker ends with a parent that is killed, before it can complain; elsewhere some seconds later."""
+    if sys.platform.startswith("linux"):
+        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl, <sys/prctl.h>
+        ctypes.CDLL(None).prctl(ctypes.c_int(set_parent_death_signal), ctypes.c_ulong(signal.SIGKILL))
 
 
 def _as_it_is(ready: Any) -> Any:
