@@ -148,6 +148,10 @@ class MeanFreeSpace:
         noise = masked_randn(self.mask, self.dim + self.n_features, generator, dtype)
         return self.project((noise[..., : self.dim], noise[..., self.dim :]))
 
+    def divisor(self, dtype: torch.dtype) -> Tensor:
+        """Degrees of freedom to divide squares by, (B,): 1 for a single point without features, which has none."""
+        return self.dof.clamp(min=1).to(dtype)
+
     def rademacher(self, generator: torch.Generator | None, dtype: torch.dtype = torch.float32) -> Points:
         """Random signs as coordinates in an orthonormal basis: length sqrt(dof), and E[v v^T] the identity."""
         signs = masked_randn(self.mask, self.dim + self.n_features, generator, dtype).sign()

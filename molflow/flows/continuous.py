@@ -177,7 +177,7 @@ class ContinuousFlow(Flow[Data]):
     ) -> ContinuousTerms:
         """`terms` where the data are points already and the probes are drawn; without any, the divergence is exact."""
         space = self.domain.space(context.mask)
-        dof = space.dof.clamp(min=1).to(points.x.dtype)
+        dof = space.divisor(points.x.dtype)
 
         def integrand(field: Map, at: Points) -> tuple[Points, tuple[Tensor, ...]]:
             velocity, trace = divergence(field, at, space, probes)

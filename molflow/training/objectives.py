@@ -178,7 +178,7 @@ class _PathObjective(Objective):
         return DrawPaths(domain, self.flow.dtype, self.config.pairing, self._times())
 
     def forward(self, batch: Paths, generator: torch.Generator | None = None) -> tuple[Tensor, Parts]:
-        dof = self.flow.domain.space(batch.context.mask).dof.clamp(min=1).to(batch.t.dtype)
+        dof = self.flow.domain.space(batch.context.mask).divisor(batch.t.dtype)
         n = batch.n_intervals
         errors = self._errors(batch.at, batch.velocity, batch.context, batch.r, batch.t, dof, n)
         parts = {"flow_matching": errors[n:], "average_velocity": errors[:n]}
@@ -264,7 +264,7 @@ def _head(points: Points, n: int) -> Points:
 
 
 def _robust(errors: Tensor, power: float) -> Tensor:
-    """Mean of squared errors (B,), each to the power 1 - `power` as far as its gradient's direction and weight go."""
+    """Mean of e / (sg(e) + 1e-3)^power over squared errors e (B,): the gradient weighs as that of e^(1 - power)."""
     return (errors * (errors.detach() + 1e-3) ** -power).mean()
 
 
@@ -312,7 +312,7 @@ class RegressionObjective(Objective):
         z = space.randn(generator, self.flow.dtype)
         with torch.no_grad():
             points = self.teacher.decode(z, context, self.config.evaluations)
-        errors = self._errors(z, points, context, space.dof.clamp(min=1).to(self.flow.dtype))
+        errors = self._errors(z, points, context, space.divisor(self.flow.dtype))
         parts = dict(zip(("decoder_error", "encoder_error"), (e.detach().sqrt().mean() for e in errors), strict=True))
         return _robust(errors[0], self.config.power) + _robust(errors[1], self.config.power), parts
 

@@ -108,8 +108,8 @@ def new_run(data: Dataset, device: torch.device, total_steps: int, start_from: P
     data.fit(flow.domain)
     if start_from is not None:
         load_weights(flow, start_from)
+    teacher = _load_teacher(config)
     try:
-        teacher = _load_teacher(config)
         objective = build_objective(flow, config.objective, teacher=teacher, energy=data.target).to(device)
         if config.training.compile:
             objective.compile_loss()
