@@ -291,6 +291,36 @@ def test_benchmark_sampling(molflow, model, tmp_path):
     assert "ms per molecule" in text
 
 
+def test_benchmark_sampling_compares_models(molflow, model, single_atoms, tmp_path):
+    path, half = tmp_path / "a.json", single_atoms["half"]
+    names = [str(half), f"{half}@3", str(model)]
+    words = ("--models", ", ".join(names), "-n", 40, "--batch-size", 16, "--json", path)
+    code, text, _ = molflow("benchmark", "sampling", *words)
+    assert code == 0
+    assert "relative ms per molecule" in text
+    records = json.loads(path.read_text())
+    assert [record["model"] for record in records] == names
+    assert [record["evaluations_per_sample"] for record in records] == [1, 3, 1]
+    assert 0.2 < records[0]["molecule_stability"] == records[1]["molecule_stability"] < 0.8
+    for record in records:
+        assert record.keys() >= SPEEDS | {"molecule_stability_interval", "test_nll_encoder", "test_nll_decoder"}
+        expected = record["ms_per_molecule"] / records[0]["ms_per_molecule"]
+        assert record["relative_ms_per_molecule"] == pytest.approx(expected)
+
+
+def test_models_that_cannot_be_compared(fails, model, tmp_path):
+    config = load_experiment(TINY, ['model.domain={kind="particles", n_particles=4, dim=2}', "data.name=dw4"])
+    save_model(tmp_path / "particles", config, config.model.build(), {})
+    for models, expected in (
+        (f"{model},{tmp_path / 'particles'}", "molecules and particles cannot be compared"),
+        (f"{model},{model}", "names one of them twice"),
+        (f"{model},", "has an empty name"),
+    ):
+        code, line = fails("benchmark", "sampling", "--models", models, "-n", 2)
+        assert code == 2
+        assert expected in line
+
+
 def test_benchmark_training(molflow, model, tmp_path):
     path = tmp_path / "a.json"
     words = ("benchmark", "training", "-m", model, "--n-atoms", 5, "--batch-size", 8, "--json", path)

@@ -1,4 +1,4 @@
-"""Memory stays with the process: freed tensors go on counting as resident."""
+"""Memory stays with the process: freed tensors go on counting as resident, until they are released."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import pytest
 
 FREED = """
 import torch
-from molflow.memory import keep_freed_memory
+from molflow.memory import keep_freed_memory, release_freed_memory
 if {keep}:
     assert keep_freed_memory()
 def resident():
@@ -16,14 +16,17 @@ def resident():
 before = resident()
 tensors = [torch.ones(5_000_000) for _ in range(10)]
 del tensors
-print(resident() - before)
+kept = resident() - before
+assert release_freed_memory() >= {keep}
+print(kept, resident() - before)
 """
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of glibc")
 def test_freed_tensors_stay_with_the_process():
-    kept = {}
+    kept, released = {}, {}
     for keep in (False, True):
-        code = FREED.format(keep=keep)
-        kept[keep] = int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+        out = subprocess.run([sys.executable, "-c", FREED.format(keep=keep)], capture_output=True, check=True).stdout
+        kept[keep], released[keep] = map(int, out.split())
     assert kept[False] < 20e6 < 150e6 < kept[True]
+    assert max(released.values()) < 20e6

@@ -1,6 +1,6 @@
 """The command line: parse, call, show, exit code 0 (done), 1 (failed) or 2 (bad usage).
 
-What the commands do is in `molecules`, `particles` and `training`, loaded when a command runs.
+What the commands do is in `molecules`, `particles` and `benchmarks`, loaded when a command runs.
 """
 
 import logging
@@ -22,6 +22,7 @@ from molflow.cli.options import (
     Model,
     UsageError,
     load_flow,
+    named,
     of_particles,
     refuse,
 )
@@ -234,7 +235,15 @@ def models(json: Json = None) -> None:
 
 @benchmark.command("sampling")
 def benchmark_sampling(
-    model: Model = "qm9",
+    models: Annotated[
+        str,
+        typer.Option(
+            "--models",
+            "--model",
+            "-m",
+            help="A model, or several to compare, separated by commas; NAME@K is one with K evaluations.",
+        ),
+    ] = "qm9",
     n: Annotated[int, typer.Option("-n", min=1, help="Molecules or configurations in each repeat.")] = 1000,
     evaluations: Evaluations = None,
     batch_size: BatchSize = 1024,
@@ -243,20 +252,15 @@ def benchmark_sampling(
 ) -> None:
     """Time sampling, raw and for each stable molecule or effective sample: the median of three runs after a warm-up.
 
-    For particles also the exact density of samples, of as many as take about a minute.
+    Models that are compared take turns. For particles also the exact density of samples, of as many as take about a
+    minute.
     """
     check_json(json)
-    flow = load_flow(model, device, evaluations)
-    draw = Draw(model, n, batch_size, device, evaluations)
-    if of_particles(flow):
-        from molflow.cli import particles
+    draws = [Draw(name, n, batch_size, device, k or evaluations) for name, k in map(named, models.split(","))]
+    flows = [load_flow(draw.model, device, draw.evaluations) for draw in draws]
+    from molflow.cli.benchmarks import benchmark_sampling as measure
 
-        record = particles.benchmark_sampling(flow, draw)
-    else:
-        from molflow.cli import molecules
-
-        record = molecules.benchmark_sampling(flow, draw)
-    show([record | {"evaluations": draw.evaluations_of(flow)}], json)
+    show(measure(flows, draws), json)
 
 
 @benchmark.command("training")
@@ -271,7 +275,7 @@ def benchmark_training(
     json: Json = None,
 ) -> None:
     """Time a training step of a model's networks, on random molecules of one size or random particles."""
-    from molflow.cli.training import benchmark_training as measure
+    from molflow.cli.benchmarks import benchmark_training as measure
 
     check_json(json)
     flow = load_flow(model, device)
@@ -281,7 +285,7 @@ def benchmark_training(
 @benchmark.command("evaluation")
 def benchmark_evaluation(json: Json = None) -> None:
     """Time the stability look-up on all of QM9, which also gives the ceiling of the metric."""
-    from molflow.cli import molecules
+    from molflow.cli.benchmarks import benchmark_evaluation as measure
 
     check_json(json)
-    molecules.benchmark_evaluation(json)
+    measure(json)

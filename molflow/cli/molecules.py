@@ -1,10 +1,10 @@
-"""What the commands do for molecules: sample, score, and time both."""
+"""What the commands do for molecules: prepare QM9, sample, and score."""
 
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 from tqdm import tqdm
@@ -15,9 +15,9 @@ from molflow.batch import MoleculeBatch
 from molflow.chem import StructureWriter, read_structures, stability
 from molflow.cli.options import Draw
 from molflow.cli.output import console, show, show_scores
-from molflow.data import MoleculeSet, load_qm9, prepare_qm9
+from molflow.data import MoleculeSet, prepare_qm9
 from molflow.errors import MolflowError
-from molflow.evaluation.throughput import conditions, sampling_record, sampling_throughput, seconds
+from molflow.evaluation.throughput import sampling_record
 from molflow.interrupts import held_interrupts
 
 if TYPE_CHECKING:
@@ -115,29 +115,3 @@ def training_reference(novelty: bool | None, wanted: bool = False) -> "TrainingR
             raise
         typer.echo(f"molflow: novelty is not computed: {' '.join(str(error).split())}", err=True)
         return None
-
-
-def benchmark_sampling(flow: molflow.Flow, draw: Draw) -> dict[str, Any]:
-    """Time sampling, raw and for each stable molecule."""
-
-    def sampled(n: int, seed: int) -> Any:
-        return flow.sample(n, seed=seed, n_evaluations=draw.evaluations, batch_size=draw.batch_size)
-
-    return sampling_throughput(
-        draw.model, sampled, draw.n, batch_size=draw.batch_size, device=draw.device, progress=True
-    )
-
-
-def benchmark_evaluation(json: Path | None) -> None:
-    """Time the stability look-up on all of QM9."""
-    structures = list(load_qm9("all").structures())
-    scores: list[Any] = []
-    elapsed = seconds(lambda: scores.append(molflow.evaluate(structures, rdkit=False)))
-    record = {
-        "n_molecules": scores[0].n_molecules,
-        "n_atoms": scores[0].n_atoms,
-        "molecule_stability": scores[0].molecule_stability,
-        "atom_stability": scores[0].atom_stability,
-        "molecules_per_s": len(structures) / elapsed,
-    }
-    show([record | {"threads": conditions("cpu", 0)["threads"]}], json)

@@ -43,6 +43,11 @@ class Draw:
     temperature: float = 1.0
     density: bool = True
 
+    @property
+    def label(self) -> str:
+        """The model, and the evaluations that were asked for."""
+        return self.model if self.evaluations is None else f"{self.model}@{self.evaluations}"
+
     def evaluations_of(self, flow: "Flow") -> int | None:
         """Those asked for, or else the flow's own; None where it decides as it goes."""
         return self.evaluations or flow.n_evaluations
@@ -53,6 +58,14 @@ def refuse(why: str, **options: Any) -> None:
     for name, value in options.items():
         if value not in (None, False):
             raise UsageError(f"--{name.replace('_', '-')} {why}")
+
+
+def named(text: str) -> tuple[str, int | None]:
+    """A model, and the evaluations of its network if it is written NAME@K."""
+    if not text.strip():
+        raise UsageError("--models has an empty name")
+    name, _, k = text.strip().rpartition("@")
+    return (name, int(k)) if name and k.isdecimal() and int(k) else (text.strip(), None)
 
 
 def load_flow(model: str, device: str, evaluations: int | None = None) -> "Flow":

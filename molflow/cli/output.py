@@ -230,4 +230,6 @@ def _text(value: Any) -> str:
         return "-"
     if isinstance(value, bool | str):
         return str(value)
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_text, value))}]"
     return f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"

@@ -1,4 +1,4 @@
-"""What the commands do for systems of particles: prepare data, sample, correct, score, and time sampling."""
+"""What the commands do for systems of particles: prepare data, sample, correct, and score."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ from molflow.energies.reweighting import effective_sample_size
 from molflow.errors import MolflowError
 from molflow.evaluation import evaluate_boltzmann, histograms
 from molflow.evaluation.measured import energies_of
-from molflow.evaluation.throughput import conditions, particle_throughput
+from molflow.evaluation.throughput import conditions
 from molflow.files import check_writable
 from molflow.flows import Flow, ParticleDomain
 from molflow.flows.base import Likelihood, Which
@@ -33,6 +33,7 @@ from molflow.report.page import number, percent
 _CHAIN_LENGTH = 100  # configurations that a Metropolis chain gives; its burn-in takes half as many more
 _TICKS = 40  # of the progress bar of likelihoods
 _MINUTE = 6_000_000  # degrees of freedom times pairs: exact densities that two CPU cores manage in about a minute
+_FEW = 10  # configurations
 _SPLITS: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")
 
 
@@ -126,32 +127,6 @@ def evaluate(files: Sequence[Path], name: str, model: str | None, report: Path |
         drawn = histograms(positions, system.energy, log_prob=log_prob, reference=reference)
         boltzmann_page(records[file], drawn, report)
         console.print(f"The report is in {report}")
-
-
-def benchmark_sampling(flow: Flow, draw: Draw) -> Record:
-    """Time sampling, the exact density of samples, and what an effective sample costs."""
-    system = system_of(draw.model)
-
-    def sampled(n: int, seed: int) -> Tensor:
-        return flow.sample(n, seed=seed, n_evaluations=draw.evaluations, batch_size=draw.batch_size)
-
-    def with_density(n: int, seed: int) -> tuple[Tensor, Tensor]:
-        drawn = _drawn(flow, replace(draw, n=n, seed=seed))
-        if drawn.interrupted:
-            raise KeyboardInterrupt
-        return _with_density(drawn.samples)
-
-    return particle_throughput(
-        draw.model,
-        sampled,
-        with_density if flow.has_density(draw.evaluations) else None,
-        None if system is None else system.energy,
-        draw.n,
-        n_densities=min(draw.n, _n_densities(flow)),
-        batch_size=draw.batch_size,
-        device=draw.device,
-        progress=True,
-    )
 
 
 def _load_flow_of(system: System, model: str) -> Flow:
@@ -271,7 +246,7 @@ def _speed(draw: Draw, drawn: Drawn) -> Record:
 
 def _likelihoods(flow: Flow, reference: Tensor) -> dict[str, Tensor]:
     """-log density of the first test configurations by both maps, and the reconstruction error."""
-    n = min(len(reference), _n_densities(flow))
+    n = min(len(reference), n_densities(flow))
     parts = reference[:n].split(max(1, n // _TICKS))
     found: dict[Which, list[Likelihood]] = {"encoder": [], "decoder": []}
     with tqdm(total=2 * n, desc="likelihood", unit="map", dynamic_ncols=True) as bar:
@@ -284,8 +259,11 @@ def _likelihoods(flow: Flow, reference: Tensor) -> dict[str, Tensor]:
     return nll | {"reconstruction_error": errors * flow.domain.scale}
 
 
-def _n_densities(flow: Flow) -> int:
+def n_densities(flow: Flow) -> int:
     """Of how many configurations the exact density takes about a minute, 10 to 10,000."""
     domain = flow.domain
     assert isinstance(domain, ParticleDomain)
-    return min(10_000, max(10, _MINUTE // ((domain.n_particles - 1) * domain.dim * domain.n_particles**2)))
+    with flow.counted() as used:  # a solver decides as it goes
+        flow.sample(_FEW, seed=0)
+    derivatives = (domain.n_particles - 1) * domain.dim * used.configurations // _FEW
+    return min(10_000, max(_FEW, _MINUTE // (derivatives * domain.n_particles**2)))

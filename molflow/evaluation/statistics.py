@@ -28,7 +28,7 @@ def wilson_interval(successes: int, total: int, z: float = 1.96) -> tuple[float,
     p, shrink = successes / total, 1 + z * z / total
     centre = (p + z * z / (2 * total)) / shrink
     half = z / shrink * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))  # rounding must not leave p outside
 
 
 def mean_and_error(values: Array) -> tuple[Number, Number]:

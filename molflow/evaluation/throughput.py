@@ -6,9 +6,12 @@ A figure is a median over repeats after a warm-up, as other work on the machine 
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import product
+from pathlib import Path
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,16 +21,31 @@ from molflow.batch import MoleculeBatch
 from molflow.chem import stability
 from molflow.energies.base import Potential
 from molflow.evaluation.boltzmann import evaluate_boltzmann
+from molflow.evaluation.statistics import wilson_interval
+from molflow.memory import release_freed_memory
 
 Sampled = TypeVar("Sampled")
 
 
 def peak_memory_mb(device: torch.device | str = "cpu") -> float:
-    """Most memory this process (on CUDA: torch on that device) has held so far, MB."""
+    """Most memory this process (on CUDA: torch on that device) has held since its start or the last reset, MB."""
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def reset_peak_memory(device: torch.device | str = "cpu") -> bool:
+    """Let `peak_memory_mb` start anew, from what is in use now; False where the system cannot (other than Linux)."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    release_freed_memory()
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
 
 
 def seconds(work: Callable[[], Any], device: torch.device | str = "cpu") -> float:
@@ -77,96 +95,146 @@ def sampling_record(
     }
 
 
-def sampling_throughput(
-    name: str,
-    sample: Callable[[int, int], MoleculeBatch],
+class Timing(NamedTuple, Generic[Sampled]):
+    """What the repeats of a sampler gave.
+
+    Attributes:
+        samples: of each repeat.
+        seconds: median over the repeats.
+        peak_memory_mb: the most that the process held in a repeat; where the system cannot tell, the most so far.
+    """
+
+    samples: list[Sampled]
+    seconds: float
+    peak_memory_mb: float
+
+
+def time_sampling(
+    samplers: Sequence[Callable[[int, int], Sampled]],
     n: int,
     *,
     batch_size: int,
     device: torch.device | str = "cpu",
     repeats: int = 3,
     progress: bool = False,
-) -> dict[str, Any]:
-    """Time `sample(n, seed)` after a warm-up of one batch; the record holds the median of the repeats.
+) -> list[Timing[Sampled]]:
+    """Time `sampler(n, seed)` after a warm-up of one batch, in turns, so that what disturbs one disturbs all.
 
     Args:
-        name: of the model, for the record.
-        sample: draws n molecules with a seed.
-        n: molecules in each repeat.
-        batch_size: what `sample` uses, for the record and the warm-up.
-        device: where it runs.
+        samplers: each draws n samples with a seed.
+        n: samples in each repeat.
+        batch_size: what the samplers use, for the warm-up.
+        device: where they run.
         repeats: timed runs.
         progress: show a bar on stderr.
     """
-    batches, elapsed = _timed(sample, n, batch_size, device, repeats, progress)
-    n_stable = sum(map(count_stable, batches))
-    record = sampling_record(name, n * repeats, n_stable, elapsed * repeats, device, batch_size)
-    return record | {"n": n, "repeats": repeats}
+    for sampler in samplers:
+        sampler(min(n, batch_size), 0)
+    samples: list[list[Sampled]] = [[] for _ in samplers]
+    times: list[list[float]] = [[] for _ in samplers]
+    peaks = [0.0 for _ in samplers]
+    turns = list(product(range(repeats), range(len(samplers))))
+    for seed, i in tqdm(turns, desc="timing", disable=not progress):
+        reset_peak_memory(device)
+        times[i].append(seconds(partial(_append, samples[i], samplers[i], n, seed), device))
+        peaks[i] = max(peaks[i], peak_memory_mb(device))
+    return [Timing(some, median(t), peak) for some, t, peak in zip(samples, times, peaks, strict=True)]
 
 
-def _timed(
-    sample: Callable[[int, int], Sampled], n: int, batch_size: int, device: torch.device | str, repeats: int, bar: bool
-) -> tuple[list[Sampled], float]:
-    """What `sample(n, seed)` gives in each repeat after a warm-up of one batch, and the median of the seconds."""
-    sample(min(n, batch_size), 0)
-    batches: list[Sampled] = []
-    rounds = tqdm(range(repeats), desc="timing", disable=not bar)
-    times = [seconds(lambda: batches.append(sample(n, len(batches))), device) for _ in rounds]
-    return batches, median(times)
+def _append(to: list[Sampled], sampler: Callable[[int, int], Sampled], n: int, seed: int) -> None:
+    to.append(sampler(n, seed))
 
 
-def particle_throughput(
-    name: str,
-    sample: Callable[[int, int], Any],
-    sample_and_log_prob: Callable[[int, int], tuple[Tensor, Tensor]] | None,
-    energy: Potential | None,
+def sampling_throughput(
+    samplers: Mapping[str, Callable[[int, int], MoleculeBatch]],
     n: int,
     *,
-    n_densities: int,
     batch_size: int,
     device: torch.device | str = "cpu",
     repeats: int = 3,
     progress: bool = False,
-) -> dict[str, Any]:
-    """Time `sample(n, seed)` as `sampling_throughput` does, and once `sample_and_log_prob(n_densities, seed)`.
+) -> list[dict[str, Any]]:
+    """Speeds of models by name, timed as `time_sampling` does, and the share of stable molecules in all repeats."""
+    of_each = list(samplers.values())
+    timings = time_sampling(of_each, n, batch_size=batch_size, device=device, repeats=repeats, progress=progress)
+    records = []
+    for name, timing in zip(samplers, timings, strict=True):
+        n_stable, drawn = sum(map(count_stable, timing.samples)), n * repeats
+        record = sampling_record(name, drawn, n_stable, timing.seconds * repeats, device, batch_size)
+        record |= {"n": n, "repeats": repeats, "peak_memory_mb": timing.peak_memory_mb}
+        share = {"molecule_stability": n_stable / drawn}
+        records.append(record | share | {"molecule_stability_interval": wilson_interval(n_stable, drawn)})
+    return records
 
-    An effective sample costs a sample divided by the effective sample size as a fraction, which is measured on the
-    samples with densities: without them for averages that need no weights, or with them. What cannot be had is None.
 
-    Args:
-        name: of the model, for the record.
+class ParticleSampler(NamedTuple):
+    """How a model makes configurations.
+
+    Attributes:
         sample: draws n configurations with a seed.
         sample_and_log_prob: draws n configurations and their log density, nats, if it can be had.
         energy: of the target, kT, if it is known.
-        n: configurations in each repeat.
         n_densities: configurations whose densities are timed.
-        batch_size: what `sample` uses, for the record and the warm-up.
-        device: where it runs.
-        repeats: timed runs of `sample`.
-        progress: show a bar on stderr.
     """
-    _, elapsed = _timed(sample, n, batch_size, device, repeats, progress)
+
+    sample: Callable[[int, int], Any]
+    sample_and_log_prob: Callable[[int, int], tuple[Tensor, Tensor]] | None
+    energy: Potential | None
+    n_densities: int
+
+
+def particle_throughput(
+    samplers: Mapping[str, ParticleSampler],
+    n: int,
+    *,
+    batch_size: int,
+    device: torch.device | str = "cpu",
+    repeats: int = 3,
+    progress: bool = False,
+) -> list[dict[str, Any]]:
+    """Speeds of models by name: samples timed as `time_sampling` does, and once samples with densities.
+
+    An effective sample costs a sample divided by the effective sample size as a fraction, which is measured on the
+    samples with densities: without them for averages that need no weights, or with them. What cannot be had is None.
+    """
+    timings = time_sampling(
+        [sampler.sample for sampler in samplers.values()],
+        n,
+        batch_size=batch_size,
+        device=device,
+        repeats=repeats,
+        progress=progress,
+    )
+    return [
+        _particle_record(name, sampler, timing, n, device)
+        | {"repeats": repeats, **conditions(device, batch_size), "peak_memory_mb": timing.peak_memory_mb}
+        for (name, sampler), timing in zip(samplers.items(), timings, strict=True)
+    ]
+
+
+def _particle_record(
+    name: str, sampler: ParticleSampler, timing: Timing[Any], n: int, device: torch.device | str
+) -> dict[str, Any]:
     with_density = fraction = error = None
-    if sample_and_log_prob is not None:
-        sample_and_log_prob(1, 0)
+    if draw := sampler.sample_and_log_prob:
+        draw(1, 0)
         drawn: list[tuple[Tensor, Tensor]] = []
-        with_density = seconds(lambda: drawn.append(sample_and_log_prob(n_densities, 0)), device) / n_densities
-        if energy is not None:
-            scores = evaluate_boltzmann(drawn[0][0], energy, log_prob=drawn[0][1])
+        with_density = seconds(lambda: drawn.append(draw(sampler.n_densities, 0)), device) / sampler.n_densities
+        if sampler.energy is not None:
+            scores = evaluate_boltzmann(drawn[0][0], sampler.energy, log_prob=drawn[0][1])
             fraction, error = scores.ess_fraction, scores.ess_fraction_error
+    each = timing.seconds / n
     return {
         "model": name,
         "n": n,
-        "repeats": repeats,
-        "ms_per_sample": 1e3 * elapsed / n,
-        "ms_per_effective_sample": 1e3 * elapsed / n / fraction if fraction else None,
-        "samples_per_s": n / elapsed,
-        "n_densities": n_densities if with_density else None,
+        "ms_per_sample": 1e3 * each,
+        "ms_per_effective_sample": 1e3 * each / fraction if fraction else None,
+        "samples_per_s": 1 / each,
+        "n_densities": sampler.n_densities if with_density else None,
         "ms_per_sample_with_density": 1e3 * with_density if with_density else None,
         "ms_per_effective_sample_with_density": 1e3 * with_density / fraction if with_density and fraction else None,
         "ess_fraction": fraction,
         "ess_fraction_error": error,
-        **conditions(device, batch_size),
     }
 
 

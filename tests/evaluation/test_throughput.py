@@ -11,11 +11,14 @@ from molflow.batch import MoleculeBatch
 from molflow.chem import Structure, read_structures
 from molflow.evaluation import evaluate
 from molflow.evaluation.throughput import (
+    ParticleSampler,
     count_stable,
     particle_throughput,
     peak_memory_mb,
+    reset_peak_memory,
     sampling_record,
     sampling_throughput,
+    time_sampling,
     training_throughput,
 )
 
@@ -56,11 +59,33 @@ def test_sampling_throughput_warms_up_and_takes_the_median(n, batch_size, warm_u
         time.sleep(naps[seed] if len(calls) > 1 else 1)
         return QM9[:count]
 
-    record = sampling_throughput("a", sample, n, batch_size=batch_size)
+    (record,) = sampling_throughput({"a": sample}, n, batch_size=batch_size)
     assert calls == [(warm_up, 0), (n, 0), (n, 1), (n, 2)]
-    assert record.keys() == SAMPLING | {"repeats"}
+    assert record.keys() == SAMPLING | {"repeats", "molecule_stability", "molecule_stability_interval"}
     assert (record["n"], record["repeats"]) == (n, 3)
+    assert record["molecule_stability"] == pytest.approx(evaluate(QM9[:n], rdkit=False).molecule_stability)
+    low, high = record["molecule_stability_interval"]
+    assert low < record["molecule_stability"] <= high
     assert 0.1 <= record["ms_per_molecule"] * n / 1e3 < 0.3
+
+
+def test_samplers_take_turns_and_have_peaks_of_their_own():
+    calls = []
+
+    def sampler(name, megabytes):
+        def sample(n, seed):
+            calls.append((name, n, seed))
+            block = np.ones(megabytes * 125_000)
+            return int(block.sum())
+
+        return sample
+
+    large, small = time_sampling([sampler("large", 400), sampler("small", 1)], 5, batch_size=8, repeats=2)
+    assert calls == [(name, 5, seed) for seed in (0, 0, 1) for name in ("large", "small")]
+    assert large.samples == [50_000_000] * 2
+    assert small.samples == [125_000] * 2
+    if reset_peak_memory():
+        assert 380 < large.peak_memory_mb - small.peak_memory_mb < 600
 
 
 def test_particle_throughput():
@@ -80,8 +105,11 @@ def test_particle_throughput():
     def energy(x):
         return x.sum((1, 2))
 
-    some = {"n_densities": 10, "batch_size": 8}
-    record = particle_throughput("a", sample, sample_and_log_prob, energy, 20, **some)
+    def record_of(*sampler):
+        (record,) = particle_throughput({"a": ParticleSampler(sample, *sampler, 10)}, 20, batch_size=8)
+        return record
+
+    record = record_of(sample_and_log_prob, energy)
     assert calls == [(8, 0), (20, 0), (20, 1), (20, 2), (1, 0, "density"), (10, 0, "density")]
     assert (record["ess_fraction"], record["n_densities"]) == (pytest.approx(0.5), 10)
     assert 2.5 <= record["ms_per_sample"] < 20
@@ -90,8 +118,8 @@ def test_particle_throughput():
         assert record[f"ms_per_effective_sample{kind}"] == pytest.approx(2 * record[f"ms_per_sample{kind}"])
     assert record["samples_per_s"] == pytest.approx(1e3 / record["ms_per_sample"])
 
-    without_energy = particle_throughput("a", sample, sample_and_log_prob, None, 20, **some)
-    without_density = particle_throughput("a", sample, None, energy, 20, **some)
+    without_energy = record_of(sample_and_log_prob, None)
+    without_density = record_of(None, energy)
     assert without_energy.keys() == without_density.keys() == record.keys()
     unknown = {"ess_fraction", "ess_fraction_error", "ms_per_effective_sample", "ms_per_effective_sample_with_density"}
     assert {key for key, value in without_energy.items() if value is None} == unknown
@@ -119,6 +147,9 @@ def test_peak_memory_grows_and_stays():
     block = np.ones(int(1e6 * before / 8))  # as much again
     during = peak_memory_mb()
     assert during > before
-    assert during - before <= 1.1 * block.nbytes / 1e6
+    size = block.nbytes / 1e6
+    assert during - before <= 1.1 * size
     del block
     assert peak_memory_mb() >= during
+    if reset_peak_memory():
+        assert peak_memory_mb() < during - 0.9 * size
