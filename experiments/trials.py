@@ -1,10 +1,11 @@
 """Trials of networks, representations and objectives, each for the same CPU time on one core.
 
-    OMP_NUM_THREADS=1 python experiments/trials.py qm9|dw4 [--minutes 4] [--only NAME ...]
+    OMP_NUM_THREADS=1 python experiments/trials.py qm9|dw4|lj13 [--minutes 4] [--only NAME ...]
 
 Every trial is the first configuration of its data set with some values changed, eager and with a constant learning
 rate, so that it may be stopped anywhere. Figures are of the averaged weights: 2,000 molecules, or 4,000 configurations
-and the likelihood of 1,000 held-out ones. Rows go to trials.json or trials-dw4.json in experiments/results.
+and the likelihood of 1,000 held-out ones (lj13: a tenth). Rows go to experiments/results: trials.json, or for particles
+trials-dw4.json and trials-lj13.json.
 """
 
 import argparse
@@ -30,7 +31,6 @@ COMMON = ["training.compile=false", "optimizer.final_fraction=1.0", "training.va
 JOINT = ["model.domain.kind=molecules", "training.batches=equal_size"]
 _EGNN = "{kind='egnn', hidden=128, pair_hidden=32, n_blocks=6, n_inner=1}"
 EGNN = [f"model.encoder={_EGNN}", f"model.decoder={_EGNN}"]
-FREE_FORM = ["objective={kind='free_form', beta=100.0}", "model.average_velocity=false"]
 _TRANSFORMER = "{kind='transformer', hidden=64, n_vectors=8, pair_hidden=32, n_blocks=5}"
 
 
@@ -39,6 +39,14 @@ def both(network: str) -> list[str]:
     return [f"model.{map}.{network}" for map in ("encoder", "decoder")]
 
 
+def free_form(**settings: object) -> list[str]:
+    """Free-form training in place of flow matching."""
+    values = {"kind": "free_form", "beta": 100.0} | settings
+    objective = ", ".join(f"{key}={value!r}" for key, value in values.items())
+    return [f"objective={{{objective}}}", "model.average_velocity=false"]
+
+
+FREE_FORM = free_form()
 PARTICLES: dict[str, list[str]] = {
     "as configured": [],
     "three blocks": both("n_blocks=3"),
@@ -64,10 +72,23 @@ MOLECULES: dict[str, list[str]] = {
     "MeanFlow target": ["objective.average_fraction=0.5"],
     "free-form": FREE_FORM,
     "free-form, types generated": [*FREE_FORM, *JOINT],
+    "free-form, beta 10": free_form(beta=10.0),
+    "free-form, beta 1000": free_form(beta=1000.0),
+    "free-form, four probes": free_form(n_probes=4),
+    "free-form, surrogate decoder_jvp": free_form(surrogate="decoder_jvp"),
+    "free-form, decoder deeper": [*FREE_FORM, "model.encoder.n_blocks=3", "model.decoder.n_blocks=9"],
+    "free-form, EGNN": [*FREE_FORM, *EGNN],
+}
+# Widths that give an EGNN and a transformer about as many weights as the network of tensor products has.
+NETWORKS: dict[str, list[str]] = {
+    "tensor product": [],
+    "EGNN": [f"model.{map}={{kind='egnn', hidden=80, pair_hidden=40, n_blocks=5, n_inner=1}}" for map in MAPS],
+    "transformer": [f"model.{map}={{kind='transformer', hidden=64, n_vectors=8, n_blocks=5}}" for map in MAPS],
 }
 SETS: dict[str, tuple[str, dict[str, list[str]]]] = {
     "qm9": ("experiments/recipe/teacher.toml", MOLECULES),
     "dw4": ("experiments/particles/dw4.toml", PARTICLES),
+    "lj13": ("experiments/particles/lj13-tensor-product.toml", NETWORKS),
 }
 
 
@@ -118,8 +139,9 @@ def molecule_scores(flow: molflow.Flow) -> dict[str, Any]:
 
 
 def particle_scores(flow: molflow.Flow, name: str) -> dict[str, Any]:
-    x, log_q = flow.sample_and_log_prob(4000, seed=0)
-    maps = {which: flow.likelihood(load_particles(name, "validation")[:1000], which=which) for which in MAPS}
+    few = 1 if name == "dw4" else 10  # densities of more particles take longer
+    x, log_q = flow.sample_and_log_prob(4000 // few, seed=0)
+    maps = {which: flow.likelihood(load_particles(name, "validation")[: 1000 // few], which=which) for which in MAPS}
     scores = evaluate_boltzmann(
         x,
         SYSTEMS[name].energy,
