@@ -8,6 +8,8 @@ variational bound at one draw of the dequantisation noise; where they are given,
 training data have, and their share.
 
 Particles: the scores of `molflow.evaluation.evaluate_boltzmann`, likelihoods of test configurations included.
+
+Both with the evaluations of the network that a sample took.
 """
 
 import argparse
@@ -46,7 +48,7 @@ def score(
     k, batches = arguments.evaluations, []
     elapsed = seconds(lambda: batches.append(flow.sample(arguments.samples, seed=seed, n_evaluations=k)))
     speed = sampling_record(arguments.name, arguments.samples, count_stable(batches[0]), elapsed, "cpu", 1024)
-    settings = {"sampling_seed": seed, "temperature": 1.0, "evaluations": k}
+    settings = {"sampling_seed": seed, "temperature": 1.0, "evaluations": k or flow.n_evaluations}
     return molflow.evaluate(batches[0], training=training).to_dict() | settings | {key: speed[key] for key in SPEEDS}
 
 
@@ -68,10 +70,18 @@ def likelihoods(flow: molflow.Flow, molecules: molflow.MoleculeBatch) -> dict[st
     }
 
 
+def evaluations_per_sample(flow: molflow.Flow, k: int | None) -> float:
+    """Counted, as an adaptive solver decides as it goes."""
+    with flow.counted() as used:
+        flow.sample(1000, seed=0, n_evaluations=k)
+    return used.configurations / 1000
+
+
 def molecule_scores(flow: molflow.Flow, arguments: argparse.Namespace) -> dict[str, Any]:
     training = qm9_training_reference(progress=True)
-    by_seed = [score(flow, arguments, training, seed) for seed in range(3)]
+    by_seed = [score(flow, arguments, training, seed) for seed in range(arguments.seeds)]
     scores = by_seed[0] | {
+        "evaluations_per_sample": evaluations_per_sample(flow, arguments.evaluations),
         "other_seeds": [{key: row[key] for key in ("sampling_seed", *REPEATED)} for row in by_seed[1:]],
     }
     if read_config(arguments.run).objective.kind != "mean_flow":  # which leaves the encoder as it was
@@ -85,7 +95,7 @@ def particle_scores(flow: molflow.Flow, arguments: argparse.Namespace) -> dict[s
     test = reference[: arguments.test]
     maps = {which: flow.likelihood(test, which=which) for which in ("encoder", "decoder")}
     by_seed = []
-    for seed in range(3):
+    for seed in range(arguments.seeds):
         x, log_q = flow.sample_and_log_prob(arguments.samples, seed=seed)
         by_seed.append(
             evaluate_boltzmann(
@@ -99,8 +109,9 @@ def particle_scores(flow: molflow.Flow, arguments: argparse.Namespace) -> dict[s
                 reconstruction_error=maps["decoder"].reconstruction_error * flow.domain.scale,
             ).to_dict()
         )
-    others = [{"sampling_seed": s} | {k: by_seed[s][k] for k in REPEATED_OF_PARTICLES} for s in (1, 2)]
-    return by_seed[0] | {"sampling_seed": 0, "evaluations": 1, "other_seeds": others}
+    others = [{"sampling_seed": s} | {k: row[k] for k in REPEATED_OF_PARTICLES} for s, row in enumerate(by_seed)][1:]
+    evaluations = {"evaluations": flow.n_evaluations, "evaluations_per_sample": evaluations_per_sample(flow, None)}
+    return by_seed[0] | {"sampling_seed": 0, **evaluations, "other_seeds": others}
 
 
 def main() -> None:
@@ -108,8 +119,9 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--name", required=True)
     parser.add_argument("--how", default="", help="one sentence on how the run was made")
-    parser.add_argument("--evaluations", type=int, default=1, help="of the network for each sample")
+    parser.add_argument("--evaluations", type=int, help="of the network for each sample; by default the model's own")
     parser.add_argument("--samples", type=int, default=10_000)
+    parser.add_argument("--seeds", type=int, default=3, help="how many times to sample")
     parser.add_argument("--test", type=int, default=256, help="test molecules or configurations for the likelihood")
     arguments = parser.parse_args()
 
