@@ -69,18 +69,22 @@ class Row:
     meaning: str = ""
 
 
-def page(title: str, *sections: str, plots: bool = True) -> str:
+def page(title: str, *sections: str, plots: bool = True, style: str = "", script: str = "") -> str:
     """A whole HTML page with this title as its heading.
 
     Args:
         title: plain text.
         sections: HTML, as from `paragraph`, `table` and `plot`.
         plots: put plotly.js into the page, 4.8 MB, once for all its plots.
+        style: further CSS.
+        script: JavaScript that runs when the plots are drawn.
 
     Raises:
         MolflowError: plots where plotly is not installed.
     """
-    scripts = f"<script>{_plotly_js()}</script>\n<script>{_DRAW}</script>" if plots else ""
+    scripts = "\n".join(
+        f"<script>{code}</script>" for code in (*((_plotly_js(), _DRAW) if plots else ()), script) if code
+    )
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -90,7 +94,7 @@ def page(title: str, *sections: str, plots: bool = True) -> str:
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}">
 <link rel="icon" href="data:,">
 <title>{escape(title)}</title>
-<style>{_STYLE}</style>
+<style>{_STYLE}{style}</style>
 </head>
 <body>
 <main>

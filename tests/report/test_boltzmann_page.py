@@ -1,27 +1,19 @@
 """The Boltzmann page: what stands on it, that it needs nothing else, and that a browser draws it without complaint."""
 
 import re
-import shutil
 import subprocess
 import sys
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 import torch
+from browser import Tags, needs_chromium, open_in_browser
 
 from molflow.energies import SYSTEMS
 from molflow.errors import MolflowError
 from molflow.evaluation import evaluate_boltzmann, histograms
 from molflow.report import boltzmann_page
 from molflow.report.page import Row, number, page, percent, table
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--dump-dom",
-    "--disable-component-update", "--disable-sync", "--enable-logging=stderr", "--virtual-time-budget=2000",
-    "--window-size=500,900", "--disable-background-networking",
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -45,20 +37,6 @@ def written(evaluated, tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "new" / "page.html"
     boltzmann_page(*evaluated, path)
     return path
-
-
-class Tags(HTMLParser):
-    def __init__(self):
-        super().__init__()
-        self.tags, self.open = [], []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "link"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
 
 
 def test_the_page_is_whole_accessible_and_asks_for_nothing(written):
@@ -158,14 +136,7 @@ def test_a_table_escapes_and_leaves_out_empty_groups():
     assert "empty" not in html
 
 
-def open_in_browser(path, profile):
-    """The page's DOM after its scripts have run, and what they wrote to the console."""
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", path.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    return done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@needs_chromium
 def test_a_browser_draws_the_page_and_logs_nothing(written, tmp_path):
     probe = "<script>document.body.dataset.wide = document.documentElement.scrollWidth > innerWidth</script></body>"
     copy = tmp_path / "page.html"
@@ -179,7 +150,7 @@ def test_a_browser_draws_the_page_and_logs_nothing(written, tmp_path):
     assert 'data-wide="false"' in dom
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@needs_chromium
 def test_a_page_that_errs_or_asks_the_network_is_seen(tmp_path):
     path = tmp_path / "page.html"
     for wrong in ("<script>missing()</script>", '<img src="http://127.0.0.1:9/a.png" alt="">'):
