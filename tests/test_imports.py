@@ -69,8 +69,14 @@ tiny = EGNNConfig(hidden=4, n_blocks=1)
 domain = MoleculesConfig(types=("C", "CH3"), representation="united", atom_counts=(0, 0, 1))
 flow = FreeFormConfig(domain=domain, encoder=tiny, decoder=tiny).build()
 assert len(flow.sample(2, seed=0)) == 2
-print(sorted({"rdkit", "e3nn", "torch_geometric", "torchdiffeq"} & set(sys.modules)))
+import molflow.evaluation
+print(sorted({"rdkit", "e3nn", "torch_geometric", "torchdiffeq", "scipy.stats", "scipy.optimize"} & set(sys.modules)))
 """
+    assert output_of(script) == "[]"
+
+
+def test_the_package_alone_loads_nothing():
+    script = "import sys, molflow; print(sorted({'torch', 'numpy'} & set(sys.modules)))"
     assert output_of(script) == "[]"
 
 

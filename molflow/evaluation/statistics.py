@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import wasserstein_distance
 
 RESAMPLES = 200
 """Bootstrap resamples behind an error."""
@@ -71,6 +70,8 @@ def wasserstein(a: Array, b: Array, a_weights: Array | None = None, b_weights: A
     Returns:
         None where a sample is empty or has no weight.
     """
+    from scipy.stats import wasserstein_distance  # half a second of imports, which sampling need not wait for
+
     for values, weights in ((a, a_weights), (b, b_weights)):
         if len(values) == 0 or (weights is not None and not weights.sum() > 0):
             return None

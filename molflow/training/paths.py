@@ -12,7 +12,6 @@ from torch import Tensor
 from molflow.flows.domains import Data, Domain
 from molflow.geometry import Context, Points
 from molflow.training.config import MeanFlowObjectiveConfig, Pairing
-from molflow.training.pairing import pair
 
 Times = Callable[[int, torch.Generator | None], tuple[Tensor, Tensor, int]]
 """Size of a batch -> r and t, (B,) each, and how many of the first have r other than t."""
@@ -76,6 +75,10 @@ class DrawPaths:
     def __call__(self, data: Data, generator: torch.Generator | None) -> Paths:
         points, context, _ = self.domain.to_points_in(self.dtype, data, generator)
         latent = self.domain.space(context.mask).randn(generator, self.dtype)
+        from molflow.training.pairing import (
+            pair,
+        )  # scipy.optimize takes half a second, which sampling need not wait for
+
         points, latent = pair(points, latent, context, self.pairing, generator)
         r, t, n_intervals = self.times(len(context.mask), generator)
         r, t = r.to(self.dtype), t.to(self.dtype)
