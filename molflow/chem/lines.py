@@ -50,13 +50,12 @@ class Lines:
 
     def take(self) -> str:
         """The next line. Raises BrokenStream where an error kept it from being read."""
-        if not self._ahead:
-            self._fill(1)
-            if not self._ahead and self._broken:
-                raise BrokenStream(f"line {self.number + 1}: {self._broken}")
+        line = self._ahead.popleft() if self._ahead else self._read()
+        if not line and self._broken:
+            raise BrokenStream(f"line {self.number + 1}: {self._broken}")
         self.number += 1
-        self._last = self._ahead.popleft() if self._ahead else ""
-        return self._last
+        self._last = line
+        return line
 
     def back(self) -> None:
         """Undo the last `take`."""
@@ -66,26 +65,26 @@ class Lines:
 
     def peek(self, n: int) -> list[str]:
         """The next n lines, or as many as there are; they are still to be taken."""
-        self._fill(n)
+        while len(self._ahead) < n and (line := self._read()):
+            self._ahead.append(line)
         return list(islice(self._ahead, n))
 
     def bad(self, problem: str) -> BadRecord:
         """The error to raise for the line that was taken last."""
         return BadRecord(f"line {self.number}: {problem}")
 
-    def _fill(self, n: int) -> None:
-        while len(self._ahead) < n and not self._over:
-            try:
-                line = piece = self._stream.readline(_LONGEST)
-                while len(piece) == _LONGEST and not piece.endswith("\n"):
-                    piece = self._stream.readline(_LONGEST)
-            except (OSError, EOFError, zlib.error) as error:
-                self._broken, self._over = f"cannot be read further ({reason(error)})", True
-                return
-            if line:
-                self._ahead.append(line)
-            else:
-                self._over = True
+    def _read(self) -> str:
+        if self._over:
+            return ""
+        try:
+            line = piece = self._stream.readline(_LONGEST)
+            while len(piece) == _LONGEST and not piece.endswith("\n"):
+                piece = self._stream.readline(_LONGEST)
+        except (OSError, EOFError, zlib.error) as error:
+            self._broken = f"cannot be read further ({reason(error)})"
+            line = ""
+        self._over = not line
+        return line
 
 
 def read_atoms(
@@ -122,10 +121,10 @@ def read_atoms(
 
 def coordinates(x: str, y: str, z: str) -> tuple[float, float, float]:
     """Three numbers, Å. Raises ValueError for other text, MolflowError for what is no place of an atom."""
-    position = float(x), float(y), float(z)
-    if not all(-LARGEST <= value <= LARGEST for value in position):
+    position = a, b, c = float(x), float(y), float(z)
+    if not (abs(a) <= LARGEST and abs(b) <= LARGEST and abs(c) <= LARGEST):  # NaN is not
         raise MolflowError(coordinate_fault(list(position)))
-    if "_" in f"{x}{y}{z}":  # Python takes 1_5 for 15
+    if "_" in x or "_" in y or "_" in z:  # Python takes 1_5 for 15
         raise ValueError
     return position
 

@@ -94,9 +94,7 @@ def _v2000(lines: Lines, counts: str) -> Structure:
         raise lines.bad(f"expected the counts line of a V2000 or V3000 mol block, got {shown(counts)}")
     structure = read_atoms(lines, int(n_atoms), "an atom line in the columns of V2000", _v2000_atom)
     for k in range(int(n_bonds)):
-        line = lines.take()
-        ends = line[:3].strip(), line[3:6].strip()
-        if not all(end.isdecimal() and 1 <= int(end) <= int(n_atoms) for end in ends):
+        if not _is_v2000_bond(line := lines.take(), int(n_atoms)):
             raise _bad_bond(lines, line, f"{k + 1} of {n_bonds} between atoms 1 to {n_atoms}")
     while not (line := lines.take()).startswith("M  END"):
         _check_not_over(lines, line)
@@ -112,6 +110,14 @@ def _v2000(lines: Lines, counts: str) -> Structure:
 def _v2000_atom(line: str) -> Atom:
     position = coordinates(line[:10], line[10:20], line[20:30])
     return element(line[31:34].strip()), position
+
+
+def _is_v2000_bond(line: str, n_atoms: int) -> bool:
+    try:
+        first, second = int(line[:3]), int(line[3:6])
+    except ValueError:
+        return False
+    return 1 <= first <= n_atoms and 1 <= second <= n_atoms
 
 
 def _v3000(lines: Lines) -> Structure:
