@@ -128,8 +128,8 @@ def _v3000(lines: Lines) -> Structure:
     indices = set()
 
     def atom(line: str) -> Atom:
-        index, symbol, *xyz = line.split()[:5]
-        position = coordinates(*xyz)
+        index, symbol, x, y, z = line.split()[:5]
+        position = coordinates(x, y, z)
         indices.add(index)
         return element(symbol), position
 
@@ -146,6 +146,8 @@ def _v3000(lines: Lines) -> Structure:
         _expect(lines, "END BOND")
     while not (line := lines.take()).startswith("M  END"):
         _check_not_over(lines, line)
+        if line.strip() and not line.startswith("M  "):
+            raise lines.bad(f"expected 'M  END', got {shown(line)}")
     return structure
 
 

@@ -40,8 +40,11 @@ def _frame(lines: Lines, first: str) -> Structure:
     count = _count(first)
     if count is None:
         raise lines.bad(f"expected the number of atoms, got {shown(first)}")
+    comment = lines.take()
+    if count and _count(comment) is not None and not any(map(_is_plausible, lines.peek(1))):
+        raise lines.bad(f"expected a comment and {count} atoms, got {shown(comment)}")  # the count of the next frame
     try:
-        columns = _columns(lines.take())
+        columns = _columns(comment)
     except MolflowError as error:
         raise lines.bad(str(error)) from None
     structure = read_atoms(lines, count, columns.layout, columns.atom)
@@ -119,7 +122,7 @@ def _starts_frame(line: str, following: Sequence[str]) -> bool:
 
 def _is_plausible(line: str) -> bool:
     """Whether a line could be an atom, or a damaged one: two of its coordinates are numbers."""
-    return sum(map(_is_number, line.split()[1:4])) >= 2
+    return sum(map(_is_number, line.split()[1:4])) >= 2 and not _PROPERTIES.search(line)
 
 
 def _is_number(text: str) -> bool:

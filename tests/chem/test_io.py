@@ -105,6 +105,7 @@ def test_an_older_npz_stays_until_the_new_one_is_whole(tmp_path, monkeypatch):
     ("bad", "cause"),
     [
         (Structure(np.array([[0, 0, np.inf]]), np.array([1])), "atom 1: coordinate is not finite"),
+        (Structure(np.array([[0, 0, 1e30]]), np.array([1])), "atom 1: coordinate is farther out than 1,000,000 Å"),
         (Structure(np.zeros((1, 3)), np.array([0])), "atom 1: unknown element with atomic number 0"),
         (Structure(np.zeros((2, 3)), np.array([1])), r"expected positions \(n, 3\)"),
     ],
@@ -148,15 +149,25 @@ XYZ = "1\nfirst\nH 0 0 0\n"
         ("\n \n", "no molecules in the file"),
         (XYZ + "3\nc\nO 0 0 0\nH 1 0 0\n", "record 2, line 8: truncated after 2 of 3 atoms"),
         (XYZ + "3\n", "record 2, line 6: truncated after 0 of 3 atoms"),
-        (XYZ + "1\nc\nO 0 0 0\nH 1 0 0\n", "record 3, line 7: expected the number of atoms, got 'H 1 0 0'"),
+        (XYZ + "1\nc\nO 0 0 0\nH 1 0 0\n", "record 2, line 7: expected 1 atoms, but 'H 1 0 0' follows them"),
         (XYZ + "2\nc\nO 0 0 0\n1\nc\nH 0 0 0\n", r"record 2, line 7: expected 'symbol x y z', got '1' \(atom 2 of 2\)"),
         (XYZ + "1\nc\nO 0 0\n", "record 2, line 6: expected 'symbol x y z', got 'O 0 0'"),
         (XYZ + "1\nc\nO 0 0 1.5*^-6\n", "record 2, line 6: expected 'symbol x y z'"),
         (XYZ + "1\nc\nXx 0 0 0\n", "record 2, line 6: unknown element 'Xx'"),
         (XYZ + "1\nc\n200 0 0 0\n", "record 2, line 6: unknown atomic number 200"),
-        (XYZ + "2\nc\nO 0 0 0\nH 0 nan 0\n", "record 2, atom 2: coordinate is not finite"),
-        (XYZ + "1\nc\nO 0 -inf 0\n", "record 2, atom 1: coordinate is not finite"),
-        ("\x00\x01\x02", "record 1, line 1: expected the number of atoms"),
+        (
+            XYZ + "2\nc\nO 0 0 0\nH 0 nan 0\n",
+            r"record 2, line 7: coordinate is not finite \(0, nan, 0\) \(atom 2 of 2\)",
+        ),
+        (XYZ + "1\nc\nO 0 -inf 0\n", "record 2, line 6: coordinate is not finite .*atom 1 of 1"),
+        (XYZ + "1\nc\nO 0 1e30 0\n", r"record 2, line 6: coordinate is farther out than 1,000,000 Å \(0, 1e\+30, 0\)"),
+        (XYZ + "1\nc\nO 0 1_0 0\n", "record 2, line 6: expected 'symbol x y z'"),
+        (XYZ + "1\n", "record 2, line 6: truncated after 0 of 1 atoms"),
+        (XYZ + "3\n4\nc\nO 0 0 0\n", "record 2, line 5: expected a comment and 3 atoms, got '4'"),
+        (XYZ + "1\nProperties=species:S:1:x:R:3\nO 0 0 0\n", "record 2, line 5: expected Properties with species"),
+        (XYZ + "1\nProperties=pos:R:3:Z:I:1\nO 0 0 0\n", "record 2, line 6: expected the columns pos:R:3:Z:I:1, got"),
+        ("\x00\x01\x02", ": binary, or not in UTF-8"),
+        ("\x00", "record 1, line 1: expected the number of atoms"),
         ("9" * 5000, "record 1, line 1: expected the number of atoms"),
         ("-1\n\n", "record 1, line 1: expected the number of atoms"),
     ],
@@ -177,14 +188,17 @@ def sdf(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "cause"),
     [
-        ("  3  2  0", "  2  2  0", "malformed; expected a V2000 or V3000 mol block"),
-        ("  3  2  0", "  4  2  0", "malformed"),
-        ("  3  2  0", "  2  0  0", "malformed"),
-        ("    0.9600", "       nan", "malformed; .* with finite coordinates"),
-        ("    0.9600", "       x.y", "malformed"),
-        ("  1  3  1  0", "  1  9  1  0", "malformed"),
-        ("M  END\n", "", "truncated, 'M  END' is missing"),
-        (" O ", " Xx", "atom 1: unknown element with atomic number 0"),
+        ("  3  2  0", "  2  2  0", "line 18: expected bond 1 of 2 between atoms 1 to 2, got '-0.24"),
+        ("  3  2  0", "  4  2  0", "line 19: expected an atom line .* got '1  2  1  0' .atom 4 of 4"),
+        ("  3  2  0", "  2  0  0", "line 18: expected properties and 'M  END' after 2 atoms and 0 bonds, got"),
+        ("  3  2  0", "  x  2  0", "line 15: expected the counts line of a V2000 or V3000 mol block, got 'x  2"),
+        ("V2000", "V3000", "line 16: expected a line of V3000, got '0.0000"),
+        ("    0.9600", "       nan", r"line 17: coordinate is not finite \(nan, 0, 0\) \(atom 2 of 3\)"),
+        ("    0.9600", "      1e30", r"line 17: coordinate is farther out than 1,000,000 Å \(1e\+30, 0, 0\)"),
+        ("    0.9600", "       x.y", "line 17: expected an atom line in the columns of V2000, got 'x.y"),
+        ("  1  3  1  0", "  1  9  1  0", "line 20: expected bond 2 of 2 between atoms 1 to 3, got '1  9  1  0'"),
+        ("M  END\n", "", "line 21: truncated, 'M  END' is missing; expected a V2000 or V3000 mol block"),
+        (" O ", " Xx", r"line 16: unknown element 'Xx'; accepted are the symbols H to Og \(atom 1 of 3\)"),
     ],
 )
 def test_damaged_sdf(sdf, old, new, cause, capfd):
@@ -199,7 +213,7 @@ def test_damaged_sdf(sdf, old, new, cause, capfd):
 
 def test_sdf_cut_off_in_its_last_record(sdf):
     sdf.write_text(sdf.read_text()[:-60])
-    with pytest.raises(MolflowError, match="record 2: truncated"):
+    with pytest.raises(MolflowError, match="record 2, line 19: truncated; expected bond 1 of 2"):
         read_structures(sdf)
 
 
@@ -209,7 +223,7 @@ def test_empty_or_binary_sdf(tmp_path):
     with pytest.raises(MolflowError, match=r"bad\.sdf: the file is empty"):
         read_structures(path)
     path.write_bytes(bytes(range(256)))
-    with pytest.raises(MolflowError, match=r"bad\.sdf, record 1: truncated"):
+    with pytest.raises(MolflowError, match=r"bad\.sdf: binary, or not in UTF-8"):
         read_structures(path)
 
 
@@ -236,6 +250,7 @@ GOOD = {
         ({"positions": np.full((1, 2, 3), "a")}, "got <U1"),
         ({"positions": np.array([[[Unpickled()] * 3] * 2])}, "Object arrays cannot be loaded"),
         ({"positions": np.full((1, 2, 3), np.nan)}, "record 1, atom 1: coordinate is not finite"),
+        ({"positions": np.full((1, 2, 3), 1e30)}, "record 1, atom 1: coordinate is farther out than 1,000,000 Å"),
         ({"atomic_numbers": np.array([[8, 0]])}, "record 1, atom 2: unknown element with atomic number 0"),
         ({"atomic_numbers": np.array([[8, 2**64 - 1]], np.uint64)}, "record 1, atom 2: unknown element"),
         (
