@@ -1,8 +1,12 @@
 """Molecule files: what is written is read again, and every kind of damage is named with file and record."""
 
 import contextlib
+import gzip
 import io
 import os
+import subprocess
+import sys
+import threading
 import zipfile
 from pathlib import Path
 
@@ -10,7 +14,7 @@ import numpy as np
 import pytest
 from rdkit import Chem
 
-from molflow.chem import Structure, StructureWriter, check_writable, read_structures
+from molflow.chem import Structure, StructureWriter, check_writable, iter_records, read_structures, to_rdkit
 from molflow.errors import MolflowError
 
 QM9 = Path(__file__).parents[1] / "fixtures" / "qm9_200.npz"
@@ -135,6 +139,110 @@ def test_sdf_with_v3000_data_fields_and_no_last_separator(tmp_path):
     path = tmp_path / "b.sdf"
     path.write_text(f"{block}>  <note>\nM  END of nothing\n\n$$$$\n{Chem.MolToMolBlock(mol)}")
     assert_same(read_structures(path), [WATER, WATER], 5.1e-5)
+
+
+def test_deuterium_and_tritium_are_hydrogen(tmp_path):
+    path = tmp_path / "a.xyz"
+    path.write_text("2\n\nD 0 0 0\nT 0 0 1\n")
+    assert read_structures(path)[0].atomic_numbers.tolist() == [1, 1]
+
+
+def test_a_block_without_a_version_and_with_properties(tmp_path):
+    path = tmp_path / "a.mol"
+    atoms = "".join(f"{x:10.4f}{y:10.4f}{z:10.4f} {e}\n" for e, (x, y, z) in zip("OHH", WATER.positions, strict=True))
+    path.write_text(f"\n\n\n  3  1\n{atoms}  1  2  1\nA    1\n 3 of text\nM  CHG  1   1  -1\n\nM  END\n")
+    assert_same(read_structures(path), [WATER], 1e-6)
+
+
+@pytest.mark.parametrize("suffix", [".sdf", ".xyz", ".npz"])
+def test_chirality_survives(tmp_path, suffix):
+    """Of real molecules, by the labels that RDKit gives their centres."""
+
+    def labels(structures):
+        for mol in filter(None, (to_rdkit(*structure) for structure in structures)):
+            Chem.AssignStereochemistryFrom3D(mol)
+            yield Chem.FindMolChiralCenters(mol)
+
+    structures = read_structures(QM9)
+    expected = list(labels(structures))
+    mirrored = [Structure(s.positions * [1, 1, -1], s.atomic_numbers) for s in structures]
+    assert len([found for found in expected if found]) > 50
+    assert list(labels(read_structures(write(tmp_path / f"a{suffix}", structures)))) == expected
+    assert list(labels(read_structures(write(tmp_path / f"b{suffix}", mirrored)))) != expected
+
+
+# ---- sources ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder(tmp_path):
+    write(tmp_path / "b.xyz", [WATER, CROWDED])
+    write(tmp_path / "a.sdf", [SILANE_PART])
+    write(tmp_path / "e.npz", [EMPTY])
+    (tmp_path / "c.SDF.GZ").write_bytes(gzip.compress((tmp_path / "a.sdf").read_bytes()))
+    (tmp_path / "d.mol").write_text("")
+    for name in ("notes.txt", "._a.sdf"):
+        (tmp_path / name).write_text("nothing to read")
+    (tmp_path / "below.sdf").mkdir()
+    records = list(iter_records(tmp_path))
+    names = ["a.sdf", "b.xyz", "b.xyz", "below.sdf", "c.SDF.GZ", "d.mol", "e.npz"]
+    assert [record.source for record in records] == [str(tmp_path / name) for name in names]
+    assert [record.number for record in records] == [1, 1, 2, 1, 1, 1, 1]
+    found = [record.structure for record in records if record.structure is not None]
+    assert_same(found, [SILANE_PART, WATER, CROWDED, SILANE_PART, EMPTY], 1e-4)
+    assert [record.error for record in records if record.error] == [
+        "is a directory; expected a file of molecules", "the file is empty; expected at least one molecule",
+    ]  # fmt: skip
+
+
+def from_standard_input(content):
+    """Errors, or numbers of atoms, that a program finds in its standard input."""
+    program = (
+        "from molflow.chem import iter_records\n"
+        "for record in iter_records('-'): print(record.error or len(record.structure.atomic_numbers), record.source)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], input=content, capture_output=True, check=False)
+    return done.stdout.decode().splitlines() or done.stderr.decode().splitlines()[-1]
+
+
+def test_standard_input(tmp_path):
+    texts = [write(tmp_path / f"a{suffix}", [WATER, SILANE_PART]).read_bytes() for suffix in (".sdf", ".xyz")]
+    for content in [*texts, gzip.compress(texts[0])]:
+        assert from_standard_input(content) == ["3 standard input", "2 standard input"]
+    refused = "molflow.errors.MolflowError: standard input: "
+    assert from_standard_input(b"") == f"{refused}the file is empty; expected at least one molecule"
+    assert from_standard_input(b"once\nupon\n").startswith(f"{refused}neither SDF nor XYZ; expected")
+
+
+@pytest.fixture
+def pipe(tmp_path):
+    """Make a named pipe into which a thread writes some bytes before it closes it; gives the path."""
+    threads = []
+
+    def make(name, content):
+        path = tmp_path / name
+        os.mkfifo(path)
+        threads.append(threading.Thread(target=path.write_bytes, args=[content], daemon=True))
+        threads[-1].start()
+        return path
+
+    yield make
+    for thread in threads:
+        thread.join(timeout=10)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("name", ["a.xyz", "no suffix"])
+def test_a_named_pipe_that_closes_early(pipe, name):
+    one = b"3\nwater\nO 0 0 0\nH 0.96 0 0\nH -0.24 0.93 0\n"
+    first, second, cut = iter_records(pipe(name, one * 2 + one[:-26]))
+    assert_same([first.structure, second.structure], [WATER, WATER], 0)
+    assert cut.structure is None
+    assert cut.error == "line 14: truncated after 1 of 3 atoms; expected 'symbol x y z' for each"
+
+
+def test_a_named_pipe_that_closes_at_once(pipe):
+    with pytest.raises(MolflowError, match=r"a\.sdf: the file is empty"):
+        list(iter_records(pipe("a.sdf", b"")))
 
 
 # ---- damage ----------------------------------------------------------------------------------------------------------
@@ -303,6 +411,8 @@ def test_unreadable_places(tmp_path):
         read_structures(tmp_path / "none.sdf")
     (tmp_path / "folder.sdf").mkdir()
     with pytest.raises(MolflowError, match=r"folder\.sdf: is a directory"):
+        read_structures(tmp_path / "folder.sdf")
+    with pytest.raises(MolflowError, match=r"folder\.sdf: is a directory without files of molecules; accepted are"):
         read_structures(tmp_path / "folder.sdf")
     (tmp_path / "a.pdb").write_text("x")
     with pytest.raises(MolflowError, match=r"a\.pdb: unknown suffix '\.pdb'; accepted are \.sdf \.sd \.xyz \.npz"):
