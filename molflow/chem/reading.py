@@ -104,10 +104,14 @@ def iter_records(path: str | os.PathLike[str]) -> Iterator[Record]:
 
 
 def _folder_records(folder: Path) -> Iterator[Record]:
-    paths = [path for path in folder.iterdir() if _suffix(path) in (*_READERS, ".npz") and path.name[0] != "."]
+    try:
+        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    except OSError as error:
+        raise MolflowError(f"{folder}: cannot be read ({reason(error)})") from error
+    paths = [folder / name for name in names if _suffix(folder / name) in (*_READERS, ".npz")]
     if not paths:
         raise MolflowError(f"{folder}: is a directory without files of molecules; accepted are {_ACCEPTED}")
-    for path in sorted(paths):
+    for path in paths:
         try:
             yield from _file_records(path)
         except MolflowError as error:

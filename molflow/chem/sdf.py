@@ -98,7 +98,7 @@ def _v2000(lines: Lines, counts: str) -> Structure:
             raise _bad_bond(lines, line, f"{k + 1} of {n_bonds} between atoms 1 to {n_atoms}")
     while not (line := lines.take()).startswith("M  END"):
         _check_not_over(lines, line)
-        if line[0] in " 0123456789" and line.strip():
+        if (line[0] in " 0123456789" and line.strip()) or line.startswith(_V30):
             raise lines.bad(
                 f"expected properties and 'M  END' after {n_atoms} atoms and {n_bonds} bonds, got {shown(line)}"
             )

@@ -166,7 +166,9 @@ def test_a_damaged_line_costs_its_record_alone(tmp_path, name, change):
         others = [0, 1, 3, 4]
         if change == "cut until there" and "XYZ" in name and k > 1:
             others.remove(1)  # atoms without a head above them follow it, so that its count looks wrong
-        assert [place for place in found if place not in (2, None)] == others, (k, records)
+        if name == "extended XYZ" and change in ("replaced", "blank") and k == 1:
+            found.remove(None)  # without the names of its columns it is another molecule
+        assert [place for place in found if place != 2] == others, (k, records)
         assert len(others) < len(records) <= 6, (k, records)
 
 
