@@ -1,15 +1,17 @@
 """MoleculeBatch: molecules of different size in padded tensors, and the ways in and out of it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from molflow.chem.hydrogens import add_hydrogens, strip_hydrogens
 from molflow.chem.io import Structure, StructureWriter
+from molflow.chem.structure import fault
 from molflow.errors import MolflowError
 
 if TYPE_CHECKING:
@@ -157,3 +159,47 @@ class MoleculeBatch:
         """From `Data` objects, or a PyG `Batch`, with `pos` and `z`."""
         items = data.to_data_list() if hasattr(data, "to_data_list") else data
         return cls.from_structures([Structure(d.pos.cpu().numpy(), d.z.cpu().numpy()) for d in items])
+
+
+def structures_of(molecules: "MoleculeBatch | Iterable[Structure | Mol | Data]") -> list[Structure]:
+    """Positions and elements of molecules in any form that molflow knows.
+
+    Args:
+        molecules: a `MoleculeBatch`, a PyG `Batch`, or any number of `Structure`, RDKit `Mol` with a 3D conformer, of
+            which the first is taken, and PyG `Data` with `pos` (n, 3) and `z` (n,).
+
+    Returns:
+        The molecules in order. Implicit hydrogens of an RDKit molecule have no positions and are not among the atoms.
+
+    Raises:
+        MolflowError: united atoms; or an item that is nothing of this, such as a `Mol` without 3D coordinates, named by
+            its place.
+    """
+    if isinstance(molecules, MoleculeBatch):
+        return list(molecules.structures())
+    items = molecules.to_data_list() if hasattr(molecules, "to_data_list") else molecules
+    return [_structure(item, place) for place, item in enumerate(items, start=1)]
+
+
+def _structure(item: Any, place: int) -> Structure:
+    if isinstance(item, Structure):
+        return item
+    if hasattr(item, "GetConformers"):
+        found = _structure_of_mol(item, place)
+    elif getattr(item, "pos", None) is not None and getattr(item, "z", None) is not None:
+        found = Structure(item.pos.detach().cpu().numpy(), item.z.cpu().numpy().astype(np.int64))
+    else:
+        expected = "expected a Structure, an RDKit Mol, or PyG Data with pos and z"
+        raise MolflowError(f"molecule {place}: {expected}, got {type(item).__name__}")
+    problem = fault(found)
+    if problem is not None:
+        raise MolflowError(f"molecule {place}, {problem}")
+    return found
+
+
+def _structure_of_mol(mol: "Mol", place: int) -> Structure:
+    conformer = next(iter(mol.GetConformers()), None)
+    if conformer is None or not conformer.Is3D():
+        raise MolflowError(f"molecule {place}: the RDKit Mol has no 3D coordinates; expected a conformer that Is3D()")
+    positions = conformer.GetPositions().reshape(-1, 3)
+    return Structure(positions, np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()], dtype=np.int64))

@@ -5,10 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rdkit import Chem
+from rdkit.Chem import rdDepictor
 
-from molflow.batch import MoleculeBatch
-from molflow.chem import Structure, canonical_smiles, read_structures, strip_hydrogens
+from molflow.batch import MoleculeBatch, structures_of
+from molflow.chem import Structure, bonded_mol, canonical_smiles, read_structures, strip_hydrogens
 from molflow.errors import MolflowError
+from molflow.evaluation import evaluate
 
 QM9 = Path(__file__).parent / "fixtures" / "qm9_200.npz"
 X, Z, MASK = torch.tensor([[[1.0] * 3, [0.0] * 3]]), torch.tensor([[6, 0]]), torch.tensor([[True, False]])
@@ -104,6 +107,40 @@ def test_pyg_round_trip(batch, structures):
     assert data[3].pos.shape == (len(structures[3].atomic_numbers), 3)
     assert_same(MoleculeBatch.from_pyg(data), structures)
     assert_same(MoleculeBatch.from_pyg(Batch.from_data_list(data)), structures)
+
+
+def test_structures_of_anything(batch, structures):
+    from torch_geometric.data import Batch
+
+    data = batch.to_pyg()
+    mols = [bonded_mol(*structure) for structure in structures]
+    for molecules in (batch, structures, iter(structures), data, Batch.from_data_list(data), mols):
+        found = structures_of(molecules)
+        assert len(found) == len(structures)
+        for (x, z), (expected_x, expected_z) in zip(found, structures, strict=True):
+            np.testing.assert_array_equal(z, expected_z)
+            np.testing.assert_allclose(x, expected_x, atol=1e-6)
+    mixed = evaluate([structures[0], mols[1], data[2]]).to_dict()
+    assert mixed == evaluate(structures[:3]).to_dict()
+
+
+def test_what_has_no_structure(structures):
+    from torch_geometric.data import Data
+
+    flat = Chem.MolFromSmiles("O")
+    drawn = Chem.MolFromSmiles("O")
+    rdDepictor.Compute2DCoords(drawn)
+    far = bonded_mol(np.array([[0, 0, np.inf]]), np.array([1]))
+    for item, cause in [
+        (flat, r": the RDKit Mol has no 3D coordinates; expected a conformer that Is3D\(\)"),
+        (drawn, ": the RDKit Mol has no 3D coordinates"),
+        (far, ", atom 1: coordinate is not finite"),
+        (Data(pos=torch.zeros(2, 3)), ": expected a Structure, an RDKit Mol, or PyG Data with pos and z, got Data"),
+        (Data(pos=torch.zeros(2, 3), z=torch.ones(3)), r", expected positions \(n, 3\)"),
+        (None, ": expected .* got NoneType"),
+    ]:
+        with pytest.raises(MolflowError, match=f"molecule 2{cause}"):
+            structures_of([structures[0], item])
 
 
 @pytest.mark.parametrize(("suffix", "atol"), [("npz", 0), ("xyz", 1e-7), ("sdf", 1e-4)])

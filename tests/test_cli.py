@@ -1,5 +1,6 @@
 """The command line as a user meets it: files, figures, exit codes, and one clear line for whatever is wrong."""
 
+import gzip
 import json
 import os
 import pickle
@@ -216,6 +217,43 @@ def test_evaluate_several_files(molflow, tmp_path):
     records = json.loads(path.read_text())
     assert records.keys() == {str(QM9), str(copy)}
     assert records[str(QM9)] == records[str(copy)]
+
+
+def test_evaluate_names_what_it_cannot_read_and_scores_the_rest(molflow, tmp_path):
+    with np.load(QM9) as archive:
+        arrays = dict(archive)
+    arrays["positions"] = arrays["positions"].astype(np.float32)
+    arrays["positions"][[7, 9, 11, 13], 2, 1] = np.nan
+    path, figures = tmp_path / "bad.npz", tmp_path / "a.json"
+    np.savez(path, **arrays)
+    code, text, err = molflow("evaluate", path, QM9, "--reference", "qm9", "--no-novelty", "--json", figures)
+    assert code == 0
+    warning, *named, more = err[err.index("molflow: warning") :].splitlines()[:5]
+    assert warning == f"molflow: warning: {path}: 4 of 200 records cannot be read and are left out:"
+    assert [line.split(" (")[0] for line in named] == [
+        f"  {path}, record {k}, atom 3: coordinate is not finite" for k in (8, 10, 12)
+    ]
+    assert more == "  and 1 more"
+    assert re.search(r"^unreadable records +4 +0 *$", text, re.MULTILINE)
+    records = json.loads(figures.read_text())
+    assert [(record["n_molecules"], record["n_unreadable"]) for record in records.values()] == [(196, 4), (200, 0)]
+
+
+def test_evaluate_a_folder_and_standard_input(tmp_path):
+    folder, figures = tmp_path / "folder", tmp_path / "a.json"
+    folder.mkdir()
+    (folder / "a.xyz").write_text(XYZ * 2)
+    (folder / "b.xyz.gz").write_bytes(gzip.compress(XYZ.encode()))
+    (folder / "c.sdf").write_text("")
+    words = [sys.executable, "-m", "molflow.cli", "evaluate", folder, "-", "--json", figures]
+    done = subprocess.run(words, input=XYZ + "junk\n" + XYZ, capture_output=True, text=True, check=True)
+    assert f"warning: {folder}: 1 of 4 records cannot be read" in done.stderr
+    assert f"\n  {folder / 'c.sdf'}, record 1, the file is empty; expected at least one molecule\n" in done.stderr
+    assert "\n  standard input, record 2, line 6: expected the number of atoms, got 'junk'\n" in done.stderr
+    records = json.loads(figures.read_text())
+    counts = {name: (record["n_molecules"], record["n_unreadable"]) for name, record in records.items()}
+    assert counts == {str(folder): (3, 1), "-": (2, 1)}
+    assert {record["molecule_stability"] for record in records.values()} == {1.0}
 
 
 def test_evaluate_tells_what_is_new(molflow, tmp_path, trained_on_100):
@@ -445,7 +483,14 @@ XYZ = "3\n\nO 0 0 0\nH 0.96 0 0\nH -0.24 0.93 0\n"
     [
         ("a.xyz", XYZ.replace("O ", "Xx "), "record 1, line 3: unknown element 'Xx'"),
         ("a.xyz", XYZ + XYZ.replace("O ", "Si "), "molecule 2: element Si is outside the look-up tables"),
-        ("a.xyz", XYZ + XYZ.replace("0.93", "nan"), "record 2, atom 3: coordinate is not finite"),
+        (
+            "a.xyz",
+            XYZ.replace("0.93", "nan"),
+            "record 1, line 5: coordinate is not finite (-0.24, nan, 0) (atom 3 of 3)",
+        ),
+        ("a.xyz", XYZ.replace("0.93", "1e30") * 3, "atom 3 of 3) (and 2 more; nothing can be read)"),
+        ("a.sdf", "\0" * 99, "binary, or not in UTF-8; expected the text of an SDF or XYZ file"),
+        ("a.xyz.gz", "\0" * 99, "binary, or not in UTF-8"),
         ("a.xyz", XYZ.removesuffix("H -0.24 0.93 0\n"), "record 1, line 5: truncated after 2 of 3 atoms"),
         ("a.xyz", "", "the file is empty"),
         ("a.sdf", "", "the file is empty"),
@@ -464,15 +509,11 @@ def test_evaluate_refuses_bad_files(fails, tmp_path, name, content, message):
     assert not (tmp_path / "a.json").exists()
 
 
-def test_evaluate_refuses_coordinates_that_are_not_finite(fails, tmp_path):
-    with np.load(QM9) as archive:
-        arrays = dict(archive)
-    arrays["positions"] = arrays["positions"].astype(np.float32)
-    arrays["positions"][7, 2, 1] = np.nan
-    np.savez(tmp_path / "a.npz", **arrays)
-    code, line = fails("evaluate", tmp_path / "a.npz")
+def test_evaluate_refuses_a_folder_without_molecules(fails, tmp_path):
+    (tmp_path / "b").mkdir()
+    code, line = fails("evaluate", tmp_path / "b")
     assert code == 1
-    assert "record 8, atom 3: coordinate is not finite" in line
+    assert line.startswith(f"{tmp_path / 'b'}: is a directory without files of molecules; accepted are .sdf")
 
 
 def test_evaluate_refuses_a_missing_file(fails):

@@ -4,10 +4,11 @@ from molflow.chem.bonds import bond_orders, stability, stability_of_orders
 from molflow.chem.build import bonded_mol, canonical_smiles, is_connected, to_rdkit
 from molflow.chem.elements import SYMBOLS, atomic_number, symbol
 from molflow.chem.hydrogens import add_hydrogens, strip_hydrogens
-from molflow.chem.io import Structure, StructureWriter, check_writable, read_structures
+from molflow.chem.io import Record, Structure, StructureWriter, check_writable, iter_records, read_structures
 
 __all__ = [
     "SYMBOLS",
+    "Record",
     "Structure",
     "StructureWriter",
     "add_hydrogens",
@@ -17,6 +18,7 @@ __all__ = [
     "canonical_smiles",
     "check_writable",
     "is_connected",
+    "iter_records",
     "read_structures",
     "stability",
     "stability_of_orders",

@@ -176,7 +176,11 @@ def sample(
 @app.command()
 def evaluate(
     files: Annotated[
-        list[Path], typer.Argument(help="SDF, XYZ or NPZ files of molecules; NPZ or NPY files of particles.")
+        list[Path],
+        typer.Argument(
+            help="Molecules: SDF, XYZ (both also .gz) or NPZ files, folders of them, or - for standard input. "
+            "Particles: NPZ or NPY files."
+        ),
     ],
     reference: Annotated[
         DataSet | None,

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -12,7 +13,7 @@ from tqdm import tqdm
 import molflow
 from molflow import evaluation
 from molflow.batch import MoleculeBatch
-from molflow.chem import StructureWriter, read_structures, stability
+from molflow.chem import Structure, StructureWriter, iter_records, stability
 from molflow.cli.options import Draw
 from molflow.cli.output import console, show, show_scores
 from molflow.data import MoleculeSet, prepare_qm9
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from molflow.evaluation import TrainingReference
 
 _GIVE_UP = 20_000  # molecules drawn without a stable one
+_NAMED = 3  # unreadable records of a source that a warning tells about
 
 
 def prepare(source: Literal["wheel", "pyg"], force: bool, json: Path | None) -> None:
@@ -91,17 +93,45 @@ def sample(flow: molflow.Flow, draw: Draw, out: Path, only: str | None, novelty:
 
 
 def evaluate(files: Sequence[Path], reference: str | None, novelty: bool | None, json: Path | None) -> None:
-    """Score the molecules in files."""
-    inputs = {str(file): read_structures(file) for file in files}
+    """Score the molecules in files, folders and standard input."""
+    inputs = {str(file): _readable(file) for file in files}
     training = training_reference(novelty, wanted=reference == "qm9")
     records = {}
-    for file, structures in inputs.items():
+    for file, (structures, n_unreadable) in inputs.items():
         try:
             scores = molflow.evaluate(structures, reference=reference, training=training, progress=True)
         except MolflowError as error:
             raise MolflowError(f"{file}: {error}") from error
-        records[file] = scores.to_dict()
+        records[file] = replace(scores, n_unreadable=n_unreadable).to_dict()
     show_scores(records, json)
+
+
+def _readable(file: Path) -> tuple[list[Structure], int]:
+    """The molecules of a source, and the number of those that could not be read; a warning tells about these.
+
+    Raises:
+        MolflowError: nothing can be read.
+    """
+    structures: list[Structure] = []
+    complaints: list[str] = []
+    n_unreadable = 0
+    for record in iter_records(file):
+        if record.structure is not None:
+            structures.append(record.structure)
+            continue
+        n_unreadable += 1
+        if n_unreadable <= _NAMED:
+            complaints.append(record.complaint)
+    if not structures:
+        more = f" (and {n_unreadable - 1:,} more; nothing can be read)" if n_unreadable > 1 else ""
+        raise MolflowError(f"{complaints[0]}{more}")
+    if n_unreadable:
+        total = len(structures) + n_unreadable
+        lines = [f"{file}: {n_unreadable:,} of {total:,} records cannot be read and are left out:", *complaints]
+        if n_unreadable > _NAMED:
+            lines.append(f"and {n_unreadable - _NAMED:,} more")
+        typer.echo("molflow: warning: " + "\n  ".join(lines), err=True)
+    return structures, n_unreadable
 
 
 def training_reference(novelty: bool | None, wanted: bool = False) -> "TrainingReference | None":

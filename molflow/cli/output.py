@@ -64,6 +64,8 @@ def show_scores(records: dict[str, Record], json: Path | None) -> None:
     table = _columns(records, reference["name"] if reference else None)
     columns = [*records.values(), *([reference] if reference else [])]
     table.add_row("molecules", *(f"{c['n_molecules']:,}" for c in columns))
+    if any(record["n_unreadable"] for record in records.values()):
+        table.add_row("unreadable records", *(f"{c['n_unreadable']:,}" if "n_unreadable" in c else "" for c in columns))
     for key in _PERCENTAGES:
         if any(c.get(key) is not None for c in columns):
             table.add_row(key.replace("_", " "), *(_share(c, key) for c in columns))

@@ -4,15 +4,15 @@ It takes structures from anywhere and no model: what is scored is what stands in
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
-from molflow.batch import MoleculeBatch
+from molflow.batch import MoleculeBatch, structures_of
 from molflow.chem.bonds import ELEMENTS, PROTOCOL, stability_of_orders
 from molflow.chem.build import canonical_smiles, is_connected, to_rdkit
 from molflow.chem.elements import atomic_number, symbol
@@ -21,6 +21,10 @@ from molflow.errors import MolflowError
 from molflow.evaluation.chunks import bonded_chunks
 from molflow.evaluation.novelty import TrainingReference, formula
 from molflow.evaluation.statistics import wilson_interval
+
+if TYPE_CHECKING:
+    from rdkit.Chem import Mol
+    from torch_geometric.data import Data
 
 REFERENCES = ("qm9",)
 """Data sets whose own scores under the same protocol are recorded in `<name>_reference.json`."""
@@ -37,6 +41,7 @@ class MoleculeScores:
 
     Attributes:
         n_molecules, n_atoms: what was scored.
+        n_unreadable: records of the source that could not be read, and are in no other figure.
         atom_stability: stable atoms / all atoms.
         molecule_stability: molecules whose atoms are all stable / all molecules.
         validity: molecules that RDKit sanitises with the look-up bonds and no added hydrogens / all molecules.
@@ -58,6 +63,7 @@ class MoleculeScores:
     """
 
     n_molecules: int
+    n_unreadable: int = 0
     n_atoms: int
     atom_stability: float | None
     molecule_stability: float
@@ -88,7 +94,7 @@ class MoleculeScores:
 
 
 def evaluate(
-    molecules: MoleculeBatch | Sequence[Structure],
+    molecules: "MoleculeBatch | Iterable[Structure | Mol | Data]",
     *,
     reference: str | None = None,
     training: TrainingReference | None = None,
@@ -98,7 +104,7 @@ def evaluate(
     """Score molecules given by positions and elements alone.
 
     Args:
-        molecules: a batch, or positions (n, 3) in Å and atomic_numbers (n,) of each molecule.
+        molecules: a batch, or structures, RDKit molecules or PyG data as `molflow.batch.structures_of` takes them.
         reference: a name in `REFERENCES`, whose recorded scores are set beside these.
         training: what novelty is measured against, such as `qm9_training_reference()`; without it, the scores that
             ask for training molecules are None.
@@ -106,12 +112,13 @@ def evaluate(
         progress: show bars on stderr.
 
     Raises:
-        MolflowError: no molecules, an unknown reference, or an element that the look-up tables do not cover.
+        MolflowError: no molecules, one without 3D coordinates, an unknown reference, or an element that the look-up
+            tables do not cover.
 
     Source: stability by arXiv 2203.17003; uniqueness is taken over connected molecules only, so a model cannot
         gain by fragments.
     """
-    structures = list(molecules.structures()) if isinstance(molecules, MoleculeBatch) else molecules
+    structures = structures_of(molecules)
     if not structures:
         raise MolflowError("no molecules to evaluate; expected at least one")
     reference_scores = None if reference is None else _reference_scores(reference)

@@ -1,8 +1,12 @@
 """Molecule files: what is written is read again, and every kind of damage is named with file and record."""
 
 import contextlib
+import gzip
 import io
 import os
+import subprocess
+import sys
+import threading
 import zipfile
 from pathlib import Path
 
@@ -10,7 +14,7 @@ import numpy as np
 import pytest
 from rdkit import Chem
 
-from molflow.chem import Structure, StructureWriter, check_writable, read_structures
+from molflow.chem import Structure, StructureWriter, check_writable, iter_records, read_structures, to_rdkit
 from molflow.errors import MolflowError
 
 QM9 = Path(__file__).parents[1] / "fixtures" / "qm9_200.npz"
@@ -105,6 +109,7 @@ def test_an_older_npz_stays_until_the_new_one_is_whole(tmp_path, monkeypatch):
     ("bad", "cause"),
     [
         (Structure(np.array([[0, 0, np.inf]]), np.array([1])), "atom 1: coordinate is not finite"),
+        (Structure(np.array([[0, 0, 1e30]]), np.array([1])), "atom 1: coordinate is farther out than 1,000,000 Å"),
         (Structure(np.zeros((1, 3)), np.array([0])), "atom 1: unknown element with atomic number 0"),
         (Structure(np.zeros((2, 3)), np.array([1])), r"expected positions \(n, 3\)"),
     ],
@@ -136,6 +141,110 @@ def test_sdf_with_v3000_data_fields_and_no_last_separator(tmp_path):
     assert_same(read_structures(path), [WATER, WATER], 5.1e-5)
 
 
+def test_deuterium_and_tritium_are_hydrogen(tmp_path):
+    path = tmp_path / "a.xyz"
+    path.write_text("2\n\nD 0 0 0\nT 0 0 1\n")
+    assert read_structures(path)[0].atomic_numbers.tolist() == [1, 1]
+
+
+def test_a_block_without_a_version_and_with_properties(tmp_path):
+    path = tmp_path / "a.mol"
+    atoms = "".join(f"{x:10.4f}{y:10.4f}{z:10.4f} {e}\n" for e, (x, y, z) in zip("OHH", WATER.positions, strict=True))
+    path.write_text(f"\n\n\n  3  1\n{atoms}  1  2  1\nA    1\n 3 of text\nM  CHG  1   1  -1\n\nM  END\n")
+    assert_same(read_structures(path), [WATER], 1e-6)
+
+
+@pytest.mark.parametrize("suffix", [".sdf", ".xyz", ".npz"])
+def test_chirality_survives(tmp_path, suffix):
+    """Of real molecules, by the labels that RDKit gives their centres."""
+
+    def labels(structures):
+        for mol in filter(None, (to_rdkit(*structure) for structure in structures)):
+            Chem.AssignStereochemistryFrom3D(mol)
+            yield Chem.FindMolChiralCenters(mol)
+
+    structures = read_structures(QM9)
+    expected = list(labels(structures))
+    mirrored = [Structure(s.positions * [1, 1, -1], s.atomic_numbers) for s in structures]
+    assert len([found for found in expected if found]) > 50
+    assert list(labels(read_structures(write(tmp_path / f"a{suffix}", structures)))) == expected
+    assert list(labels(read_structures(write(tmp_path / f"b{suffix}", mirrored)))) != expected
+
+
+# ---- sources ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder(tmp_path):
+    write(tmp_path / "b.xyz", [WATER, CROWDED])
+    write(tmp_path / "a.sdf", [SILANE_PART])
+    write(tmp_path / "e.npz", [EMPTY])
+    (tmp_path / "c.SDF.GZ").write_bytes(gzip.compress((tmp_path / "a.sdf").read_bytes()))
+    (tmp_path / "d.mol").write_text("")
+    for name in ("notes.txt", "._a.sdf"):
+        (tmp_path / name).write_text("nothing to read")
+    (tmp_path / "below.sdf").mkdir()
+    records = list(iter_records(tmp_path))
+    names = ["a.sdf", "b.xyz", "b.xyz", "below.sdf", "c.SDF.GZ", "d.mol", "e.npz"]
+    assert [record.source for record in records] == [str(tmp_path / name) for name in names]
+    assert [record.number for record in records] == [1, 1, 2, 1, 1, 1, 1]
+    found = [record.structure for record in records if record.structure is not None]
+    assert_same(found, [SILANE_PART, WATER, CROWDED, SILANE_PART, EMPTY], 1e-4)
+    assert [record.error for record in records if record.error] == [
+        "is a directory; expected a file of molecules", "the file is empty; expected at least one molecule",
+    ]  # fmt: skip
+
+
+def from_standard_input(content):
+    """Errors, or numbers of atoms, that a program finds in its standard input."""
+    program = (
+        "from molflow.chem import iter_records\n"
+        "for record in iter_records('-'): print(record.error or len(record.structure.atomic_numbers), record.source)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], input=content, capture_output=True, check=False)
+    return done.stdout.decode().splitlines() or done.stderr.decode().splitlines()[-1]
+
+
+def test_standard_input(tmp_path):
+    texts = [write(tmp_path / f"a{suffix}", [WATER, SILANE_PART]).read_bytes() for suffix in (".sdf", ".xyz")]
+    for content in [*texts, gzip.compress(texts[0])]:
+        assert from_standard_input(content) == ["3 standard input", "2 standard input"]
+    refused = "molflow.errors.MolflowError: standard input: "
+    assert from_standard_input(b"") == f"{refused}the file is empty; expected at least one molecule"
+    assert from_standard_input(b"once\nupon\n").startswith(f"{refused}neither SDF nor XYZ; expected")
+
+
+@pytest.fixture
+def pipe(tmp_path):
+    """Make a named pipe into which a thread writes some bytes before it closes it; gives the path."""
+    threads = []
+
+    def make(name, content):
+        path = tmp_path / name
+        os.mkfifo(path)
+        threads.append(threading.Thread(target=path.write_bytes, args=[content], daemon=True))
+        threads[-1].start()
+        return path
+
+    yield make
+    for thread in threads:
+        thread.join(timeout=10)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("name", ["a.xyz", "no suffix"])
+def test_a_named_pipe_that_closes_early(pipe, name):
+    one = b"3\nwater\nO 0 0 0\nH 0.96 0 0\nH -0.24 0.93 0\n"
+    first, second, cut = iter_records(pipe(name, one * 2 + one[:-26]))
+    assert_same([first.structure, second.structure], [WATER, WATER], 0)
+    assert cut.structure is None
+    assert cut.error == "line 14: truncated after 1 of 3 atoms; expected 'symbol x y z' for each"
+
+
+def test_a_named_pipe_that_closes_at_once(pipe):
+    with pytest.raises(MolflowError, match=r"a\.sdf: the file is empty"):
+        list(iter_records(pipe("a.sdf", b"")))
+
+
 # ---- damage ----------------------------------------------------------------------------------------------------------
 
 XYZ = "1\nfirst\nH 0 0 0\n"
@@ -148,15 +257,25 @@ XYZ = "1\nfirst\nH 0 0 0\n"
         ("\n \n", "no molecules in the file"),
         (XYZ + "3\nc\nO 0 0 0\nH 1 0 0\n", "record 2, line 8: truncated after 2 of 3 atoms"),
         (XYZ + "3\n", "record 2, line 6: truncated after 0 of 3 atoms"),
-        (XYZ + "1\nc\nO 0 0 0\nH 1 0 0\n", "record 3, line 7: expected the number of atoms, got 'H 1 0 0'"),
+        (XYZ + "1\nc\nO 0 0 0\nH 1 0 0\n", "record 2, line 7: expected 1 atoms, but 'H 1 0 0' follows them"),
         (XYZ + "2\nc\nO 0 0 0\n1\nc\nH 0 0 0\n", r"record 2, line 7: expected 'symbol x y z', got '1' \(atom 2 of 2\)"),
         (XYZ + "1\nc\nO 0 0\n", "record 2, line 6: expected 'symbol x y z', got 'O 0 0'"),
         (XYZ + "1\nc\nO 0 0 1.5*^-6\n", "record 2, line 6: expected 'symbol x y z'"),
         (XYZ + "1\nc\nXx 0 0 0\n", "record 2, line 6: unknown element 'Xx'"),
         (XYZ + "1\nc\n200 0 0 0\n", "record 2, line 6: unknown atomic number 200"),
-        (XYZ + "2\nc\nO 0 0 0\nH 0 nan 0\n", "record 2, atom 2: coordinate is not finite"),
-        (XYZ + "1\nc\nO 0 -inf 0\n", "record 2, atom 1: coordinate is not finite"),
-        ("\x00\x01\x02", "record 1, line 1: expected the number of atoms"),
+        (
+            XYZ + "2\nc\nO 0 0 0\nH 0 nan 0\n",
+            r"record 2, line 7: coordinate is not finite \(0, nan, 0\) \(atom 2 of 2\)",
+        ),
+        (XYZ + "1\nc\nO 0 -inf 0\n", "record 2, line 6: coordinate is not finite .*atom 1 of 1"),
+        (XYZ + "1\nc\nO 0 1e30 0\n", r"record 2, line 6: coordinate is farther out than 1,000,000 Å \(0, 1e\+30, 0\)"),
+        (XYZ + "1\nc\nO 0 1_0 0\n", "record 2, line 6: expected 'symbol x y z'"),
+        (XYZ + "1\n", "record 2, line 6: truncated after 0 of 1 atoms"),
+        (XYZ + "3\n4\nc\nO 0 0 0\n", "record 2, line 5: expected a comment and 3 atoms, got '4'"),
+        (XYZ + "1\nProperties=species:S:1:x:R:3\nO 0 0 0\n", "record 2, line 5: expected Properties with species"),
+        (XYZ + "1\nProperties=pos:R:3:Z:I:1\nO 0 0 0\n", "record 2, line 6: expected the columns pos:R:3:Z:I:1, got"),
+        ("\x00\x01\x02", ": binary, or not in UTF-8"),
+        ("\x00", "record 1, line 1: expected the number of atoms"),
         ("9" * 5000, "record 1, line 1: expected the number of atoms"),
         ("-1\n\n", "record 1, line 1: expected the number of atoms"),
     ],
@@ -177,14 +296,17 @@ def sdf(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "cause"),
     [
-        ("  3  2  0", "  2  2  0", "malformed; expected a V2000 or V3000 mol block"),
-        ("  3  2  0", "  4  2  0", "malformed"),
-        ("  3  2  0", "  2  0  0", "malformed"),
-        ("    0.9600", "       nan", "malformed; .* with finite coordinates"),
-        ("    0.9600", "       x.y", "malformed"),
-        ("  1  3  1  0", "  1  9  1  0", "malformed"),
-        ("M  END\n", "", "truncated, 'M  END' is missing"),
-        (" O ", " Xx", "atom 1: unknown element with atomic number 0"),
+        ("  3  2  0", "  2  2  0", "line 18: expected bond 1 of 2 between atoms 1 to 2, got '-0.24"),
+        ("  3  2  0", "  4  2  0", "line 19: expected an atom line .* got '1  2  1  0' .atom 4 of 4"),
+        ("  3  2  0", "  2  0  0", "line 18: expected properties and 'M  END' after 2 atoms and 0 bonds, got"),
+        ("  3  2  0", "  x  2  0", "line 15: expected the counts line of a V2000 or V3000 mol block, got 'x  2"),
+        ("V2000", "V3000", "line 16: expected a line of V3000, got '0.0000"),
+        ("    0.9600", "       nan", r"line 17: coordinate is not finite \(nan, 0, 0\) \(atom 2 of 3\)"),
+        ("    0.9600", "      1e30", r"line 17: coordinate is farther out than 1,000,000 Å \(1e\+30, 0, 0\)"),
+        ("    0.9600", "       x.y", "line 17: expected an atom line in the columns of V2000, got 'x.y"),
+        ("  1  3  1  0", "  1  9  1  0", "line 20: expected bond 2 of 2 between atoms 1 to 3, got '1  9  1  0'"),
+        ("M  END\n", "", "line 21: truncated, 'M  END' is missing; expected a V2000 or V3000 mol block"),
+        (" O ", " Xx", r"line 16: unknown element 'Xx'; accepted are the symbols H to Og \(atom 1 of 3\)"),
     ],
 )
 def test_damaged_sdf(sdf, old, new, cause, capfd):
@@ -199,7 +321,7 @@ def test_damaged_sdf(sdf, old, new, cause, capfd):
 
 def test_sdf_cut_off_in_its_last_record(sdf):
     sdf.write_text(sdf.read_text()[:-60])
-    with pytest.raises(MolflowError, match="record 2: truncated"):
+    with pytest.raises(MolflowError, match="record 2, line 19: truncated; expected bond 1 of 2"):
         read_structures(sdf)
 
 
@@ -209,7 +331,7 @@ def test_empty_or_binary_sdf(tmp_path):
     with pytest.raises(MolflowError, match=r"bad\.sdf: the file is empty"):
         read_structures(path)
     path.write_bytes(bytes(range(256)))
-    with pytest.raises(MolflowError, match=r"bad\.sdf, record 1: truncated"):
+    with pytest.raises(MolflowError, match=r"bad\.sdf: binary, or not in UTF-8"):
         read_structures(path)
 
 
@@ -236,6 +358,7 @@ GOOD = {
         ({"positions": np.full((1, 2, 3), "a")}, "got <U1"),
         ({"positions": np.array([[[Unpickled()] * 3] * 2])}, "Object arrays cannot be loaded"),
         ({"positions": np.full((1, 2, 3), np.nan)}, "record 1, atom 1: coordinate is not finite"),
+        ({"positions": np.full((1, 2, 3), 1e30)}, "record 1, atom 1: coordinate is farther out than 1,000,000 Å"),
         ({"atomic_numbers": np.array([[8, 0]])}, "record 1, atom 2: unknown element with atomic number 0"),
         ({"atomic_numbers": np.array([[8, 2**64 - 1]], np.uint64)}, "record 1, atom 2: unknown element"),
         (
@@ -288,6 +411,8 @@ def test_unreadable_places(tmp_path):
         read_structures(tmp_path / "none.sdf")
     (tmp_path / "folder.sdf").mkdir()
     with pytest.raises(MolflowError, match=r"folder\.sdf: is a directory"):
+        read_structures(tmp_path / "folder.sdf")
+    with pytest.raises(MolflowError, match=r"folder\.sdf: is a directory without files of molecules; accepted are"):
         read_structures(tmp_path / "folder.sdf")
     (tmp_path / "a.pdb").write_text("x")
     with pytest.raises(MolflowError, match=r"a\.pdb: unknown suffix '\.pdb'; accepted are \.sdf \.sd \.xyz \.npz"):

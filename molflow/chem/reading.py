@@ -1,0 +1,229 @@
+"""Reading molecules from SDF, XYZ and NPZ, from files, folders and standard input, record by record.
+
+Only positions and elements travel: bonds are always derived from distances, so that every file is judged alike.
+"""
+
+import gzip
+import io
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from molflow.chem.lines import BadRecord, BrokenStream, Found, Lines, reason
+from molflow.chem.sdf import read_sdf
+from molflow.chem.structure import Structure, fault
+from molflow.chem.xyz import read_xyz
+from molflow.errors import MolflowError
+
+Reader = Callable[[Lines], Iterator[Found]]
+
+STANDARD_INPUT = "-"
+"""The path that stands for it."""
+
+_READERS: dict[str, Reader] = {
+    **dict.fromkeys((".sdf", ".sd", ".mol"), read_sdf),
+    **dict.fromkeys((".xyz", ".extxyz"), read_xyz),
+}
+_ACCEPTED = ".sdf .sd .xyz .npz .mol .extxyz, and all but .npz with .gz as well"
+_SEEN_AHEAD = 5  # lines that tell the format: the counts of an SDF are in the fourth
+
+_GZIP = b"\x1f\x8b"
+_CONTROLS = bytes(code for code in range(32) if code not in b"\t\n\v\f\r")
+
+
+class Record(NamedTuple):
+    """One place in a source of molecules: a structure, or why there is none.
+
+    Attributes:
+        source: the file, or "standard input".
+        number: the record's place in the file, from 1.
+        line: where the record starts in a text file, from 1.
+        structure: the molecule, or None.
+        error: what is wrong with the record, in words that name line or atom; None if there is a structure.
+    """
+
+    source: str
+    number: int
+    line: int | None
+    structure: Structure | None
+    error: str | None
+
+    @property
+    def complaint(self) -> str:
+        """The error together with its place."""
+        return f"{self.source}, record {self.number}, {self.error}"
+
+
+def read_structures(path: str | os.PathLike[str]) -> list[Structure]:
+    """All molecules of a source, which must all be readable; sources as in `iter_records`.
+
+    Raises:
+        MolflowError: what `iter_records` raises, or the first bad record, with file, record, line and cause.
+    """
+    structures = []
+    for record in iter_records(path):
+        if record.structure is None:
+            raise MolflowError(record.complaint)
+        structures.append(record.structure)
+    return structures
+
+
+def iter_records(path: str | os.PathLike[str]) -> Iterator[Record]:
+    """The molecules of a source one by one, hydrogens included. A bad record costs itself alone.
+
+    A source is a file: SDF (V2000, V3000; .sdf, .sd, .mol) or XYZ (frames, plain or extended; .xyz, .extxyz), both also
+    gzipped, or NPZ; a folder, of which all such files are read in the order of their names; a named pipe; or "-",
+    standard input, which may hold SDF or XYZ. Only NPZ is held in memory as a whole: positions (B, N, 3),
+    atomic_numbers (B, N) and mask (B, N) bool, True for a real atom; nothing in it is ever unpickled.
+
+    Positions come in Å, float64 from text, float32 from an NPZ that has it. Bonds, charges, comments and further
+    columns are ignored. Behind a bad record of SDF, reading goes on at "$$$$" or at the next counts line; of XYZ, at
+    the next count that atoms follow. A stream that breaks off keeps what was read and adds one bad record; in a folder,
+    so does a file that cannot be read.
+
+    Raises:
+        MolflowError: on the first step, where nothing of the source can be read: there is none, it is empty, binary or
+            damaged from its start, or its suffix is unknown.
+
+    Example:
+        >>> [record.complaint for record in iter_records("mine.sdf") if record.error]  # doctest: +SKIP
+        ["mine.sdf, record 7, line 191: unknown element 'Xx'; accepted are the symbols H to Og (atom 3 of 18)"]
+    """
+    path = Path(path)
+    if str(path) == STANDARD_INPUT:
+        yield from _text_records("standard input", 0, None)
+    elif path.is_dir():
+        yield from _folder_records(path)
+    else:
+        yield from _file_records(path)
+
+
+def _folder_records(folder: Path) -> Iterator[Record]:
+    try:
+        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    except OSError as error:
+        raise MolflowError(f"{folder}: cannot be read ({reason(error)})") from error
+    paths = [folder / name for name in names if _suffix(folder / name) in (*_READERS, ".npz")]
+    if not paths:
+        raise MolflowError(f"{folder}: is a directory without files of molecules; accepted are {_ACCEPTED}")
+    for path in paths:
+        try:
+            yield from _file_records(path)
+        except MolflowError as error:
+            yield Record(str(path), 1, None, None, str(error).removeprefix(f"{path}: "))
+
+
+def _file_records(path: Path) -> Iterator[Record]:
+    suffix = _suffix(path)
+    if not path.exists():
+        raise MolflowError(f"{path}: no such file; expected a file of molecules")
+    if path.is_dir():
+        raise MolflowError(f"{path}: is a directory; expected a file of molecules")
+    if suffix == ".npz":
+        yield from _npz_records(path)
+    elif path.is_file() and suffix not in _READERS:
+        raise MolflowError(f"{path}: unknown suffix {path.suffix!r}; accepted are {_ACCEPTED}")
+    else:
+        yield from _text_records(str(path), path, _READERS.get(suffix))
+
+
+def _suffix(path: Path) -> str:
+    """The suffix that names the format, in lower case."""
+    name = path.name.lower()
+    return Path(name.removesuffix(".gz")).suffix
+
+
+def _text_records(source: str, place: Path | int, read: Reader | None) -> Iterator[Record]:
+    """The records of a file or file descriptor; without `read`, its beginning tells the format."""
+    with _open(source, place) as stream, _text(source, stream) as text:
+        lines = Lines(text)
+        number = 0
+        try:
+            for line, found in (read or _reader_for(source, lines))(lines):
+                number += 1
+                if isinstance(found, BadRecord):
+                    yield Record(source, number, line, None, str(found))
+                else:
+                    yield Record(source, number, line, found, None)
+        except BrokenStream as error:
+            if not number:
+                raise MolflowError(f"{source}: {error}") from error
+            yield Record(source, number + 1, lines.number + 1, None, str(error))
+        if not number:
+            nothing = "no molecules in the file" if lines.number > 1 else "the file is empty"
+            raise MolflowError(f"{source}: {nothing}; expected at least one molecule")
+
+
+def _open(source: str, place: Path | int) -> io.BufferedReader:
+    try:
+        return open(place, "rb", closefd=isinstance(place, Path))
+    except OSError as error:
+        raise MolflowError(f"{source}: cannot be read ({reason(error)})") from error
+
+
+def _text(source: str, stream: io.BufferedReader) -> io.TextIOWrapper:
+    """The stream as text, unzipped where it is gzipped. Raises MolflowError where it does not begin with text."""
+    try:
+        plain = gzip.GzipFile(fileobj=stream) if stream.peek(2).startswith(_GZIP) else stream
+        head = plain.peek(512)[:4096]
+    except (OSError, EOFError, zlib.error) as error:
+        raise MolflowError(f"{source}: cannot be read ({reason(error)})") from error
+    n_controls = len(head) - len(head.translate(None, _CONTROLS))
+    if n_controls > max(2, len(head) // 20):  # a byte or two may be damage
+        raise MolflowError(f"{source}: binary, or not in UTF-8; expected the text of an SDF or XYZ file")
+    return io.TextIOWrapper(plain, encoding="utf-8-sig", errors="replace")
+
+
+def _reader_for(source: str, lines: Lines) -> Reader:
+    head = [line.strip() for line in lines.peek(_SEEN_AHEAD)]
+    if any(line.endswith(("V2000", "V3000")) for line in head):
+        return read_sdf
+    if not any(head) or next(filter(None, head)).isdecimal():
+        return read_xyz
+    raise MolflowError(f"{source}: neither SDF nor XYZ; expected the counts of a mol block, or a number of atoms")
+
+
+def _npz_records(path: Path) -> Iterator[Record]:
+    positions, numbers, mask = _npz_arrays(path)
+    if not len(mask):
+        raise MolflowError(f"{path}: no molecules in the file; expected at least one")
+    for number, (x, z, real) in enumerate(zip(positions, numbers, mask, strict=True), start=1):
+        structure = Structure(x[real], z[real])
+        problem = fault(structure)
+        if problem is None:
+            yield Record(str(path), number, None, Structure(x[real], z[real].astype(np.int64)), None)
+        else:
+            yield Record(str(path), number, None, None, problem)
+
+
+def _npz_arrays(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Positions, atomic numbers and mask of a file, of shapes that fit together."""
+    layout = "expected numeric positions (B, N, 3), integer atomic_numbers (B, N) and bool mask (B, N)"
+    try:
+        if path.is_file() and not path.stat().st_size:
+            raise MolflowError(f"{path}: the file is empty; expected at least one molecule")
+        if not zipfile.is_zipfile(path):
+            raise MolflowError(f"{path}: not an NPZ file, or truncated; {layout}")
+        with np.load(path, allow_pickle=False) as archive:
+            positions, numbers, mask = (archive[key] for key in ("positions", "atomic_numbers", "mask"))
+    except MolflowError:
+        raise
+    except Exception as error:  # a damaged archive makes zipfile, zlib and NumPy raise nearly anything
+        cause = " ".join(str(error.args[0] if error.args else "").split()) or type(error).__name__
+        raise MolflowError(f"{path}: {cause}; {layout}") from error
+    if (
+        positions.dtype.kind not in "fiu"
+        or numbers.dtype.kind not in "iu"
+        or mask.dtype != bool
+        or positions.shape != (*mask.shape, 3)
+        or numbers.shape != mask.shape
+        or mask.ndim != 2
+    ):
+        found = ", ".join(f"{array.dtype} {array.shape}" for array in (positions, numbers, mask))
+        raise MolflowError(f"{path}: {layout}, got {found}")
+    return positions if positions.dtype == np.float32 else positions.astype(np.float64), numbers, mask

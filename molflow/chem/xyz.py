@@ -1,0 +1,133 @@
+"""Reading XYZ with any number of frames, and extended XYZ, whose comments name the columns."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from molflow.chem.elements import symbol
+from molflow.chem.lines import Atom, BadRecord, Found, Lines, coordinates, element, read_atoms, shown
+from molflow.chem.structure import Structure
+from molflow.errors import MolflowError
+
+_PROPERTIES = re.compile(r"""(?:^|\s)Properties=["']?([^\s"']*)""")
+_COLUMNS = re.compile(r"(\w+):[SRIL]:([1-9]\d?)(?::|$)")
+_SEEN_AHEAD = 4  # lines below a count that show whether it is one
+
+
+def read_xyz(lines: Lines) -> Iterator[Found]:
+    """The frames of a stream, blank lines between them allowed. A bad one ends where the next looks like a frame.
+
+    Raises:
+        BrokenStream: the stream ended by an error.
+    """
+    while line := lines.take():
+        if not line.strip():
+            continue
+        start = lines.number
+        try:
+            found: Structure | BadRecord = _frame(lines, line)
+        except BadRecord as error:
+            found = error
+        yield start, found
+        if isinstance(found, BadRecord):
+            if lines.number > start:
+                lines.back()  # the line at fault may be the next frame's first
+            _skip_to_frame(lines)
+
+
+def _frame(lines: Lines, first: str) -> Structure:
+    """The molecule below the line with its count. After an error, the line at fault was taken last."""
+    count = _count(first)
+    if count is None:
+        raise lines.bad(f"expected the number of atoms, got {shown(first)}")
+    comment = lines.take()
+    if count and _count(comment) is not None and not any(map(_is_plausible, lines.peek(1))):
+        raise lines.bad(f"expected a comment and {count} atoms, got {shown(comment)}")  # the count of the next frame
+    try:
+        columns = _columns(comment)
+    except MolflowError as error:
+        raise lines.bad(str(error)) from None
+    structure = read_atoms(lines, count, columns.layout, columns.atom)
+    if any(columns.fit(line) for line in lines.peek(1)):
+        raise lines.bad(f"expected {count} atoms, but {shown(lines.take())} follows them")
+    return structure
+
+
+def _count(line: str) -> int | None:
+    text = line.strip()
+    return int(text) if text.isdecimal() and len(text) < 20 else None
+
+
+class _Columns(NamedTuple):
+    """Where a line has the element and the first of three coordinates, and how to say that."""
+
+    element: int
+    first: int
+    layout: str
+
+    def atom(self, line: str) -> Atom:
+        fields = line.split()
+        name, xyz = fields[self.element : self.element + 1], fields[self.first : self.first + 3]
+        if not name or len(xyz) < 3:
+            raise ValueError
+        position = coordinates(*xyz)
+        return element(symbol(int(name[0])) if name[0].isdecimal() else name[0]), position
+
+    def fit(self, line: str) -> bool:
+        """Whether the line is an atom."""
+        try:
+            self.atom(line)
+        except ValueError:
+            return False
+        return True
+
+
+_PLAIN = _Columns(0, 1, "'symbol x y z'")
+
+
+def _columns(comment: str) -> _Columns:
+    """The columns that the comment of an extended XYZ names, or those of a plain one."""
+    named = _PROPERTIES.search(comment)
+    if named is None:
+        return _PLAIN
+    places: dict[str, tuple[int, int]] = {}
+    first = 0
+    for name, width in _COLUMNS.findall(named[1]):
+        places[name] = first, int(width)
+        first += int(width)
+    try:
+        (species, _), (position, width) = places.get("species") or places["Z"], places["pos"]
+    except KeyError:
+        width = 0
+    if width != 3:
+        raise MolflowError(f"expected Properties with species:S:1 and pos:R:3, got {shown(named[1])}")
+    return _Columns(species, position, f"the columns {named[1][:200]}")
+
+
+def _skip_to_frame(lines: Lines) -> None:
+    while line := lines.take():
+        if _count(line) is not None and _starts_frame(line, lines.peek(_SEEN_AHEAD)):
+            lines.back()
+            return
+
+
+def _starts_frame(line: str, following: Sequence[str]) -> bool:
+    """Whether a lone number counts the atoms of a frame; of the atoms that are seen, one must look like it."""
+    count = _count(line)
+    if count == 0:
+        return len(following) < 2 or not following[1].strip() or _count(following[1]) is not None
+    comment, *atoms = following or [""]
+    return _PROPERTIES.search(comment) is not None or any(map(_is_plausible, atoms[:count]))
+
+
+def _is_plausible(line: str) -> bool:
+    """Whether a line could be an atom, or a damaged one: two of its coordinates are numbers."""
+    return sum(map(_is_number, line.split()[1:4])) >= 2 and not _PROPERTIES.search(line)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
