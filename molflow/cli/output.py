@@ -184,7 +184,7 @@ def _molecule_model(name: str, card: Record) -> Record:
         "molecules sampled": scores.get("n_molecules"),
         "atom stability": _share(scores, "atom_stability"),
         "molecule stability": _share(scores, "molecule_stability"),
-        "evaluations": scores.get("evaluations", 1),
+        "evaluations a sample": _evaluations(scores),
         "test NLL, nats: encoder": scores.get("test_nll_encoder"),
         "decoder": scores.get("test_nll_decoder"),
     }
@@ -205,8 +205,14 @@ def _particle_model(name: str, card: Record) -> Record:
         "data": card.get("data"),
         "epochs": epochs(card),
         "samples": scores.get("n_samples"),
+        "evaluations a sample": _evaluations(scores),
         **{label: figure(scores) or None for label, figure in figures.items()},
     }
+
+
+def _evaluations(scores: Record) -> float | None:
+    """Of the network; counted, where a solver decides as it goes."""
+    return scores.get("evaluations_per_sample", scores.get("evaluations"))
 
 
 def epochs(card: Record) -> float:
