@@ -22,7 +22,7 @@ from molflow.chem.io import Structure
 from molflow.chem.valences import VALENCES
 from molflow.errors import MolflowError
 from molflow.evaluation.chunks import bonded_chunks
-from molflow.evaluation.inspection import Bonded, MoleculeReport, inspect_bonded, lost, unfit, unless_reported
+from molflow.evaluation.inspection import Bonded, MoleculeReport, inspect_bonded, lost, unfit, unless_reported, warm_up
 from molflow.evaluation.novelty import TrainingReference
 from molflow.evaluation.reference import REFERENCES, recorded_scores
 from molflow.evaluation.scores import MoleculeScores
@@ -32,7 +32,7 @@ from molflow.evaluation.workers import Lost, outcomes
 __all__ = ["REFERENCES", "SECONDS", "MoleculeScores", "evaluate", "inspect_all"]
 
 SECONDS = 10.0
-"""What one molecule may take by default, on the clock."""
+"""What one molecule may take by default, of processor time."""
 
 _BLOCK = 1024  # structures whose bonds are looked up together
 _COVERED = [atomic_number(element) for element in VALENCES]
@@ -128,7 +128,7 @@ def inspect_all(
         structures: positions (n, 3) in Å and atomic_numbers (n,) of each; may be endless. A report among them, such as
             one on a record that could not be read, is passed on in its turn.
         workers: processes, by default one for each core; 0 for none, where nothing can be ended.
-        seconds: that one molecule may take.
+        seconds: of processor time that one molecule may take.
         relax: with the strain, which takes about as long as all the rest.
         progress: show a bar on stderr.
         inspector: what the workers run in place of `inspect_bonded`; it is pickled by name.
@@ -150,6 +150,7 @@ def inspect_all(
                 _remembered(_prepared(structures), pending),
                 workers=default_workers() if workers is None else workers,
                 seconds=seconds,
+                prepare=warm_up,
             )
         ) as results,
         tqdm(

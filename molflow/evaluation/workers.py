@@ -6,6 +6,7 @@ answers item by item, so that the one at fault is known, and the rest of its chu
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import time
@@ -28,8 +29,14 @@ AHEAD = 2048
 MEMORY = 4 << 30
 """Bytes that a worker may take, where the system can limit that; an item that needs more is lost."""
 
-_STARTS_WITHIN = 120.0  # seconds that a worker may take to load its libraries
+PATIENCE = 30
+"""Times its limit that an item may take on the clock: for one that waits instead of working."""
+
+_STARTS_WITHIN = 600.0  # seconds that a worker may take to load its libraries, on a machine with much else to do
 _MAIN = "from molflow.evaluation.workers import _serve; _serve({})"
+
+
+_Job = tuple[Callable[[], Any] | None, Callable[[Any], Any], float]  # prepare, function, seconds
 
 
 class Lost(NamedTuple):
@@ -45,7 +52,12 @@ class Lost(NamedTuple):
 
 
 def outcomes(
-    function: Callable[[Any], Any], items: Iterable[Any], *, workers: int, seconds: float
+    function: Callable[[Any], Any],
+    items: Iterable[Any],
+    *,
+    workers: int,
+    seconds: float,
+    prepare: Callable[[], Any] | None = None,
 ) -> Generator[Any | Lost]:
     """function(item) for each item, in order; the same for any number of workers.
 
@@ -57,7 +69,8 @@ def outcomes(
         function: can be pickled, as can items and results.
         items: taken a bounded number ahead of the results.
         workers: processes; 0 for none, where nothing can be ended and an item that hangs hangs all.
-        seconds: that one item may take.
+        seconds: of processor time that one item may take, so that a busy machine changes no result.
+        prepare: called once in each worker before time counts, to load libraries; can be pickled.
 
     Raises:
         MolflowError: a worker could not be started.
@@ -65,7 +78,7 @@ def outcomes(
     if not workers:
         yield from (_attempt(function, item) for item in items)
         return
-    crew = _Crew(function, workers, seconds)
+    crew = _Crew((prepare, function, seconds), workers)
     try:
         yield from crew.run(items)
     finally:
@@ -82,7 +95,7 @@ def _attempt(function: Callable[[Any], Any], item: Any) -> Any | Lost:
 class _Worker:
     """A process, and the items that it has been given and not answered."""
 
-    def __init__(self, function: Callable[[Any], Any]):
+    def __init__(self, job: _Job):
         self.connection, theirs = Pipe()
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
         with theirs, ignored_interrupts():  # Ctrl-C reaches children too; this process decides what becomes of them
@@ -94,17 +107,21 @@ class _Worker:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
-        self.connection.send(function)
+        self.seconds = job[2]
+        self.connection.send(job)
         self.ready = False
         self.todo: deque[tuple[int, Any]] = deque()
         self.deadline = time.monotonic() + _STARTS_WITHIN
 
-    def give(self, chunk: list[tuple[int, Any]], seconds: float) -> None:
+    def give(self, chunk: list[tuple[int, Any]]) -> None:
         self.todo.extend(chunk)
         if self.ready:
-            self.deadline = time.monotonic() + seconds
+            self.wait_longer()
         with suppress(OSError):  # it died while it had nothing to do: that is noticed when it is read from
             self.connection.send([item for _, item in chunk])
+
+    def wait_longer(self) -> None:
+        self.deadline = time.monotonic() + PATIENCE * self.seconds
 
     def end(self) -> int:
         """Its exit code, or minus the signal that ended it."""
@@ -116,8 +133,8 @@ class _Worker:
 class _Crew:
     """Workers, what they are busy with, and results that wait for their turn."""
 
-    def __init__(self, function: Callable[[Any], Any], workers: int, seconds: float):
-        self.function, self.size, self.seconds = function, workers, seconds
+    def __init__(self, job: _Job, workers: int):
+        self.job, self.size = job, workers
         self.workers: list[_Worker] = []
         self.again: deque[tuple[int, Any]] = deque()  # given to a worker that ended before their turn
         self.done: dict[int, Any] = {}
@@ -135,9 +152,9 @@ class _Crew:
                 if not chunk:
                     break
                 if worker is None:
-                    worker = _Worker(self.function)
+                    worker = _Worker(self.job)
                     self.workers.append(worker)
-                worker.give(chunk, self.seconds)
+                worker.give(chunk)
             if not any(worker.todo for worker in self.workers):
                 return
             self._collect()
@@ -159,29 +176,36 @@ class _Crew:
             if worker.connection in ready:
                 self._receive(worker)
             elif time.monotonic() >= worker.deadline:
-                self._lose(worker, Lost("timed out", f"not finished within {self.seconds:g} s"))
+                self._lose(worker)
 
     def _receive(self, worker: _Worker) -> None:
         try:
             while worker.connection.poll():
                 answer = worker.connection.recv()
-                worker.deadline = time.monotonic() + self.seconds
+                worker.wait_longer()
                 if worker.ready:
                     self.done[worker.todo.popleft()[0]] = answer
                 worker.ready = True
         except (EOFError, OSError, pickle.UnpicklingError):
-            self._lose(worker, None)
+            self._lose(worker)
 
-    def _lose(self, worker: _Worker, lost: Lost | None) -> None:
+    def _lose(self, worker: _Worker) -> None:
         self.workers.remove(worker)
+        late = time.monotonic() >= worker.deadline
         code = worker.end()
         if not worker.ready:
             raise MolflowError(
                 f"a worker process did not start (exit code {code}); use no workers, or see what it lacks"
             )
-        if worker.todo:
-            self.done[worker.todo.popleft()[0]] = lost or Lost("crashed", f"its worker process {_ending(code)}")
-            self.again.extend(worker.todo)
+        if not worker.todo:
+            return
+        if late or code == -signal.SIGPROF:
+            lost = Lost("timed out", f"not finished within {worker.seconds:g} s")
+        else:
+            ending = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            lost = Lost("crashed", f"its worker process {ending}")
+        self.done[worker.todo.popleft()[0]] = lost
+        self.again.extend(worker.todo)
 
     def dismiss(self) -> None:
         for worker in self.workers:
@@ -189,16 +213,15 @@ class _Crew:
         self.workers.clear()
 
 
-def _ending(code: int) -> str:
-    return f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-
-
 def _serve(handle: int) -> None:
     """The life of a worker."""
     end_with_parent()
     _limit_memory()
     connection = Connection(handle)
-    function = connection.recv()
+    job: _Job = connection.recv()
+    prepare, function, seconds = job
+    if prepare is not None:
+        prepare()
     connection.send(None)  # ready: from now on its time is counted
     while True:
         try:
@@ -206,7 +229,10 @@ def _serve(handle: int) -> None:
         except EOFError:
             return
         for item in items:
-            connection.send(_attempt(function, item))
+            signal.setitimer(signal.ITIMER_PROF, seconds)  # at its end SIGPROF ends the process, whatever it is in
+            result = _attempt(function, item)
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            connection.send(result)
 
 
 def _limit_memory() -> None:
