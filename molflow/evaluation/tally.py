@@ -56,7 +56,7 @@ _FRACTIONS: dict[str, _Fraction] = {
     "validity_x_uniqueness": _Fraction("distinct", "molecules", f"{_LOOKED_UP}; one fragment; canonical SMILES"),
     "without_clashes": _Fraction("without_clashes", "molecules", f"no {CLASH_PROTOCOL}"),
 }
-"""Scores that are fractions of what a tally counts. Uniqueness has no interval: its draws are not independent."""
+"""Scores that are fractions of what a tally counts: numerator, denominator and rule."""
 
 _OF_STABILITY = ("atom_stability", "molecule_stability")
 
@@ -64,7 +64,6 @@ _FLAGS = (
     "stable", "valid", "connected", "largest_fragment_valid", "perceived_stable", "perceived_valid",
     "perceived_connected", "default_connected",
 )  # fmt: skip
-
 
 DISTANCES = {
     "w1_bond_lengths": "bond length",
