@@ -36,7 +36,7 @@ def loaded(molecule):
     return replace(inspect_lookup(molecule), reason=" ".join(sorted(found)))
 
 
-def where(molecule):
+def process(item):
     """The process that runs this."""
     time.sleep(0.05)
-    return replace(inspect_lookup(molecule), reason=str(os.getpid()))
+    return os.getpid()

@@ -116,18 +116,15 @@ def test_workers_that_cannot_start_are_an_error(monkeypatch):
 
 
 SCRIPT = """
-import sys
-import inspectors, numpy as np
-from molflow.chem import Structure
-from molflow.evaluation import inspect_all
+import inspectors
+from molflow.evaluation.workers import outcomes
 
-water = Structure(np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]), np.array([8, 1, 1]))
 seen = set()
 try:
-    for report in inspect_all((water for _ in iter(int, 1)), workers=2, inspector=inspectors.where):
-        if report.reason not in seen:
-            seen.add(report.reason)
-            print(report.reason, flush=True)
+    for process in outcomes(inspectors.process, iter(int, 1), workers=2, seconds=10.0):
+        if process not in seen:
+            seen.add(process)
+            print(process, flush=True)
 except KeyboardInterrupt:
     print("interrupted", flush=True)
 """  # it has no `if __name__ == "__main__"`: workers do not run the main script
