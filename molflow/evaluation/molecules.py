@@ -150,7 +150,7 @@ def inspect_all(
                 _remembered(_prepared(structures), pending),
                 workers=default_workers() if workers is None else workers,
                 seconds=seconds,
-                prepare=warm_up,
+                prepare=warm_up if inspector is None else None,
             )
         ) as results,
         tqdm(

@@ -257,10 +257,10 @@ def _fraction(count: int, of: int, what: str, protocol: str) -> Metric:
 
 
 def _recorded(recorded: dict[str, Any] | None, name: str) -> float | None:
-    """The value that a reference has under the same name."""
+    """The value that a reference has under the same name: over all of it where that is known."""
     if recorded is None:
         return None
-    value: float | None = recorded.get("metrics", {}).get(name, {}).get("value", recorded.get(name))
+    value: float | None = recorded.get(name, recorded.get("metrics", {}).get(name, {}).get("value"))
     return value
 
 

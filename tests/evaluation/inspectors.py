@@ -6,7 +6,7 @@ import sys
 import time
 from dataclasses import replace
 
-from molflow.evaluation.inspection import inspect_lookup
+from molflow.evaluation.inspection import inspect_bonded, inspect_lookup
 
 HANG, SLEEP, EXIT, FAULT, ERROR, MEMORY = 111.0, 222.0, 333.0, 444.0, 555.0, 666.0
 """First coordinate of a molecule at which something happens."""
@@ -31,9 +31,10 @@ def treacherous(molecule):
 
 
 def loaded(molecule):
-    """Which of the large libraries this process has."""
+    """Which of the large libraries this process has after an inspection."""
+    report = inspect_bonded(molecule)
     found = {"torch", "rdkit", "scipy", "pandas", "molflow.evaluation"} & set(sys.modules)
-    return replace(inspect_lookup(molecule), reason=" ".join(sorted(found)))
+    return replace(report, reason=" ".join(sorted(found)))
 
 
 def process(item):
