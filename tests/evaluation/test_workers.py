@@ -78,7 +78,8 @@ def test_the_number_of_workers_changes_nothing():
 
 
 def test_workers_load_no_torch():
-    assert reports([water()], inspector=inspectors.loaded)[0].reason == "molflow.evaluation rdkit scipy"
+    found = reports([water()], inspector=inspectors.loaded, seconds=60.0)
+    assert found[0].reason == "molflow.evaluation rdkit scipy"
 
 
 def test_a_report_in_place_of_a_structure_is_passed_on_and_what_is_no_molecule_is_named():
