@@ -161,14 +161,14 @@ class MoleculeBatch:
         return cls.from_structures([Structure(d.pos.cpu().numpy(), d.z.cpu().numpy()) for d in items])
 
 
-def structures_of(molecules: "MoleculeBatch | Iterable[Structure | Mol | Data]") -> list[Structure]:
-    """Positions and elements of molecules in any form that molflow knows.
+def structures_of(molecules: "MoleculeBatch | Iterable[Structure | Mol | Data]") -> Iterator[Structure]:
+    """Positions and elements of molecules in any form that molflow knows, one by one.
 
     Args:
         molecules: a `MoleculeBatch`, a PyG `Batch`, or any number of `Structure`, RDKit `Mol` with a 3D conformer, of
             which the first is taken, and PyG `Data` with `pos` (n, 3) and `z` (n,).
 
-    Returns:
+    Yields:
         The molecules in order. Implicit hydrogens of an RDKit molecule have no positions and are not among the atoms.
 
     Raises:
@@ -176,9 +176,9 @@ def structures_of(molecules: "MoleculeBatch | Iterable[Structure | Mol | Data]")
             its place.
     """
     if isinstance(molecules, MoleculeBatch):
-        return list(molecules.structures())
+        return molecules.structures()
     items = molecules.to_data_list() if hasattr(molecules, "to_data_list") else molecules
-    return [_structure(item, place) for place, item in enumerate(items, start=1)]
+    return (_structure(item, place) for place, item in enumerate(items, start=1))
 
 
 def _structure(item: Any, place: int) -> Structure:

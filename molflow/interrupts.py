@@ -1,6 +1,8 @@
-"""Ctrl-C where work must not stop half-way."""
+"""Ctrl-C where work must not stop half-way, and processes that must not outlive their parent."""
 
+import ctypes
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,3 +43,10 @@ def held_interrupts() -> Iterator[Callable[[], bool]]:
         yield lambda: bool(signals)
     finally:
         signal.signal(signal.SIGINT, default)
+
+
+def end_with_parent() -> None:
+    """On Linux this process ends with a parent that is killed; elsewhere it has to notice by itself."""
+    if sys.platform.startswith("linux"):
+        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl, <sys/prctl.h>
+        ctypes.CDLL(None).prctl(ctypes.c_int(set_parent_death_signal), ctypes.c_ulong(signal.SIGKILL))

@@ -115,7 +115,7 @@ def test_structures_of_anything(batch, structures):
     data = batch.to_pyg()
     mols = [bonded_mol(*structure) for structure in structures]
     for molecules in (batch, structures, iter(structures), data, Batch.from_data_list(data), mols):
-        found = structures_of(molecules)
+        found = list(structures_of(molecules))
         assert len(found) == len(structures)
         for (x, z), (expected_x, expected_z) in zip(found, structures, strict=True):
             np.testing.assert_array_equal(z, expected_z)
@@ -140,7 +140,7 @@ def test_what_has_no_structure(structures):
         (None, ": expected .* got NoneType"),
     ]:
         with pytest.raises(MolflowError, match=f"molecule 2{cause}"):
-            structures_of([structures[0], item])
+            list(structures_of([structures[0], item]))
 
 
 @pytest.mark.parametrize(("suffix", "atol"), [("npz", 0), ("xyz", 1e-7), ("sdf", 1e-4)])

@@ -482,7 +482,7 @@ XYZ = "3\n\nO 0 0 0\nH 0.96 0 0\nH -0.24 0.93 0\n"
     ("name", "content", "message"),
     [
         ("a.xyz", XYZ.replace("O ", "Xx "), "record 1, line 3: unknown element 'Xx'"),
-        ("a.xyz", XYZ + XYZ.replace("O ", "Si "), "molecule 2: element Si is outside the look-up tables"),
+        ("a.xyz", XYZ + XYZ.replace("O ", "Si "), "molecule 2: element Si (atom 1) is outside the look-up tables"),
         (
             "a.xyz",
             XYZ.replace("0.93", "nan"),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from molflow.chem.elements import atomic_number, symbol
+from molflow.chem.valences import VALENCES
 from molflow.errors import MolflowError
 
 BOND_LENGTHS: dict[tuple[str, str], tuple[int, ...]] = {
@@ -31,9 +32,6 @@ BOND_LENGTHS: dict[tuple[str, str], tuple[int, ...]] = {
 
 MARGINS = (10, 5, 3)
 """A pair has at least order k when it is closer than the typical length plus this margin (pm)."""
-
-VALENCES: dict[str, int] = {"H": 1, "C": 4, "N": 3, "O": 2, "F": 1}
-"""The one sum of bond orders at which an atom counts as stable."""
 
 PROTOCOL = "EDM look-up bonds (arXiv 2203.17003)"
 

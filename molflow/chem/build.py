@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from molflow.chem.bonds import bond_orders
-
 if TYPE_CHECKING:
     from rdkit import Chem
 
@@ -28,17 +26,29 @@ def bonded_mol(positions: np.ndarray, atomic_numbers: np.ndarray, orders: np.nda
     Raises:
         MolflowError: an element outside the look-up tables, if `orders` is not given.
     """
+    if orders is None:
+        from molflow.chem.bonds import bond_orders
+
+        orders = bond_orders(positions[None], atomic_numbers[None], np.ones((1, len(positions)), bool))[0].numpy()
+    return mol_of_bonds(positions, atomic_numbers, bond_list(orders))
+
+
+def bond_list(orders: np.ndarray) -> np.ndarray:
+    """The bonds of a symmetric matrix of orders (n, n), as rows of two atoms and an order, (m, 3)."""
+    first, second = np.nonzero(np.triu(orders))
+    return np.stack([first, second, orders[first, second]], axis=1)
+
+
+def mol_of_bonds(positions: np.ndarray, atomic_numbers: np.ndarray, bonds: np.ndarray) -> Chem.RWMol:
+    """`bonded_mol` for bonds that are given as rows of two atoms and an order, (m, 3)."""
     from rdkit import Chem
 
-    if orders is None:
-        orders = bond_orders(positions[None], atomic_numbers[None], np.ones((1, len(positions)), bool))[0].numpy()
     mol = Chem.RWMol()
     for number in atomic_numbers.tolist():
         atom = Chem.Atom(number)
         atom.SetNoImplicit(True)
         mol.AddAtom(atom)
-    first, second = np.nonzero(np.triu(orders))
-    for i, j, order in zip(first.tolist(), second.tolist(), orders[first, second].tolist(), strict=True):
+    for i, j, order in bonds.tolist():
         mol.AddBond(i, j, Chem.BondType.values[order])
     conformer = Chem.Conformer(len(positions))
     conformer.Set3D(True)
@@ -57,14 +67,16 @@ def to_rdkit(positions: np.ndarray, atomic_numbers: np.ndarray, orders: np.ndarr
     Raises:
         MolflowError: an element outside the look-up tables, if `orders` is not given.
     """
+    mol = bonded_mol(positions, atomic_numbers, orders)
+    return mol.GetMol() if len(positions) and is_sanitised(mol) else None
+
+
+def is_sanitised(mol: Chem.Mol) -> bool:
+    """Sanitise a molecule in place, and tell whether RDKit accepts it."""
     from rdkit import Chem, rdBase
 
-    if len(positions) == 0:
-        return None
-    mol = bonded_mol(positions, atomic_numbers, orders)
     with rdBase.BlockLogs():
-        problem = Chem.SanitizeMol(mol, catchErrors=True)
-    return mol.GetMol() if problem == Chem.SanitizeFlags.SANITIZE_NONE else None
+        return bool(Chem.SanitizeMol(mol, catchErrors=True) == Chem.SanitizeFlags.SANITIZE_NONE)
 
 
 def is_connected(mol: Chem.Mol) -> bool:

@@ -3,6 +3,8 @@
 It stands here so that reading a file or naming a wrong element needs no RDKit.
 """
 
+import numpy as np
+
 from molflow.errors import MolflowError
 
 _TABLE = """
@@ -34,3 +36,11 @@ def symbol(atomic_number: int) -> str:
     if not 1 <= atomic_number <= len(SYMBOLS):
         raise MolflowError(f"unknown atomic number {atomic_number}; accepted are 1 (H) to {len(SYMBOLS)} (Og)")
     return SYMBOLS[atomic_number - 1]
+
+
+def formula(atomic_numbers: np.ndarray) -> str:
+    """Molecular formula such as ``C2H6O``: carbon, hydrogen, then the other elements by their symbols."""
+    numbers, counts = np.unique(atomic_numbers, return_counts=True)
+    found = {symbol(z): n for z, n in zip(numbers.tolist(), counts.tolist(), strict=True)}
+    order = sorted(found, key=lambda element: (element != "C", element != "H", element))
+    return "".join(element + (str(found[element]) if found[element] > 1 else "") for element in order)

@@ -1,96 +1,46 @@
-"""Scores of a set of molecules: stability, validity, uniqueness, novelty, each with its count and protocol.
+"""Molecules from anywhere, inspected in worker processes and scored under named protocols.
 
-It takes structures from anywhere and no model: what is scored is what stands in the file.
+It takes structures and no model: what is scored is what stands in the file. Molecules stream through one report at a
+time, and a tally of them is all that stays.
 """
 
-import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from importlib import resources
-from typing import TYPE_CHECKING, Any
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
 from molflow.batch import MoleculeBatch, structures_of
-from molflow.chem.bonds import ELEMENTS, PROTOCOL, stability_of_orders
-from molflow.chem.build import canonical_smiles, is_connected, to_rdkit
-from molflow.chem.elements import atomic_number, symbol
+from molflow.chem.build import bond_list
+from molflow.chem.elements import atomic_number
 from molflow.chem.io import Structure
+from molflow.chem.valences import VALENCES
 from molflow.errors import MolflowError
 from molflow.evaluation.chunks import bonded_chunks
-from molflow.evaluation.novelty import TrainingReference, formula
-from molflow.evaluation.statistics import wilson_interval
+from molflow.evaluation.inspection import Bonded, MoleculeReport, inspect_bonded, lost, unfit, unless_reported, warm_up
+from molflow.evaluation.novelty import TrainingReference
+from molflow.evaluation.reference import REFERENCES, recorded_scores
+from molflow.evaluation.scores import MoleculeScores
+from molflow.evaluation.tally import Tally
+from molflow.evaluation.workers import Lost, outcomes
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
     from torch_geometric.data import Data
 
-REFERENCES = ("qm9",)
-"""Data sets whose own scores under the same protocol are recorded in `<name>_reference.json`."""
+__all__ = ["REFERENCES", "SECONDS", "MoleculeScores", "evaluate", "inspect_all"]
 
-Interval = tuple[float, float]
+SECONDS = 10.0
+"""What one molecule may take by default, of processor time."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class MoleculeScores:
-    """Scores as fractions in 0..1; None where one was not computed or has nothing to divide by.
-
-    A distinct molecule is a canonical SMILES among the connected valid molecules; it is novel if it is not among the
-    training molecules.
-
-    Attributes:
-        n_molecules, n_atoms: what was scored.
-        n_unreadable: records of the source that could not be read, and are in no other figure.
-        atom_stability: stable atoms / all atoms.
-        molecule_stability: molecules whose atoms are all stable / all molecules.
-        validity: molecules that RDKit sanitises with the look-up bonds and no added hydrogens / all molecules.
-        connected_validity: valid molecules that are one fragment / all molecules.
-        uniqueness: distinct canonical SMILES / connected valid molecules they come from.
-        validity_x_uniqueness: distinct canonical SMILES of connected valid molecules / all molecules.
-        novelty: distinct SMILES that are not among the training molecules / distinct SMILES.
-        n_distinct, n_novel: the count of distinct molecules, and of the novel ones among them.
-        nearest_training_similarity, nearest_training_similarity_median: mean and median, over the novel distinct
-            molecules, of the Tanimoto similarity (Morgan fingerprints, radius 2, 2048 bits) to the nearest training
-            molecule; not a fraction of a count.
-        novel_compositions: molecules, valid or not, whose molecular formula no training molecule has / all molecules.
-        protocol: the rule that assigned the bonds.
-        training: the training molecules that novelty is measured against.
-        reference_scores: the same scores of a reference data set: the ceiling.
-        *_interval: Wilson's 95 % interval. It takes what is counted as independent, which the atoms of one molecule
-            are not, so that of atom_stability is too narrow. Fractions of distinct molecules fall as more are sampled;
-            their intervals are for the number sampled here.
-    """
-
-    n_molecules: int
-    n_unreadable: int = 0
-    n_atoms: int
-    atom_stability: float | None
-    molecule_stability: float
-    validity: float | None
-    connected_validity: float | None
-    uniqueness: float | None
-    validity_x_uniqueness: float | None
-    novelty: float | None = None
-    n_distinct: int | None
-    n_novel: int | None = None
-    nearest_training_similarity: float | None = None
-    nearest_training_similarity_median: float | None = None
-    novel_compositions: float | None = None
-    protocol: str
-    training: str | None = None
-    reference_scores: dict[str, Any] | None
-    atom_stability_interval: Interval | None
-    molecule_stability_interval: Interval | None
-    validity_interval: Interval | None
-    connected_validity_interval: Interval | None
-    validity_x_uniqueness_interval: Interval | None
-    novelty_interval: Interval | None = None
-    novel_compositions_interval: Interval | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """All scores under their own names, ready for JSON."""
-        return asdict(self)
+_BLOCK = 1024  # structures whose bonds are looked up together
+_COVERED = [atomic_number(element) for element in VALENCES]
+_T = TypeVar("_T")
 
 
 def evaluate(
@@ -100,8 +50,13 @@ def evaluate(
     training: TrainingReference | None = None,
     rdkit: bool = True,
     progress: bool = False,
+    workers: int | None = None,
+    seconds: float = SECONDS,
+    relax: bool = False,
 ) -> MoleculeScores:
     """Score molecules given by positions and elements alone.
+
+    To keep the reports on single molecules as well, go through `inspect_all` and add each to a `Tally`.
 
     Args:
         molecules: a batch, or structures, RDKit molecules or PyG data as `molflow.batch.structures_of` takes them.
@@ -110,117 +65,137 @@ def evaluate(
             ask for training molecules are None.
         rdkit: False leaves out all but stability and compositions, and RDKit is not loaded.
         progress: show bars on stderr.
+        workers, seconds, relax: as in `inspect_all`.
 
     Raises:
-        MolflowError: no molecules, one without 3D coordinates, an unknown reference, or an element that the look-up
-            tables do not cover.
+        MolflowError: no molecules, one without 3D coordinates, an unknown reference, an element that the look-up
+            tables do not cover, or worker processes that cannot be started.
 
     Source: stability by arXiv 2203.17003; uniqueness is taken over connected molecules only, so a model cannot
         gain by fragments.
     """
-    structures = structures_of(molecules)
-    if not structures:
-        raise MolflowError("no molecules to evaluate; expected at least one")
-    reference_scores = None if reference is None else _reference_scores(reference)
-    _check_elements(structures)
-    counts = _count(structures, rdkit, progress)
-    total, distinct = len(structures), len(counts.smiles)
-    return MoleculeScores(
-        n_molecules=total,
-        n_atoms=counts.atoms,
-        atom_stability=_fraction(counts.stable_atoms, counts.atoms),
-        molecule_stability=counts.stable_molecules / total,
-        validity=counts.valid / total if rdkit else None,
-        connected_validity=counts.connected / total if rdkit else None,
-        uniqueness=_fraction(distinct, counts.connected),
-        validity_x_uniqueness=distinct / total if rdkit else None,
-        n_distinct=distinct if rdkit else None,
-        protocol=PROTOCOL,
-        reference_scores=reference_scores,
-        atom_stability_interval=wilson_interval(counts.stable_atoms, counts.atoms),
-        molecule_stability_interval=wilson_interval(counts.stable_molecules, total),
-        validity_interval=wilson_interval(counts.valid, total) if rdkit else None,
-        connected_validity_interval=wilson_interval(counts.connected, total) if rdkit else None,
-        validity_x_uniqueness_interval=wilson_interval(distinct, total) if rdkit else None,
-        **({} if training is None else _composition_scores(structures, training)),
-        **(_novelty_scores(counts.smiles, training, progress) if rdkit and training is not None else {}),
-    )
+    structures: Iterable[Structure] = structures_of(molecules)
+    if isinstance(molecules, MoleculeBatch | Sequence):
+        structures = list(structures)
+        _check_elements(structures, 1)  # what stops all work is told before it begins
+    if reference is not None:
+        recorded_scores(reference)  # a name that is not known is told before the work
+    tally = Tally()
+    if rdkit:
+        with closing(
+            inspect_all(structures, workers=workers, seconds=seconds, relax=relax, progress=progress)
+        ) as reports:
+            for record, report in enumerate(reports, start=1):
+                _refuse_unsupported(record, report)
+                tally.add(report)
+    else:
+        _count_stability(tally, structures, progress)
+    return tally.scores(reference=reference, training=training, progress=progress)
 
 
-@dataclass
-class _Counts:
-    atoms: int = 0
-    stable_atoms: int = 0
-    stable_molecules: int = 0
-    valid: int = 0
-    connected: int = 0
-    smiles: set[str] = field(default_factory=set)  # of the connected valid molecules
+def _refuse_unsupported(record: int, report: MoleculeReport | None) -> None:
+    if report is not None and report.status == "unsupported":
+        raise MolflowError(f"molecule {record}: {report.reason}")
 
 
-def _count(structures: Sequence[Structure], rdkit: bool, progress: bool) -> _Counts:
-    counts = _Counts()
-    bar = tqdm(total=len(structures), desc="scoring", unit="molecule", disable=not progress, dynamic_ncols=True)
-    for positions, numbers, orders in bonded_chunks(structures):
-        bar.update(len(numbers))
-        stable_atom, stable_molecule = stability_of_orders(orders, numbers, np.ones(numbers.shape, dtype=bool))
-        counts.atoms += numbers.size
-        counts.stable_atoms += int(stable_atom.sum())
-        counts.stable_molecules += int(stable_molecule.sum())
-        if not rdkit:
-            continue
-        for mol in map(to_rdkit, positions, numbers, orders.numpy()):
-            counts.valid += mol is not None
-            if mol is not None and is_connected(mol):
-                counts.connected += 1
-                counts.smiles.add(canonical_smiles(mol))
-    bar.close()
-    return counts
+def _count_stability(tally: Tally, structures: Iterable[Structure], progress: bool) -> None:
+    source, first = iter(structures), 1
+    with tqdm(desc="scoring", unit="molecule", disable=not progress, dynamic_ncols=True) as bar:
+        while block := list(islice(source, 16 * _BLOCK)):
+            _check_elements(block, first)
+            tally.add_stability(block)
+            first += len(block)
+            bar.update(len(block))
 
 
-def _composition_scores(structures: Sequence[Structure], training: TrainingReference) -> dict[str, Any]:
-    novel = sum(formula(s.atomic_numbers) not in training.formulas for s in structures)
-    return {
-        "training": training.name,
-        "novel_compositions": novel / len(structures),
-        "novel_compositions_interval": wilson_interval(novel, len(structures)),
-    }
-
-
-def _novelty_scores(smiles: set[str], training: TrainingReference, progress: bool) -> dict[str, Any]:
-    novel = sorted(smiles - training.smiles)
-    scores = {
-        "novelty": _fraction(len(novel), len(smiles)),
-        "n_novel": len(novel),
-        "novelty_interval": wilson_interval(len(novel), len(smiles)),
-    }
-    if novel:
-        similarity = training.nearest_similarity(novel, progress)
-        scores["nearest_training_similarity"] = float(similarity.mean())
-        scores["nearest_training_similarity_median"] = float(np.median(similarity))
-    return scores
-
-
-def _fraction(part: int, total: int) -> float | None:
-    return part / total if total else None
-
-
-def _check_elements(structures: Sequence[Structure]) -> None:
+def _check_elements(structures: Sequence[Structure], first: int) -> None:
     """Name a molecule by its place among all: in a chunk that place is lost."""
-    numbers = np.concatenate([s.atomic_numbers for s in structures])
-    unknown = ~np.isin(numbers, [atomic_number(element) for element in ELEMENTS])
-    if unknown.any():
-        first = int(np.argmax(unknown))
-        ends = np.cumsum([len(s.atomic_numbers) for s in structures])
-        record = int(np.searchsorted(ends, first, side="right")) + 1
-        raise MolflowError(
-            f"molecule {record}: element {symbol(int(numbers[first]))} is outside the look-up tables, "
-            f"which cover {' '.join(ELEMENTS)}"
-        )
+    numbers = np.concatenate([np.zeros(0, np.int64), *(structure.atomic_numbers for structure in structures)])
+    if not np.isin(numbers, _COVERED).all():
+        for record, structure in enumerate(structures, start=first):
+            _refuse_unsupported(record, unfit(*structure))
 
 
-def _reference_scores(name: str) -> dict[str, Any]:
-    if name not in REFERENCES:
-        raise MolflowError(f"unknown reference {name!r}; known are {' '.join(REFERENCES)}")
-    text = resources.files("molflow.evaluation").joinpath(f"{name}_reference.json").read_text(encoding="utf-8")
-    scores: dict[str, Any] = json.loads(text)
-    return scores
+def inspect_all(
+    structures: Iterable[Structure | MoleculeReport],
+    *,
+    workers: int | None = None,
+    seconds: float = SECONDS,
+    relax: bool = False,
+    progress: bool = False,
+    inspector: Callable[[Bonded], MoleculeReport] | None = None,
+) -> Generator[MoleculeReport]:
+    """A report on each molecule, in order, as they are made.
+
+    RDKit runs in worker processes. A molecule that it hangs on has the status "timed out", one that ends the process
+    "crashed"; both keep their look-up stability, and all others are as if they had not been there. The reports do not
+    depend on the number of workers, and memory not on that of molecules.
+
+    Args:
+        structures: positions (n, 3) in Å and atomic_numbers (n,) of each; may be endless. A report among them, such as
+            one on a record that could not be read, is passed on in its turn.
+        workers: processes, by default one for each core; 0 for none, where nothing can be ended.
+        seconds: of processor time that one molecule may take.
+        relax: with the strain, which takes about as long as all the rest.
+        progress: show a bar on stderr.
+        inspector: what the workers run in place of `inspect_bonded`; it is pickled by name.
+
+    Raises:
+        MolflowError: worker processes cannot be started.
+
+    Example:
+        >>> water = Structure(np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]), np.array([8, 1, 1]))
+        >>> [report.status for report in inspect_all([water, water], workers=0)]
+        ['stable', 'stable']
+    """
+    run = partial(inspect_bonded, relax=relax) if inspector is None else inspector
+    pending: deque[Bonded | MoleculeReport] = deque()
+    with (
+        closing(
+            outcomes(
+                partial(unless_reported, run),
+                _remembered(_prepared(structures), pending),
+                workers=default_workers() if workers is None else workers,
+                seconds=seconds,
+                prepare=warm_up if inspector is None else None,
+            )
+        ) as results,
+        tqdm(
+            total=len(structures) if isinstance(structures, Sequence) else None,
+            desc="inspecting",
+            unit="molecule",
+            disable=not progress,
+            dynamic_ncols=True,
+        ) as bar,
+    ):
+        for result in results:
+            item = pending.popleft()
+            if isinstance(result, Lost):
+                result = item if isinstance(item, MoleculeReport) else lost(item, *result)
+            yield result
+            bar.update()
+
+
+def default_workers() -> int:
+    """One for each core that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _remembered(items: Iterable[_T], pending: deque[_T]) -> Iterator[_T]:
+    for item in items:
+        pending.append(item)
+        yield item
+
+
+def _prepared(structures: Iterable[Structure | MoleculeReport]) -> Iterator[Bonded | MoleculeReport]:
+    """Molecules with their look-up bonds; of those that cannot have them the report, as there is nothing to inspect."""
+    source = iter(structures)
+    while block := list(islice(source, _BLOCK)):
+        ready: list[Bonded | MoleculeReport | None] = [
+            item if isinstance(item, MoleculeReport) else unfit(*item) for item in block
+        ]
+        fit = [k for k, report in enumerate(ready) if report is None]
+        for chunk in bonded_chunks([block[k] for k in fit]):  # type: ignore[misc]
+            for member, x, z, orders in zip(*chunk[:3], chunk.orders.numpy(), strict=True):
+                ready[fit[member]] = Bonded(x, z, bond_list(orders))
+        yield from ready  # type: ignore[misc]

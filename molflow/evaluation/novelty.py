@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from molflow.chem.build import canonical_smiles, to_rdkit
-from molflow.chem.elements import symbol
+from molflow.chem.elements import formula
 from molflow.chem.io import Structure
 from molflow.data.qm9 import load_qm9, prepare_qm9
 from molflow.errors import MolflowError
@@ -108,14 +108,6 @@ class TrainingReference:
         return nearest
 
 
-def formula(atomic_numbers: np.ndarray) -> str:
-    """Molecular formula such as ``C2H6O``: carbon, hydrogen, then the other elements by their symbols."""
-    numbers, counts = np.unique(atomic_numbers, return_counts=True)
-    found = {symbol(z): n for z, n in zip(numbers.tolist(), counts.tolist(), strict=True)}
-    order = sorted(found, key=lambda element: (element != "C", element != "H", element))
-    return "".join(element + (str(found[element]) if found[element] > 1 else "") for element in order)
-
-
 def fingerprints(smiles: Sequence[str], progress: bool = False) -> np.ndarray:
     """Morgan fingerprints (radius 2, 2048 bits, no chirality) of canonical SMILES as packed bits, (M, 256) uint8."""
     from rdkit import Chem
@@ -157,7 +149,7 @@ def qm9_training_reference(cache_dir: str | Path | None = None, progress: bool =
 
 def _looked_up(structures: Sequence[Structure]) -> Iterator[str | None]:
     """Canonical SMILES of each molecule by its look-up bonds, in the order of the chunks; None where RDKit refuses."""
-    for positions, numbers, orders in bonded_chunks(structures):
+    for _, positions, numbers, orders in bonded_chunks(structures):
         for mol in map(to_rdkit, positions, numbers, orders.numpy()):
             yield None if mol is None else canonical_smiles(mol)
 

@@ -1,8 +1,5 @@
 """Batches that are made ready ahead of the step that takes them, in worker processes."""
 
-import ctypes
-import signal
-import sys
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -12,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from molflow.errors import MolflowError
-from molflow.interrupts import ignored_interrupts
+from molflow.interrupts import end_with_parent, ignored_interrupts
 from molflow.training.objectives import Preparation
 
 
@@ -97,10 +94,7 @@ class _Prepared(Dataset[Ready]):
 
 
 def _end_with_parent(worker: int) -> None:
-    """On Linux a worker ends with a parent that is killed, before it can complain; elsewhere some seconds later."""
-    if sys.platform.startswith("linux"):
-        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl, <sys/prctl.h>
-        ctypes.CDLL(None).prctl(ctypes.c_int(set_parent_death_signal), ctypes.c_ulong(signal.SIGKILL))
+    end_with_parent()
 
 
 def _as_it_is(ready: Any) -> Any:

@@ -1,6 +1,7 @@
 """Scores of sets small enough to count by hand, and the honesty of what could not be computed."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,48 @@ def test_the_recorded_qm9_scores_are_the_ceiling_under_this_protocol():
     for key in ("molecule_stability", "validity", "connected_validity"):
         low, high = getattr(sample, f"{key}_interval")
         assert low <= recorded[key] <= high
+
+
+def test_metrics_carry_their_counts_and_protocols():
+    scores = evaluate((s for s in [WATER, HCN, CROWDED, TWO_WATERS]), training=TRAINED_ON_HCN)
+    metric = scores.metrics["molecule_stability"]
+    assert (metric.value, metric.count, metric.of, metric.what) == (0.75, 3, 4, "molecules")
+    assert (metric.protocol, metric.interval) == (PROTOCOL, scores.molecule_stability_interval)
+    counted = {name: (m.count, m.of) for name, m in scores.metrics.items()}
+    assert counted["valence_molecule_stability"] == (3, 4)
+    assert counted["perceived_connected_validity"] == (2, 4)
+    assert counted["edm_validity"] == (3, 4)
+    assert counted["edm_validity_x_uniqueness"] == (2, 4)  # O, C#N and the larger, or first, of two waters: O
+    assert counted["edm_validity_x_uniqueness_x_novelty"] == (1, 4)
+    assert counted["validity_x_uniqueness_x_novelty"] == (1, 4)
+    assert scores.statuses == {"disconnected": 1, "invalid": 1, "stable": 2}
+    assert scores.distributions["bond H-O"]["count"] == 6
+    assert all(m.protocol and m.reference is None for m in scores.metrics.values())
+
+
+def test_distances_to_real_molecules():
+    scores = evaluate(read_structures(QM9), reference="qm9")
+    assert scores.metrics["w1_bond_lengths"].unit == "Å"
+    assert 0 < scores.metrics["w1_bond_lengths"].value < 0.02
+    assert 0 < scores.metrics["w1_angles"].value < 5
+    assert scores.metrics["molecule_stability"].reference == scores.reference_scores["molecule_stability"]
+    assert scores.distributions["QED"]["w1"] < 0.05
+    assert json.loads(json.dumps(scores.to_dict()))["metrics"]["w1_angles"]["unit"] == "°"
+
+
+def test_scores_as_tables(monkeypatch):
+    scores = evaluate([WATER, CROWDED], reference="qm9")
+    page = scores._repr_html_()
+    assert "<td>50.00 %</td>" in page
+    assert "95.28 %" in page
+    pandas = pytest.importorskip("pandas")
+    frame = scores.to_frame()
+    assert frame.loc["molecule_stability", "value"] == 0.5
+    assert tuple(frame.loc["molecule_stability", ["low", "high"]]) == scores.molecule_stability_interval
+    assert isinstance(frame, pandas.DataFrame)
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(MolflowError, match="needs pandas"):
+        scores.to_frame()
 
 
 def test_order_and_chunks_change_no_score(monkeypatch):

@@ -1,0 +1,237 @@
+"""What is measured on each molecule, as counts in fixed fine bins, so that molecules add up and memory stays flat.
+
+All quantities share one flat histogram: a molecule is a short list of bins in it, and a Wasserstein distance follows
+from cumulative sums. It needs neither torch nor RDKit, only molecules of RDKit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import combinations, combinations_with_replacement
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from molflow.chem.elements import atomic_number
+from molflow.chem.valences import VALENCES
+
+if TYPE_CHECKING:
+    from rdkit import Chem
+
+ELEMENTS = tuple(VALENCES)
+"""The elements that quantities are told apart by; atoms of others are left out."""
+
+ORDERS = ("-", "=", "#", ":")
+"""Signs of bond orders: single, double, triple, aromatic."""
+
+
+class Quantity(NamedTuple):
+    """Something measured, with the bins that it is counted in.
+
+    Attributes:
+        group: quantities that are summarised together.
+        name: unique.
+        unit: of the values.
+        low: lower edge of the first bin; what lies below is counted in it.
+        width: of a bin, the resolution of means, quantiles and Wasserstein distances.
+        bins: how many; what lies above the last is counted in it.
+        first: place of the first bin in the flat histogram.
+    """
+
+    group: str
+    name: str
+    unit: str
+    low: float
+    width: float
+    bins: int
+    first: int
+
+
+_PAIRS = list(combinations_with_replacement(ELEMENTS, 2))
+
+
+def _declared() -> Iterator[tuple[str, str, str, float, float, int]]:
+    """group, name, unit, low, width, bins of every quantity."""
+    for a, b in _PAIRS:
+        for sign in ORDERS:
+            yield "bond length", f"bond {a}{sign}{b}", "Å", 0.5, 0.001, 2000
+    for centre in ELEMENTS:
+        for a, b in _PAIRS:
+            yield "angle", f"angle {a}-{centre}-{b}", "°", 0.0, 0.2, 900
+    for a, b in _PAIRS:
+        yield "dihedral", f"dihedral about {a}-{b}", "°", 0.0, 0.2, 900
+    for a, b in _PAIRS:
+        yield "distance", f"distance {a} {b}", "Å", 0.0, 0.005, 4000
+    yield "atom count", "atoms", "atoms", -0.5, 1, 512
+    for element in ELEMENTS:
+        yield "composition", f"{element} atoms", "atoms", -0.5, 1, 512
+    yield "descriptor", "QED", "", 0.0, 0.001, 1000
+    yield "descriptor", "SA score", "", 1.0, 0.01, 900
+    yield "descriptor", "logP", "", -20.0, 0.01, 4000
+    yield "descriptor", "molecular weight", "Da", 0.0, 0.1, 10_000
+    yield "descriptor", "rings", "rings", -0.5, 1, 64
+    yield "descriptor", "aromatic rings", "rings", -0.5, 1, 64
+    yield "strain", "strain energy", "kcal/mol", 0.0, 0.1, 10_000
+    yield "strain", "strain RMSD", "Å", 0.0, 0.002, 2500
+
+
+def _placed() -> Iterator[Quantity]:
+    first = 0
+    for declared in _declared():
+        yield Quantity(*declared, first)
+        first += declared[-1]
+
+
+QUANTITIES: dict[str, Quantity] = {quantity.name: quantity for quantity in _placed()}
+"""All quantities by name.
+
+Bond lengths are told apart by elements and order, angles by their three elements (the middle one in the middle),
+dihedrals, without sign, by the elements of the bond that they turn about, and the distances of all pairs of atoms,
+bonded or not, by elements.
+"""
+
+GROUPS: tuple[str, ...] = tuple(dict.fromkeys(quantity.group for quantity in QUANTITIES.values()))
+
+N_BINS = sum(quantity.bins for quantity in QUANTITIES.values())
+"""Length of the flat histogram."""
+
+_ROW = np.full(119, -1)  # atomic number -> place in ELEMENTS
+_ROW[[atomic_number(element) for element in ELEMENTS]] = range(len(ELEMENTS))
+_PAIR = np.zeros((len(ELEMENTS), len(ELEMENTS)), dtype=np.int64)  # two such places -> place in _PAIRS
+for _k, (_a, _b) in enumerate(_PAIRS):
+    _i, _j = ELEMENTS.index(_a), ELEMENTS.index(_b)
+    _PAIR[_i, _j] = _PAIR[_j, _i] = _k
+
+
+_FIRST = {group: next(q for q in QUANTITIES.values() if q.group == group) for group in GROUPS}
+_PAIRS_AT_ONCE = 1 << 18  # some MB
+
+
+def bins_of(kinds: Any, values: Any, first: Quantity) -> np.ndarray:
+    """Bins of values, by the place of their quantities among equal ones of which `first` is the first."""
+    places = np.floor((np.asarray(values) - first.low) / first.width)
+    return first.first + np.asarray(kinds) * first.bins + np.clip(places, 0, first.bins - 1).astype(np.int64)
+
+
+def counted(bins: Iterable[np.ndarray]) -> np.ndarray:
+    """Bins and how often each occurs, (2, k) int32: what is kept of a molecule."""
+    return np.stack(np.unique(np.concatenate([np.zeros(0, np.int64), *bins]), return_counts=True)).astype(np.int32)
+
+
+def composition_bins(atomic_numbers: np.ndarray) -> np.ndarray:
+    """Bins of the number of atoms and of those of each element."""
+    by_element = np.bincount(_ROW[atomic_numbers] + 1, minlength=len(ELEMENTS) + 1)[1:]
+    total = bins_of([0], [len(atomic_numbers)], _FIRST["atom count"])
+    return np.concatenate([total, bins_of(range(len(ELEMENTS)), by_element, _FIRST["composition"])])
+
+
+def distance_bins(positions: np.ndarray, atomic_numbers: np.ndarray) -> np.ndarray:
+    """Bins of the distances of all pairs of atoms."""
+    rows = _ROW[atomic_numbers]
+    positions, rows = positions[rows >= 0], rows[rows >= 0]
+    n, found = len(rows), []
+    step = max(1, _PAIRS_AT_ONCE // max(1, n))
+    for start in range(0, n, step):
+        i, j = np.nonzero(np.arange(start, min(start + step, n))[:, None] < np.arange(n))
+        lengths = np.linalg.norm(positions[start + i] - positions[j], axis=1)
+        found.append(bins_of(_PAIR[rows[start + i], rows[j]], lengths, _FIRST["distance"]))
+    return np.concatenate([np.zeros(0, np.int64), *found])
+
+
+def bond_bins(mol: Chem.Mol) -> np.ndarray:
+    """Bins of bond lengths, angles and dihedrals of a sanitised molecule with a conformer."""
+    x = mol.GetConformer().GetPositions()
+    rows = _ROW[[atom.GetAtomicNum() for atom in mol.GetAtoms()]]
+    bonds = [
+        (bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), 3 if bond.GetIsAromatic() else int(bond.GetBondType()) - 1)
+        for bond in mol.GetBonds()
+    ]
+    near: list[list[int]] = [[] for _ in rows]
+    for i, j, _ in bonds:
+        near[i].append(j)
+        near[j].append(i)
+    angles = [(a, j, b) for j, around in enumerate(near) for a, b in combinations(around, 2)]
+    dihedrals = [(a, i, j, b) for i, j, _ in bonds for a in near[i] for b in near[j] if a != j and b != i and a != b]
+
+    i, j, order = _columns(bonds, 2, rows, further=1)
+    lengths = np.linalg.norm(x[i] - x[j], axis=1)
+    found = [bins_of(_PAIR[rows[i], rows[j]] * len(ORDERS) + order, lengths, _FIRST["bond length"])]
+    a, j, b = _columns(angles, 3, rows)
+    kinds = rows[j] * len(_PAIRS) + _PAIR[rows[a], rows[b]]
+    found.append(bins_of(kinds, _angle(x[a] - x[j], x[b] - x[j]), _FIRST["angle"]))
+    a, i, j, b = _columns(dihedrals, 4, rows)
+    axis = x[j] - x[i]
+    turned = _angle(np.cross(x[a] - x[i], axis), np.cross(x[b] - x[j], axis))
+    found.append(bins_of(_PAIR[rows[i], rows[j]], turned, _FIRST["dihedral"]))
+    return np.concatenate(found)
+
+
+def value_bins(values: dict[str, float]) -> np.ndarray:
+    """Bins of values of single quantities by name."""
+    return np.concatenate(
+        [np.zeros(0, np.int64), *(bins_of([0], [value], QUANTITIES[name]) for name, value in values.items())]
+    )
+
+
+def _columns(tuples: Sequence[tuple[int, ...]], atoms: int, rows: np.ndarray, further: int = 0) -> np.ndarray:
+    """Columns of tuples of atoms and `further` numbers, without tuples with an element that is not covered."""
+    table = np.array(tuples, dtype=np.int64).reshape(-1, atoms + further)
+    return table[(rows[table[:, :atoms]] >= 0).all(1)].T
+
+
+def _angle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Angles of vectors (n, 3) in degrees, exact also where they are small."""
+    sine = np.linalg.norm(np.cross(u, v), axis=1)
+    return np.degrees(np.arctan2(sine, (u * v).sum(1)))
+
+
+def counts_of(histogram: np.ndarray, name: str) -> np.ndarray:
+    """The part of the flat histogram that belongs to one quantity."""
+    quantity = QUANTITIES[name]
+    return histogram[quantity.first : quantity.first + quantity.bins]
+
+
+def quantiles(histogram: np.ndarray, name: str, shares: Iterable[float] = (0.05, 0.5, 0.95)) -> list[float] | None:
+    """Centres of the bins at which a quantity's cumulative share reaches the given ones; None without counts."""
+    counts, quantity = counts_of(histogram, name), QUANTITIES[name]
+    if not counts.any():
+        return None
+    cumulative = np.cumsum(counts)
+    places = np.searchsorted(cumulative, np.asarray(list(shares)) * cumulative[-1])
+    return [_centre(quantity, int(place)) for place in places]
+
+
+def mean(histogram: np.ndarray, name: str) -> float | None:
+    """Mean of the centres of the bins, off by at most half a bin's width; None without counts."""
+    counts, quantity = counts_of(histogram, name), QUANTITIES[name]
+    total = int(counts.sum())
+    if not total:
+        return None
+    return _centre(quantity, 0) + quantity.width * int(counts @ np.arange(len(counts))) / total
+
+
+def _centre(quantity: Quantity, place: int) -> float:
+    return round(quantity.low + (place + 0.5) * quantity.width, 6)
+
+
+def wasserstein(histogram: np.ndarray, reference: np.ndarray, name: str) -> float | None:
+    """Wasserstein-1 distance of a quantity in two histograms, in its unit; None where either has no counts.
+
+    The sum over bins of width x |F - F_reference|, with F the cumulative share; off by at most a bin's width.
+    """
+    a, b = (np.cumsum(counts_of(h, name)) for h in (histogram, reference))
+    if not (a[-1] and b[-1]):
+        return None
+    return float(QUANTITIES[name].width * np.abs(a / a[-1] - b / b[-1]).sum())
+
+
+def group_wasserstein(histogram: np.ndarray, reference: np.ndarray, group: str) -> float | None:
+    """Mean of the distances of a group's quantities, weighted by how often the reference has each.
+
+    Quantities that either side lacks are left out; None where that leaves none.
+    """
+    names = [quantity.name for quantity in QUANTITIES.values() if quantity.group == group]
+    pairs = [(wasserstein(histogram, reference, name), int(counts_of(reference, name).sum())) for name in names]
+    shared = [(distance, weight) for distance, weight in pairs if distance is not None]
+    total = sum(weight for _, weight in shared)
+    return sum(distance * weight for distance, weight in shared) / total if total else None

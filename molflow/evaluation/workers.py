@@ -1,0 +1,244 @@
+"""A function over many items in worker processes that may hang or die: only the item at fault is lost.
+
+Pools of the standard library cannot end a task, and pools that can lose the whole chunk in which it was. Here a worker
+answers item by item, so that the one at fault is known, and the rest of its chunk goes to another worker.
+"""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
+from multiprocessing.connection import Connection, Pipe, wait
+from typing import Any, NamedTuple
+
+from molflow.errors import MolflowError
+from molflow.interrupts import end_with_parent, ignored_interrupts
+
+CHUNK = 16
+"""Items that a worker is given at a time."""
+
+AHEAD = 2048
+"""Items that may be taken before the oldest of them is finished; it bounds the memory."""
+
+MEMORY = 4 << 30
+"""Bytes that a worker may take, where the system can limit that; an item that needs more is lost."""
+
+PATIENCE = 30
+"""Times its limit that an item may take on the clock: for one that waits instead of working."""
+
+_STARTS_WITHIN = 600.0  # seconds that a worker may take to load its libraries, on a machine with much else to do
+_MAIN = "from molflow.evaluation.workers import _serve; _serve({})"
+
+
+_Job = tuple[Callable[[], Any] | None, Callable[[Any], Any], float]  # prepare, function, seconds
+
+
+class Lost(NamedTuple):
+    """Stands in for the result of an item.
+
+    Attributes:
+        status: "timed out" or "crashed".
+        reason: in words.
+    """
+
+    status: str
+    reason: str
+
+
+def outcomes(
+    function: Callable[[Any], Any],
+    items: Iterable[Any],
+    *,
+    workers: int,
+    seconds: float,
+    prepare: Callable[[], Any] | None = None,
+) -> Generator[Any | Lost]:
+    """function(item) for each item, in order; the same for any number of workers.
+
+    Workers are new Python processes that load the module of the function and what that needs, whatever the main script
+    does or has loaded. They end with this process, and when the iterator is closed. An item that raises an exception
+    is lost as one that ends the process is.
+
+    Args:
+        function: can be pickled, as can items and results.
+        items: taken a bounded number ahead of the results.
+        workers: processes; 0 for none, where nothing can be ended and an item that hangs hangs all.
+        seconds: of processor time that one item may take, so that a busy machine changes no result.
+        prepare: called once in each worker before time counts, to load libraries; can be pickled.
+
+    Raises:
+        MolflowError: a worker could not be started.
+    """
+    if not workers:
+        yield from (_attempt(function, item) for item in items)
+        return
+    crew = _Crew((prepare, function, seconds), workers)
+    try:
+        yield from crew.run(items)
+    finally:
+        crew.dismiss()
+
+
+def _attempt(function: Callable[[Any], Any], item: Any) -> Any | Lost:
+    try:
+        return function(item)
+    except Exception as error:
+        return Lost("crashed", " ".join(f"{type(error).__name__}: {error}".split())[:200])
+
+
+class _Worker:
+    """A process, and the items that it has been given and not answered."""
+
+    def __init__(self, job: _Job):
+        self.connection, theirs = Pipe()
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+        with theirs, ignored_interrupts():  # Ctrl-C reaches children too; this process decides what becomes of them
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _MAIN.format(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        self.seconds = job[2]
+        self.connection.send(job)
+        self.ready = False
+        self.todo: deque[tuple[int, Any]] = deque()
+        self.deadline = time.monotonic() + _STARTS_WITHIN
+
+    def give(self, chunk: list[tuple[int, Any]]) -> None:
+        self.todo.extend(chunk)
+        if self.ready:
+            self.wait_longer()
+        with suppress(OSError):  # it died while it had nothing to do: that is noticed when it is read from
+            self.connection.send([item for _, item in chunk])
+
+    def wait_longer(self) -> None:
+        self.deadline = time.monotonic() + PATIENCE * self.seconds
+
+    def end(self) -> int:
+        """Its exit code, or minus the signal that ended it."""
+        self.connection.close()
+        self.process.kill()
+        return self.process.wait()
+
+
+class _Crew:
+    """Workers, what they are busy with, and results that wait for their turn."""
+
+    def __init__(self, job: _Job, workers: int):
+        self.job, self.size = job, workers
+        self.workers: list[_Worker] = []
+        self.again: deque[tuple[int, Any]] = deque()  # given to a worker that ended before their turn
+        self.done: dict[int, Any] = {}
+
+    def run(self, items: Iterable[Any]) -> Iterator[Any | Lost]:
+        source = enumerate(items)
+        oldest = taken = 0
+        while True:
+            for worker in self._idle():
+                room = min(CHUNK, AHEAD - (taken - oldest))
+                chunk = [self.again.popleft() for _ in range(min(CHUNK, len(self.again)))]
+                if not chunk:
+                    chunk = list(islice(source, max(0, room)))
+                    taken += len(chunk)
+                if not chunk:
+                    break
+                if worker is None:
+                    worker = _Worker(self.job)
+                    self.workers.append(worker)
+                worker.give(chunk)
+            if not any(worker.todo for worker in self.workers):
+                return
+            self._collect()
+            while oldest in self.done:
+                yield self.done.pop(oldest)
+                oldest += 1
+
+    def _idle(self) -> list[_Worker | None]:
+        """Workers without work, and None for each that can still be started."""
+        idle: list[_Worker | None] = [worker for worker in self.workers if not worker.todo]
+        return idle + [None] * (self.size - len(self.workers))
+
+    def _collect(self) -> None:
+        """Wait for results; replace workers that ended or whose time is over."""
+        busy = [worker for worker in self.workers if worker.todo]
+        left = min(worker.deadline for worker in busy) - time.monotonic()
+        ready = wait([worker.connection for worker in busy], max(0.0, left))
+        for worker in busy:
+            if worker.connection in ready:
+                self._receive(worker)
+            elif time.monotonic() >= worker.deadline:
+                self._lose(worker)
+
+    def _receive(self, worker: _Worker) -> None:
+        try:
+            while worker.connection.poll():
+                answer = worker.connection.recv()
+                worker.wait_longer()
+                if worker.ready:
+                    self.done[worker.todo.popleft()[0]] = answer
+                worker.ready = True
+        except (EOFError, OSError, pickle.UnpicklingError):
+            self._lose(worker)
+
+    def _lose(self, worker: _Worker) -> None:
+        self.workers.remove(worker)
+        late = time.monotonic() >= worker.deadline
+        code = worker.end()
+        if not worker.ready:
+            raise MolflowError(
+                f"a worker process did not start (exit code {code}); use no workers, or see what it lacks"
+            )
+        if not worker.todo:
+            return
+        if late or code == -signal.SIGPROF:
+            lost = Lost("timed out", f"not finished within {worker.seconds:g} s")
+        else:
+            ending = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            lost = Lost("crashed", f"its worker process {ending}")
+        self.done[worker.todo.popleft()[0]] = lost
+        self.again.extend(worker.todo)
+
+    def dismiss(self) -> None:
+        for worker in self.workers:
+            worker.end()
+        self.workers.clear()
+
+
+def _serve(handle: int) -> None:
+    """The life of a worker."""
+    end_with_parent()
+    _limit_memory()
+    connection = Connection(handle)
+    job: _Job = connection.recv()
+    prepare, function, seconds = job
+    if prepare is not None:
+        prepare()
+    connection.send(None)  # ready: from now on its time is counted
+    while True:
+        try:
+            items = connection.recv()
+        except EOFError:
+            return
+        for item in items:
+            signal.setitimer(signal.ITIMER_PROF, seconds)  # at its end SIGPROF ends the process, whatever it is in
+            result = _attempt(function, item)
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            connection.send(result)
+
+
+def _limit_memory() -> None:
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+    except (ImportError, OSError, ValueError):  # no such limit here, or a lower one is set already
+        return

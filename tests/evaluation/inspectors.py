@@ -1,0 +1,43 @@
+"""What worker processes run in tests in place of the real inspection; they find it here by its name."""
+
+import os
+import signal
+import sys
+import time
+from dataclasses import replace
+
+from molflow.evaluation.inspection import inspect_bonded, inspect_lookup
+
+HANG, SLEEP, EXIT, FAULT, ERROR, MEMORY = 111.0, 222.0, 333.0, 444.0, 555.0, 666.0
+"""First coordinate of a molecule at which something happens."""
+
+
+def treacherous(molecule):
+    """Look-up results, unless the molecule's place says otherwise."""
+    place = float(molecule.positions[0, 0])
+    while place == HANG:
+        pass
+    if place == SLEEP:
+        time.sleep(600)
+    if place == EXIT:
+        os._exit(3)
+    if place == FAULT:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if place == ERROR:
+        raise RuntimeError("something\nbroke")
+    if place == MEMORY:
+        bytearray(64 << 30)
+    return inspect_lookup(molecule)
+
+
+def loaded(molecule):
+    """Which of the large libraries this process has after an inspection."""
+    report = inspect_bonded(molecule)
+    found = {"torch", "rdkit", "scipy", "pandas", "molflow.evaluation"} & set(sys.modules)
+    return replace(report, reason=" ".join(sorted(found)))
+
+
+def process(item):
+    """The process that runs this."""
+    time.sleep(0.05)
+    return os.getpid()
