@@ -184,6 +184,19 @@ def test_several_evaluations(molflow, fails, model, single_atoms, tmp_path):
     assert fails("benchmark", "sampling", "-m", model, "-k", 2) == expected
 
 
+def test_evaluate_writes_a_page(molflow, fails, tmp_path):
+    page, figures = tmp_path / "new" / "a.html", tmp_path / "a.json"
+    code, text, _ = molflow("evaluate", QM9, "--report", page, "--json", figures)
+    assert code == 0
+    assert f"The report is in {page}" in text
+    record, html = json.loads(figures.read_text()), page.read_text(encoding="utf-8")
+    assert sum(record["statuses"].values()) == 200
+    shown = re.findall(r"molecule (\d+): (\w+)", html)
+    assert len(shown) == len(set(shown)) == 24 + sum(min(12, n) for s, n in record["statuses"].items() if s != "stable")
+    assert len(html) < 8e6
+    assert fails("evaluate", QM9, QM9, "--report", "b.html") == (2, "--report is for one file at a time")
+
+
 def test_sampled_scores_are_those_of_the_file(molflow, model, tmp_path, trained_on_100):
     out, sampled, scored = (tmp_path / name for name in ("a.npz", "a.json", "b.json"))
     assert molflow("sample", "-m", model, "-n", 50, "-o", out, "--novelty", "--json", sampled)[0] == 0

@@ -203,7 +203,8 @@ def evaluate(
         ),
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(help="Particles: also write a page of figures and histograms, .html.")
+        Path | None,
+        typer.Option(help="Also write a page, .html: figures and histograms, and molecules to turn and look at."),
     ] = None,
     json: Json = None,
 ) -> None:
@@ -212,17 +213,17 @@ def evaluate(
 
     check_json(json)
     system = system_of_files(files, reference)
+    if len(files) > 1:
+        refuse("is for one file at a time", report=report)
     if system is None:
         from molflow.cli import molecules
 
-        refuse("is for particles; name their system with --reference", model=model, report=report)
-        molecules.evaluate(files, reference, novelty, json)
+        refuse("is for particles; name their system with --reference", model=model)
+        molecules.evaluate(files, reference, novelty, report, json)
     else:
         from molflow.cli import particles
 
         refuse(f"is for molecules; {system} is a system of particles", novelty=novelty)
-        if len(files) > 1:
-            refuse("is for one file at a time", report=report)
         particles.evaluate(files, system, model, report, json)
 
 

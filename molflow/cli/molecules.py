@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +20,15 @@ from molflow.cli.output import console, show, show_scores
 from molflow.data import MoleculeSet, prepare_qm9
 from molflow.errors import MolflowError
 from molflow.evaluation.throughput import sampling_record
+from molflow.files import check_writable
 from molflow.interrupts import held_interrupts
+from molflow.report import example, molecules_page
 
 if TYPE_CHECKING:
     from molflow.evaluation import TrainingReference
 
 _GIVE_UP = 20_000  # molecules drawn without a stable one
+_STABLE_SHOWN, _FAILED_SHOWN = 24, 12  # molecules of each status on a page
 _NAMED = 3  # unreadable records of a source that a warning tells about
 
 
@@ -92,18 +96,45 @@ def sample(flow: molflow.Flow, draw: Draw, out: Path, only: str | None, novelty:
     console.print(f"{draw.n:,} molecules are in {out}")
 
 
-def evaluate(files: Sequence[Path], reference: str | None, novelty: bool | None, json: Path | None) -> None:
+def evaluate(
+    files: Sequence[Path], reference: str | None, novelty: bool | None, report: Path | None, json: Path | None
+) -> None:
     """Score the molecules in files, folders and standard input."""
+    if report is not None:
+        check_writable(report)
     inputs = {str(file): _readable(file) for file in files}
     training = training_reference(novelty, wanted=reference == "qm9")
-    records = {}
+    records, shown = {}, _Shown()
     for file, (structures, n_unreadable) in inputs.items():
+        each = None if report is None else shown.add
         try:
-            scores = molflow.evaluate(structures, reference=reference, training=training, progress=True)
+            scores = molflow.evaluate(structures, reference=reference, training=training, progress=True, each=each)
         except MolflowError as error:
             raise MolflowError(f"{file}: {error}") from error
         records[file] = replace(scores, n_unreadable=n_unreadable).to_dict()
     show_scores(records, json)
+    if report is not None:
+        ((file, (structures, _)),) = inputs.items()
+        examples = [example(f"molecule {place + 1}", structures[place], found) for place, found in shown.chosen]
+        molecules_page(
+            records[file], report, statuses=evaluation.STATUSES, examples=examples, title=f"Molecules of {file}"
+        )
+        console.print(f"The report is in {report}")
+
+
+class _Shown:
+    """The first few molecules of each status, for the gallery of a page."""
+
+    def __init__(self) -> None:
+        self.chosen: list[tuple[int, evaluation.MoleculeReport]] = []
+        self._place = 0
+        self._counts: Counter[str] = Counter()
+
+    def add(self, report: "evaluation.MoleculeReport") -> None:
+        if report.n_atoms and self._counts[report.status] < (_STABLE_SHOWN if report.stable else _FAILED_SHOWN):
+            self._counts[report.status] += 1
+            self.chosen.append((self._place, report))
+        self._place += 1
 
 
 def _readable(file: Path) -> tuple[list[Structure], int]:

@@ -235,3 +235,29 @@ def group_wasserstein(histogram: np.ndarray, reference: np.ndarray, group: str) 
     shared = [(distance, weight) for distance, weight in pairs if distance is not None]
     total = sum(weight for _, weight in shared)
     return sum(distance * weight for distance, weight in shared) / total if total else None
+
+
+def coarse(histogram: np.ndarray, reference: np.ndarray | None, name: str, bins: int = 40) -> dict[str, Any] | None:
+    """A quantity in few wide bins, to be drawn: edges (k + 1,), and shares of samples and reference in each, (k,).
+
+    The bins cover all but a thousandth at either end of both; what lies beyond is counted in the outermost. None
+    without counts.
+    """
+    quantity = QUANTITIES[name]
+    if not counts_of(histogram, name).any():
+        return None
+    both = [counts_of(each, name) for each in (histogram, reference) if each is not None]
+    found = [counts for counts in both if counts.any()]
+    cumulative = [np.cumsum(counts) / counts.sum() for counts in found]
+    low = min(int(np.searchsorted(c, 0.001)) for c in cumulative)
+    high = max(int(np.searchsorted(c, 0.999)) for c in cumulative) + 1
+    width = -(-(high - low) // bins)
+    places = np.clip((np.arange(quantity.bins) - low) // width, 0, -(-(high - low) // width) - 1)
+    edges = [round(quantity.low + quantity.width * (low + width * k), 6) for k in range(int(places.max()) + 2)]
+
+    def shares(each: np.ndarray | None) -> list[float] | None:
+        if each is None or not (counts := counts_of(each, name)).any():
+            return None
+        return [round(float(share), 6) for share in np.bincount(places, counts) / counts.sum()]
+
+    return {"edges": edges, "samples": shares(histogram), "reference": shares(reference)}

@@ -53,10 +53,9 @@ def evaluate(
     workers: int | None = None,
     seconds: float = SECONDS,
     relax: bool = False,
+    each: Callable[[MoleculeReport], object] | None = None,
 ) -> MoleculeScores:
     """Score molecules given by positions and elements alone.
-
-    To keep the reports on single molecules as well, go through `inspect_all` and add each to a `Tally`.
 
     Args:
         molecules: a batch, or structures, RDKit molecules or PyG data as `molflow.batch.structures_of` takes them.
@@ -66,6 +65,7 @@ def evaluate(
         rdkit: False leaves out all but stability and compositions, and RDKit is not loaded.
         progress: show bars on stderr.
         workers, seconds, relax: as in `inspect_all`.
+        each: called with the report on each molecule, in order.
 
     Raises:
         MolflowError: no molecules, one without 3D coordinates, an unknown reference, an element that the look-up
@@ -88,6 +88,8 @@ def evaluate(
             for record, report in enumerate(reports, start=1):
                 _refuse_unsupported(record, report)
                 tally.add(report)
+                if each is not None:
+                    each(report)
     else:
         _count_stability(tally, structures, progress)
     return tally.scores(reference=reference, training=training, progress=progress)

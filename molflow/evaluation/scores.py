@@ -67,7 +67,7 @@ class MoleculeScores:
         metrics: these and all further scores by name, each with its count, denominator and protocol. Figures named
             w1_* are Wasserstein distances to the reference, weighted over its bond types, angles and so on.
         distributions: by quantity, the number of values, their mean, the 5, 50 and 95 % quantiles and, with a
-            reference, the Wasserstein distance to it.
+            reference, the Wasserstein distance to it; of atom counts and descriptors also a histogram in few bins.
         statuses: molecules by status, see `molflow.evaluation.STATUSES`.
         *_interval: Wilson's 95 % interval. It takes what is counted as independent, which the atoms of one molecule
             are not, so that of atom_stability is too narrow. Fractions of distinct molecules fall as more are sampled;

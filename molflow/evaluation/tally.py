@@ -75,6 +75,9 @@ DISTANCES = {
 }
 """Wasserstein distances to the reference, by the group of quantities that they summarise."""
 
+_DRAWN = ("atom count", "descriptor")
+"""Groups whose quantities come with a histogram to draw."""
+
 
 class Tally:
     """Counts over molecules, to which reports are added one by one and tallies as wholes.
@@ -251,6 +254,8 @@ class Tally:
                     "quantiles": distributions.quantiles(self.histogram, name),
                     "w1": None if known is None else distributions.wasserstein(self.histogram, known, name),
                 }
+                if quantity.group in _DRAWN:
+                    found[name]["histogram"] = distributions.coarse(self.histogram, known, name)
         return found
 
 

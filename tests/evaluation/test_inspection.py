@@ -8,7 +8,7 @@ import pytest
 
 from molflow.chem import Structure, perceive, read_structures
 from molflow.evaluation import STATUSES, Tally, inspect, inspect_all
-from molflow.evaluation.distributions import N_BINS, QUANTITIES, counts_of, group_wasserstein, mean, wasserstein
+from molflow.evaluation.distributions import N_BINS, QUANTITIES, coarse, counts_of, group_wasserstein, mean, wasserstein
 
 QM9 = Path(__file__).parents[1] / "fixtures" / "qm9_200.npz"
 NOTHING_MEASURED = np.zeros(N_BINS, dtype=np.int64)
@@ -222,3 +222,25 @@ def test_the_fields_of_a_table_are_plain():
     row = inspect(bent_water(104.5), relax=True).to_dict()
     assert all(isinstance(value, str | int | float | bool | None) for value in row.values())
     assert row.keys() >= {"status", "reason", "qed", "rings", "strain_energy", "strain_force_field"}
+
+
+@pytest.mark.parametrize("name", ["atoms", "QED", "logP", "distance C C"])
+def test_a_coarse_histogram_has_all_counts(name):
+    quantity, generator = QUANTITIES[name], np.random.default_rng(0)
+    histogram, reference = (np.zeros(N_BINS, dtype=np.int64) for _ in range(2))
+    for each, n in ((histogram, 300), (reference, 2000)):
+        places = generator.integers(quantity.bins // 4, quantity.bins // 2, n)
+        np.add.at(each, quantity.first + places, 1)
+    histogram[quantity.first + quantity.bins - 1] += 1  # far beyond the rest, less than a thousandth of the reference
+    drawn = coarse(histogram, reference, name)
+    edges = np.array(drawn["edges"])
+    assert 10 < len(edges) <= 41
+    assert np.allclose(np.diff(edges), edges[1] - edges[0])
+    for key, each in (("samples", histogram), ("reference", reference)):
+        shares, counts = np.array(drawn[key]), counts_of(each, name)
+        assert shares.sum() == pytest.approx(1, abs=1e-4)
+        lower = quantity.low + quantity.width * np.arange(quantity.bins)
+        inside = counts[(lower >= edges[3] - 1e-9) & (lower < edges[7] - 1e-9)].sum() / counts.sum()
+        assert shares[3:7].sum() == pytest.approx(inside, abs=1e-4)
+    assert coarse(histogram, None, name)["reference"] is None
+    assert coarse(reference * 0, reference, name) is None
