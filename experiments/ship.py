@@ -49,7 +49,9 @@ def score(
     elapsed = seconds(lambda: batches.append(flow.sample(arguments.samples, seed=seed, n_evaluations=k)))
     speed = sampling_record(arguments.name, arguments.samples, count_stable(batches[0]), elapsed, "cpu", 1024)
     settings = {"sampling_seed": seed, "temperature": 1.0, "evaluations": k or flow.n_evaluations}
-    return molflow.evaluate(batches[0], training=training).to_dict() | settings | {key: speed[key] for key in SPEEDS}
+    scores = molflow.evaluate(batches[0], training=training).to_dict()
+    del scores["distributions"]  # hundreds of them
+    return scores | settings | {key: speed[key] for key in SPEEDS}
 
 
 @torch.no_grad()
