@@ -356,7 +356,7 @@ def test_an_interrupted_sample_keeps_what_is_finished(model, tmp_path):
         (["sample", "--correct", "importance"], "--correct is for particles; qm9 is a model of molecules"),
         (["evaluate", "EXACT", "--reference", "dw4", "--novelty"], "--novelty is for molecules; dw4 is a system"),
         (["evaluate", "EXACT", "EXACT", "--reference", "dw4", "--report", "a.html"], "--report is for one file"),
-        (["evaluate", QM9, "--report", "a.html"], "--report is for particles; name their system with --reference"),
+        (["evaluate", QM9, QM9, "--report", "a.html"], "--report is for one file at a time"),
         (["evaluate", QM9, "--reference", "qm9", "--model", "MODEL"], "--model is for particles"),
         (["benchmark", "training", "-m", "MODEL", "--n-atoms", 4], "--n-atoms is for molecules; MODEL is a model"),
     ],
