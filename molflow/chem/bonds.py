@@ -94,6 +94,12 @@ def bond_orders(
     return orders
 
 
+def orders_of_one(positions: np.ndarray, atomic_numbers: np.ndarray) -> np.ndarray:
+    """`bond_orders` of a single molecule: positions (n, 3) and atomic_numbers (n,) -> (n, n) int8."""
+    mask = np.ones((1, len(atomic_numbers)), dtype=bool)
+    return bond_orders(positions[None], atomic_numbers[None], mask)[0].numpy()
+
+
 def stability(
     positions: Tensor | np.ndarray,
     atomic_numbers: Tensor | np.ndarray,

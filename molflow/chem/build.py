@@ -27,9 +27,9 @@ def bonded_mol(positions: np.ndarray, atomic_numbers: np.ndarray, orders: np.nda
         MolflowError: an element outside the look-up tables, if `orders` is not given.
     """
     if orders is None:
-        from molflow.chem.bonds import bond_orders
+        from molflow.chem.bonds import orders_of_one
 
-        orders = bond_orders(positions[None], atomic_numbers[None], np.ones((1, len(positions)), bool))[0].numpy()
+        orders = orders_of_one(positions, atomic_numbers)
     return mol_of_bonds(positions, atomic_numbers, bond_list(orders))
 
 

@@ -5,7 +5,7 @@ RDKit is imported where it is used.
 
 import numpy as np
 
-from molflow.chem.build import bonded_mol
+from molflow.chem.build import bonded_mol, is_sanitised
 
 _SIZE = (260, 200)
 
@@ -33,7 +33,7 @@ def depict(positions: np.ndarray, atomic_numbers: np.ndarray, orders: np.ndarray
     drawing.drawOptions().prepareMolsBeforeDrawing = False  # type: ignore[assignment]
     with rdBase.BlockLogs():
         kept = Chem.RWMol(mol)
-        if Chem.SanitizeMol(kept, catchErrors=True) == Chem.SanitizeFlags.SANITIZE_NONE:
+        if is_sanitised(kept):
             mol = Chem.RemoveHs(kept, sanitize=False)
             Chem.Kekulize(mol)
         mol.UpdatePropertyCache(strict=False)

@@ -131,7 +131,8 @@ class _Shown:
         self._counts: Counter[str] = Counter()
 
     def add(self, report: "evaluation.MoleculeReport") -> None:
-        if report.n_atoms and self._counts[report.status] < (_STABLE_SHOWN if report.stable else _FAILED_SHOWN):
+        limit = _STABLE_SHOWN if report.status == "stable" else _FAILED_SHOWN
+        if report.n_atoms and self._counts[report.status] < limit:
             self._counts[report.status] += 1
             self.chosen.append((self._place, report))
         self._place += 1

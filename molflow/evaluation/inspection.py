@@ -160,14 +160,13 @@ def inspect(structure: Structure, *, relax: bool = False) -> MoleculeReport:
         >>> report.status, report.reason
         ('invalid', 'RDKit refuses the look-up bonds: atom 1 (N) has valence 4, expected 3')
     """
-    from molflow.chem.bonds import bond_orders
+    from molflow.chem.bonds import orders_of_one
 
     positions, numbers = structure
     problem = unfit(positions, numbers)
     if problem is not None:
         return problem
-    orders = bond_orders(positions[None], numbers[None], np.ones((1, len(numbers)), dtype=bool))[0].numpy()
-    return inspect_bonded(Bonded(positions, numbers, bond_list(orders)), relax=relax)
+    return inspect_bonded(Bonded(positions, numbers, bond_list(orders_of_one(positions, numbers))), relax=relax)
 
 
 def unfit(positions: np.ndarray, atomic_numbers: np.ndarray) -> MoleculeReport | None:
@@ -206,7 +205,10 @@ def unless_reported(function: Callable[[Bonded], MoleculeReport], item: Bonded |
 
 def lost(molecule: Bonded, status: str, reason: str) -> MoleculeReport:
     """The report on a molecule whose inspection did not come to an end: look-up stability, and nothing of RDKit."""
-    stable = _valence_sums(molecule) == _expected(molecule)
+    return _report(molecule, _valence_sums(molecule) == _expected(molecule), status, reason)
+
+
+def _report(molecule: Bonded, stable: np.ndarray, status: str, reason: str) -> MoleculeReport:
     return MoleculeReport(
         n_atoms=len(stable),
         formula=formula(molecule.atomic_numbers),
@@ -250,14 +252,8 @@ def inspect_lookup(molecule: Bonded) -> MoleculeReport:
     fragments = len(Chem.GetMolFrags(raw))
     smiles = canonical_smiles(mol) if valid else None
     complete = valid and fragments == 1 and not any(atom.GetNumRadicalElectrons() for atom in mol.GetAtoms())
-    status, reason = _status(molecule, stable, valid, fragments)
-    return MoleculeReport(
-        n_atoms=len(stable),
-        formula=formula(molecule.atomic_numbers),
-        status=status,
-        reason=reason,
-        stable_atoms=int(stable.sum()),
-        stable=bool(stable.all()),
+    return replace(
+        _report(molecule, stable, *_status(molecule, stable, valid, fragments)),
         valid=valid,
         connected=valid and fragments == 1,
         fragments=fragments,

@@ -72,14 +72,13 @@ def example(name: str, structure: Any, report: Any) -> Example:
         structure: positions (n, 3) in Å and atomic_numbers (n,), finite and of elements in the look-up tables.
         report: its `MoleculeReport`.
     """
-    import numpy as np
-
-    from molflow.chem import bond_orders, symbol
+    from molflow.chem import symbol
+    from molflow.chem.bonds import orders_of_one
     from molflow.chem.build import bond_list
     from molflow.chem.depict import depict
 
     positions, numbers = structure
-    orders = bond_orders(positions[None], numbers[None], np.ones((1, len(numbers)), dtype=bool))[0].numpy()
+    orders = orders_of_one(positions, numbers)
     return Example(
         name=name,
         status=report.status,
