@@ -88,7 +88,7 @@ def displacements(before: Structure, after: Structure) -> list[float]:
 
 
 def scores(structures: list[Structure], sample: np.ndarray) -> dict[str, Any]:
-    every, some = evaluate(structures, rdkit=False), evaluate([structures[i] for i in sample])
+    every, some = evaluate(structures, scope="stability"), evaluate([structures[i] for i in sample])
     return {
         "atom_stability": every.atom_stability,
         "molecule_stability": every.molecule_stability,

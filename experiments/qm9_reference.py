@@ -11,7 +11,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ import numpy as np
 from molflow.chem import Structure
 from molflow.data import load_qm9
 from molflow.evaluation import MoleculeReport, Tally, distributions, evaluate, inspect_all
-from molflow.evaluation.inspection import Bonded, inspect_lookup
 from molflow.evaluation.tally import DISTANCES
 
 SCORES = Path(__file__).parents[1] / "molflow" / "evaluation" / "qm9_reference.json"
@@ -40,18 +39,19 @@ def main() -> None:
 
     test, everything = load_qm9("test"), list(load_qm9("all").structures())
     failures: list[tuple[int, MoleculeReport]] = []
-    tested = tally(test.structures(), workers, "test", failures)
+    tested = tally(test.structures(), workers, "test", failures, strain="mmff94")
     write_histogram(tested.histogram)
     show(failures, test.smiles)
     validated = tally(load_qm9("validation").subset(range(len(test))).structures(), workers, "validation")
 
-    scores = evaluate(everything, rdkit=False).to_dict()
+    scores = evaluate(everything, scope="stability").to_dict()
     looked_up = json.loads(SCORES.read_text(encoding="utf-8"))
     if options.all:
-        looked_up = tally(everything, workers, "all", inspector=inspect_lookup).scores().to_dict()
+        looked_up = evaluate(everything, scope="lookup", progress=True).to_dict()
     if any(rounded(scores[key]) != rounded(looked_up[key]) for key in ("atom_stability", "molecule_stability")):
         raise SystemExit("stability is not what is recorded; run with --all")
-    metrics = tested.scores().to_dict()["metrics"] | scores["metrics"]
+    of_test = tested.scores().to_dict()
+    metrics = of_test["metrics"] | scores["metrics"]
     metrics |= distances(validated.histogram, tested.histogram)
     record = {
         "name": "qm9",
@@ -62,6 +62,11 @@ def main() -> None:
         "metrics": {
             name: {key: rounded(metric[key]) for key in ("value", "count", "of", "what", "protocol")}
             for name, metric in metrics.items()
+        },
+        "distributions": {
+            name: {key: rounded(found[key]) for key in ("unit", "count", "mean", "quantiles")}
+            for name, found in of_test["distributions"].items()
+            if distributions.QUANTITIES[name].group in ("atom count", "descriptor", "strain")
         },
     }
     SCORES.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -81,11 +86,11 @@ def tally(
     workers: int | None,
     name: str,
     failures: list[tuple[int, MoleculeReport]] | None = None,
-    inspector: Callable[[Bonded], MoleculeReport] | None = None,
+    strain: str | None = None,
 ) -> Tally:
     """Count all, note those that fail under one protocol or another, and say how long it took."""
     total, before = Tally(), time.perf_counter()
-    for place, report in enumerate(inspect_all(structures, workers=workers, inspector=inspector)):
+    for place, report in enumerate(inspect_all(structures, workers=workers, strain=strain)):
         total.add(report)
         if failures is not None and not (report.connected and report.perceived_stable and report.default_connected):
             failures.append((place, report))

@@ -178,10 +178,11 @@ def structures_of(molecules: "MoleculeBatch | Iterable[Structure | Mol | Data]")
     if isinstance(molecules, MoleculeBatch):
         return molecules.structures()
     items = molecules.to_data_list() if hasattr(molecules, "to_data_list") else molecules
-    return (_structure(item, place) for place, item in enumerate(items, start=1))
+    return (structure_of(item, place) for place, item in enumerate(items, start=1))
 
 
-def _structure(item: Any, place: int) -> Structure:
+def structure_of(item: Any, place: int) -> Structure:
+    """One of `structures_of`; an error names its place."""
     if isinstance(item, Structure):
         return item
     if hasattr(item, "GetConformers"):

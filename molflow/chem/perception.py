@@ -11,7 +11,7 @@ import numpy as np
 
 from molflow.chem.build import is_sanitised, mol_of_bonds
 from molflow.chem.elements import symbol
-from molflow.chem.valences import OCTET_VALENCES
+from molflow.chem.valences import VALENCES_BY_CHARGE
 
 if TYPE_CHECKING:
     from rdkit import Chem
@@ -33,7 +33,7 @@ PROTOCOL = (
 
 DEFAULT_PROTOCOL = "RDKit DetermineBonds with its default settings, net charge 0"
 
-_MOST_NEIGHBOURS = {element: max(valences.values()) for element, valences in OCTET_VALENCES.items()}
+_MOST_NEIGHBOURS = {element: max(map(max, valences.values())) for element, valences in VALENCES_BY_CHARGE.items()}
 _NO_BONDS = np.zeros((0, 3), dtype=np.int64)
 
 
@@ -43,7 +43,7 @@ class Perceived(NamedTuple):
     Attributes:
         mol: sanitised, with all hydrogens and the conformer; None where a fragment has no bond orders or RDKit refuses.
         fragments: connected parts by the distances alone.
-        stable: atoms whose kekulised bond orders are those that `OCTET_VALENCES` lists for their charge, (n,) bool.
+        stable: atoms whose kekulised bond orders are those that `VALENCES_BY_CHARGE` lists for their charge, (n,) bool.
         problem: the first thing that is wrong, in words, with atoms counted from 1; empty if nothing is.
     """
 
@@ -69,14 +69,12 @@ def perceive(positions: np.ndarray, atomic_numbers: np.ndarray) -> Perceived:
         (1, np.True_, '')
     """
     from rdkit import Chem, rdBase
-    from rdkit.Chem import rdDetermineBonds
 
-    mol = mol_of_bonds(positions, atomic_numbers, _NO_BONDS)
+    mol = connected(positions, atomic_numbers)
     stable = np.zeros(len(atomic_numbers), dtype=bool)
     if not len(atomic_numbers):
         return Perceived(None, 0, stable, "no atoms")
     with rdBase.BlockLogs():
-        rdDetermineBonds.DetermineConnectivity(mol, useVdw=True, covFactor=COVALENT_FACTOR)
         fragments = Chem.GetMolFrags(mol)
         problems = [_assign(mol, fragment) for fragment in fragments]
         for fragment, problem in zip(fragments, problems, strict=True):
@@ -87,6 +85,18 @@ def perceive(positions: np.ndarray, atomic_numbers: np.ndarray) -> Perceived:
     if not is_sanitised(mol):
         return Perceived(None, len(fragments), stable, problem or "RDKit refuses the perceived bonds")
     return Perceived(mol.GetMol(), len(fragments), stable, problem)
+
+
+def connected(positions: np.ndarray, atomic_numbers: np.ndarray) -> Chem.RWMol:
+    """The molecule with single bonds where `COVALENT_FACTOR` says so, not sanitised. It cannot hang."""
+    from rdkit import rdBase
+    from rdkit.Chem import rdDetermineBonds
+
+    mol = mol_of_bonds(positions, atomic_numbers, _NO_BONDS)
+    if len(atomic_numbers):
+        with rdBase.BlockLogs():
+            rdDetermineBonds.DetermineConnectivity(mol, useVdw=True, covFactor=COVALENT_FACTOR)
+    return mol
 
 
 def accepted_by_default(positions: np.ndarray, atomic_numbers: np.ndarray) -> bool:
@@ -156,8 +166,11 @@ def _valence(atom: Chem.Atom) -> int:
 
 
 def _is_complete(atom: Chem.Atom) -> bool:
-    allowed = OCTET_VALENCES.get(atom.GetSymbol(), {}).get(atom.GetFormalCharge())
-    return allowed == _valence(atom)
+    return _valence(atom) in _allowed(atom)
+
+
+def _allowed(atom: Chem.Atom) -> tuple[int, ...]:
+    return VALENCES_BY_CHARGE.get(atom.GetSymbol(), {}).get(atom.GetFormalCharge(), ())
 
 
 def _incomplete(mol: Chem.RWMol, stable: np.ndarray) -> str:
@@ -165,10 +178,9 @@ def _incomplete(mol: Chem.RWMol, stable: np.ndarray) -> str:
     if stable.all():
         return ""
     atom = mol.GetAtomWithIdx(int(np.argmin(stable)))
-    charge = atom.GetFormalCharge()
-    allowed = OCTET_VALENCES.get(atom.GetSymbol(), {}).get(charge)
-    expected = "no stable valence is known for it" if allowed is None else f"expected {allowed}"
-    return f"{_name(atom)} with charge {charge:+d} has valence {_valence(atom)}, {expected}"
+    allowed = " or ".join(map(str, _allowed(atom)))
+    expected = f"expected {allowed}" if allowed else "no stable valence is known for it"
+    return f"{_name(atom)} with charge {atom.GetFormalCharge():+d} has valence {_valence(atom)}, {expected}"
 
 
 def _name(atom: Chem.Atom) -> str:

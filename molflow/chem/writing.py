@@ -1,6 +1,7 @@
 """Writing molecules to SDF, XYZ and NPZ files, by suffix."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -66,16 +67,17 @@ class StructureWriter:
         self._kept: list[Structure] = []  # NPZ only
         self._file = None if self._suffix == ".npz" else self.path.open("w", encoding="utf-8")
 
-    def write(self, structure: Structure) -> None:
-        """Append one molecule."""
+    def write(self, structure: Structure, properties: Mapping[str, object] | None = None) -> None:
+        """Append one molecule. An SDF carries its properties, without those that are None or empty."""
         problem = fault(structure)
         if problem is not None:
             raise MolflowError(f"{self.path}, record {self.count + 1}, {problem}")
         if self._file is None:
             self._kept.append(structure)
         else:
-            to_text = _to_xyz if self._suffix == ".xyz" else _to_sdf
-            self._file.write(to_text(structure, f"molecule {self.count + 1}"))
+            title = f"molecule {self.count + 1}"
+            text = _to_xyz(structure, title) if self._suffix == ".xyz" else _to_sdf(structure, title, properties or {})
+            self._file.write(text)
             self._file.flush()
         self.count += 1
 
@@ -102,7 +104,7 @@ def _to_xyz(structure: Structure, title: str) -> str:
     return "\n".join([str(len(lines)), title, *lines, ""])
 
 
-def _to_sdf(structure: Structure, title: str) -> str:
+def _to_sdf(structure: Structure, title: str, properties: Mapping[str, object]) -> str:
     from rdkit import Chem, rdBase
 
     positions, numbers = structure
@@ -110,8 +112,10 @@ def _to_sdf(structure: Structure, title: str) -> str:
     orders = None if covered else np.zeros((len(numbers), len(numbers)), dtype=np.int8)
     mol = bonded_mol(positions, numbers, orders)
     mol.SetProp("_Name", title)
+    values = {name: " ".join(str(value).split()) for name, value in properties.items() if value not in (None, "")}
+    fields = "".join(f">  <{name}>\n{value}\n\n" for name, value in values.items())
     with rdBase.BlockLogs():
-        return f"{Chem.MolToMolBlock(mol, kekulize=False)}$$$$\n"
+        return f"{Chem.MolToMolBlock(mol, kekulize=False)}{fields}$$$$\n"
 
 
 def _write_npz(path: Path, structures: list[Structure]) -> None:

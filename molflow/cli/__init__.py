@@ -202,10 +202,37 @@ def evaluate(
             "many as take about a minute, at most 10,000.",
         ),
     ] = None,
+    scope: Annotated[
+        Literal["stability", "lookup", "all"],
+        typer.Option(
+            help="Molecules: how much is computed. stability alone is fastest; lookup adds validity, uniqueness and "
+            "novelty by the same bonds; all adds perceived bonds, shapes and descriptors."
+        ),
+    ] = "all",
+    strain: Annotated[
+        Literal["mmff94", "gfn2-xtb"] | None,
+        typer.Option(help="Molecules: also relax each one; gfn2-xtb needs the extra xtb."),
+    ] = None,
+    posebusters: Annotated[
+        bool, typer.Option("--posebusters", help="Molecules: also run PoseBusters' checks, an extra.")
+    ] = False,
+    details: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Molecules: also write the status of each one, why it failed, and its descriptors, to this .csv, "
+            ".parquet or .sdf file; repeatable."
+        ),
+    ] = None,
     report: Annotated[
         Path | None,
         typer.Option(help="Also write a page, .html: figures and histograms, and molecules to turn and look at."),
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Molecules: processes that run RDKit; by default one for each core.")
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(min=0.01, help="Molecules: processor time that one may take before it is given up.")
+    ] = 10.0,
     json: Json = None,
 ) -> None:
     """Score the molecules or configurations of particles in files."""
@@ -213,17 +240,29 @@ def evaluate(
 
     check_json(json)
     system = system_of_files(files, reference)
-    if len(files) > 1:
-        refuse("is for one file at a time", report=report)
     if system is None:
         from molflow.cli import molecules
 
         refuse("is for particles; name their system with --reference", model=model)
-        molecules.evaluate(files, reference, novelty, report, json)
+        if scope == "stability":
+            refuse("needs more than --scope stability", details=details, report=report)
+        if scope != "all":
+            refuse("needs --scope all", strain=strain, posebusters=posebusters)
+        asked = molecules.Evaluation(reference, novelty, scope, strain, posebusters, workers, seconds)
+        molecules.evaluate(files, asked, details or [], report, json)
     else:
         from molflow.cli import particles
 
-        refuse(f"is for molecules; {system} is a system of particles", novelty=novelty)
+        if len(files) > 1:
+            refuse("of particles is for one file at a time", report=report)
+        refuse(
+            f"is for molecules; {system} is a system of particles",
+            novelty=novelty,
+            strain=strain,
+            posebusters=posebusters,
+            details=details,
+            workers=workers,
+        )
         particles.evaluate(files, system, model, report, json)
 
 

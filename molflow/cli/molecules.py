@@ -3,10 +3,12 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 from tqdm import tqdm
@@ -14,15 +16,19 @@ from tqdm import tqdm
 import molflow
 from molflow import evaluation
 from molflow.batch import MoleculeBatch
-from molflow.chem import Structure, StructureWriter, iter_records, stability
+from molflow.chem import Record, Structure, StructureWriter, iter_records, stability
 from molflow.cli.options import Draw
 from molflow.cli.output import console, show, show_scores
 from molflow.data import MoleculeSet, prepare_qm9
 from molflow.errors import MolflowError
+from molflow.evaluation import DetailWriter
+from molflow.evaluation.details import check_details
+from molflow.evaluation.molecules import Each
+from molflow.evaluation.tally import Scope
 from molflow.evaluation.throughput import sampling_record
 from molflow.files import check_writable
 from molflow.interrupts import held_interrupts
-from molflow.report import example, molecules_page
+from molflow.report import Example, example, molecules_page
 
 if TYPE_CHECKING:
     from molflow.evaluation import TrainingReference
@@ -82,7 +88,7 @@ def sample(flow: molflow.Flow, draw: Draw, out: Path, only: str | None, novelty:
     if not len(molecules):
         out.unlink()
         raise MolflowError(f"none of {n_drawn:,} molecules is stable: this model needs more training")
-    scores = molflow.evaluate(molecules, reference="qm9", training=training, progress=True).to_dict()
+    scores = molflow.evaluate(molecules, reference="qm9", training=training, scope="lookup", progress=True).to_dict()
     speed = sampling_record(draw.model, n_drawn, n_stable, elapsed, draw.device, draw.batch_size)
     settings = {
         "seed": draw.seed,
@@ -96,74 +102,130 @@ def sample(flow: molflow.Flow, draw: Draw, out: Path, only: str | None, novelty:
     console.print(f"{draw.n:,} molecules are in {out}")
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """What is asked of an evaluation."""
+
+    reference: str | None
+    novelty: bool | None
+    scope: Scope
+    strain: str | None
+    posebusters: bool
+    workers: int | None
+    seconds: float
+
+
 def evaluate(
-    files: Sequence[Path], reference: str | None, novelty: bool | None, report: Path | None, json: Path | None
+    files: Sequence[Path], asked: Evaluation, details: Sequence[Path], report: Path | None, json: Path | None
 ) -> None:
-    """Score the molecules in files, folders and standard input."""
+    """Score the molecules in files, folders and standard input, each as it is read."""
     if report is not None:
         check_writable(report)
-    inputs = {str(file): _readable(file) for file in files}
-    training = training_reference(novelty, wanted=reference == "qm9")
-    records, shown = {}, _Shown()
-    for file, (structures, n_unreadable) in inputs.items():
-        each = None if report is None else shown.add
-        try:
-            scores = molflow.evaluate(structures, reference=reference, training=training, progress=True, each=each)
-        except MolflowError as error:
-            raise MolflowError(f"{file}: {error}") from error
-        records[file] = replace(scores, n_unreadable=n_unreadable).to_dict()
-    show_scores(records, json)
-    if report is not None:
-        ((file, (structures, _)),) = inputs.items()
-        examples = [example(f"molecule {place + 1}", structures[place], found) for place, found in shown.chosen]
-        molecules_page(
-            records[file], report, statuses=evaluation.STATUSES, examples=examples, title=f"Molecules of {file}"
-        )
-        console.print(f"The report is in {report}")
+    for path in details:
+        check_details(path)
+    for file in files:
+        _check_input(file, details)
+    training = training_reference(asked.novelty, wanted=asked.reference == "qm9")
+    records: dict[str, dict[str, Any]] = {}
+    failures: list[str] = []
+    shown = _Shown(several=len(files) > 1)
+    with ExitStack() as stack:
+        writers: list[Each] = [stack.enter_context(DetailWriter(path)).write for path in details]
+        for file in files:
+            page: list[Each] = [] if report is None else [partial(shown.add, str(file))]
+            try:
+                records[str(file)] = _evaluated(file, asked, training, writers + page)
+            except MolflowError as error:
+                failures.append(str(error) if str(error).startswith(str(file)) else f"{file}: {error}")
+    if records:
+        show_scores(records, json)
+    if report is not None and records:
+        title = f"Molecules of {', '.join(records)}"
+        molecules_page(records, report, statuses=evaluation.STATUSES, examples=shown.examples, title=title)
+    for path in (*details, *([report] if report and records else [])):
+        console.print(f"{path} is written")
+    if failures:
+        raise MolflowError("; ".join(failures))
+
+
+def _check_input(file: Path, details: Sequence[Path]) -> None:
+    """Look for a first molecule: a bad file is told before hours of work on others. And no input is written over."""
+    if any(path.exists() and file.exists() and path.samefile(file) for path in details):
+        raise MolflowError(f"{file}: is to be read; --details needs another file")
+    if file.is_file() or file.is_dir() or not file.exists():  # a pipe can be read but once
+        unreadable: list[Record] = []
+        for record in iter_records(file):
+            if record.structure is not None:
+                return
+            unreadable.append(record)
+        raise _nothing_readable(unreadable[0], len(unreadable))
+
+
+def _nothing_readable(first: Record, number: int) -> MolflowError:
+    more = f" (and {number - 1:,} more; nothing can be read)" if number > 1 else ""
+    return MolflowError(f"{first.complaint}{more}")
+
+
+def _evaluated(file: Path, asked: Evaluation, training: "TrainingReference | None", tell: list[Each]) -> dict[str, Any]:
+    def each(report: "evaluation.MoleculeReport", structure: Structure | None) -> None:
+        for function in tell:
+            function(report, structure)
+
+    scores = molflow.evaluate(
+        _watched(file),
+        reference=asked.reference,
+        training=training,
+        scope=asked.scope,
+        strain=asked.strain,
+        posebusters=asked.posebusters,
+        workers=asked.workers,
+        seconds=asked.seconds,
+        each=each,
+        progress=True,
+    )
+    return scores.to_dict()
 
 
 class _Shown:
-    """The first few molecules of each status, for the gallery of a page."""
+    """The first few molecules of each file and status, for the gallery of a page."""
 
-    def __init__(self) -> None:
-        self.chosen: list[tuple[int, evaluation.MoleculeReport]] = []
-        self._place = 0
-        self._counts: Counter[str] = Counter()
+    def __init__(self, several: bool) -> None:
+        self.examples: list[Example] = []
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._several = several
 
-    def add(self, report: "evaluation.MoleculeReport") -> None:
+    def add(self, source: str, report: "evaluation.MoleculeReport", structure: Structure | None) -> None:
+        kind = source, report.status
         limit = _STABLE_SHOWN if report.status == "stable" else _FAILED_SHOWN
-        if report.n_atoms and self._counts[report.status] < limit:
-            self._counts[report.status] += 1
-            self.chosen.append((self._place, report))
-        self._place += 1
+        if structure is None or not report.n_atoms or self._counts[kind] >= limit:
+            return
+        self._counts[kind] += 1
+        self.examples.append(
+            example(f"record {report.record}", structure, report, source=source if self._several else "")
+        )
 
 
-def _readable(file: Path) -> tuple[list[Structure], int]:
-    """The molecules of a source, and the number of those that could not be read; a warning tells about these.
+def _watched(file: Path) -> Iterator[Record]:
+    """The records of a source; at its end a warning tells about those that could not be read.
 
     Raises:
         MolflowError: nothing can be read.
     """
-    structures: list[Structure] = []
-    complaints: list[str] = []
-    n_unreadable = 0
+    unreadable: list[Record] = []
+    n_read = n_unreadable = 0
     for record in iter_records(file):
-        if record.structure is not None:
-            structures.append(record.structure)
-            continue
-        n_unreadable += 1
-        if n_unreadable <= _NAMED:
-            complaints.append(record.complaint)
-    if not structures:
-        more = f" (and {n_unreadable - 1:,} more; nothing can be read)" if n_unreadable > 1 else ""
-        raise MolflowError(f"{complaints[0]}{more}")
+        n_read += record.structure is not None
+        n_unreadable += record.structure is None
+        if record.structure is None and len(unreadable) < _NAMED:
+            unreadable.append(record)
+        yield record
+    if not n_read:
+        raise _nothing_readable(unreadable[0], n_unreadable)
     if n_unreadable:
-        total = len(structures) + n_unreadable
-        lines = [f"{file}: {n_unreadable:,} of {total:,} records cannot be read and are left out:", *complaints]
-        if n_unreadable > _NAMED:
-            lines.append(f"and {n_unreadable - _NAMED:,} more")
-        typer.echo("molflow: warning: " + "\n  ".join(lines), err=True)
-    return structures, n_unreadable
+        first = f"{file}: {n_unreadable:,} of {n_read + n_unreadable:,} records cannot be read and are left out:"
+        more = [f"and {n_unreadable - _NAMED:,} more"] if n_unreadable > _NAMED else []
+        complaints = [record.complaint for record in unreadable]
+        tqdm.write("molflow: warning: " + "\n  ".join([first, *complaints, *more]), file=sys.stderr)
 
 
 def training_reference(novelty: bool | None, wanted: bool = False) -> "TrainingReference | None":

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from molflow.files import check_writable
+from molflow.report.molecules import GROUPS, SCREENING
 from molflow.report.page import number, percent
 
 # A table that is piped or redirected need not fit a screen.
@@ -49,10 +50,6 @@ def show_lines(lines: Sequence[tuple[str, ...]]) -> None:
     console.print(table)
 
 
-_PERCENTAGES = (
-    "atom_stability", "molecule_stability", "validity", "connected_validity", "uniqueness", "validity_x_uniqueness",
-    "novelty", "novel_compositions",
-)  # fmt: skip
 _SIMILARITY = "nearest_training_similarity"
 _SPEEDS = ("ms_per_molecule", "ms_per_stable_molecule")
 
@@ -60,25 +57,66 @@ _SPEEDS = ("ms_per_molecule", "ms_per_stable_molecule")
 def show_scores(records: dict[str, Record], json: Path | None) -> None:
     """Scores of one or more sets of molecules beside those of the reference."""
     first = next(iter(records.values()))
-    reference = first["reference_scores"]
-    table = _columns(records, reference["name"] if reference else None)
-    columns = [*records.values(), *([reference] if reference else [])]
+    reference = first["reference_scores"] or {}
+    sets, columns = list(records.values()), [*records.values(), *([reference] if reference else [])]
+    table = _columns(records, reference.get("name"))
     table.add_row("molecules", *(f"{c['n_molecules']:,}" for c in columns))
-    if any(record["n_unreadable"] for record in records.values()):
-        table.add_row("unreadable records", *(f"{c['n_unreadable']:,}" if "n_unreadable" in c else "" for c in columns))
-    for key in _PERCENTAGES:
-        if any(c.get(key) is not None for c in columns):
-            table.add_row(key.replace("_", " "), *(_share(c, key) for c in columns))
-    if any(c.get(_SIMILARITY) is not None for c in columns):
-        table.add_row(_SIMILARITY.replace("_", " "), *(_mean_and_median(c, _SIMILARITY) for c in columns))
-    for key in _SPEEDS:
-        if key in first:
-            table.add_row(key.replace("_", " "), *(_text(c[key]) if key in c else "" for c in columns))
+    for status in dict.fromkeys(status for record in sets for status in record["statuses"]):
+        table.add_row(f"  {status}", *(f"{record['statuses'].get(status, 0):,}" for record in sets))
+    for group, names in GROUPS.items():
+        rows = [(_label(name), *(_metric(c, name) for c in columns)) for name in names]
+        if group == "Distinct and new":
+            rows.append((_label(_SIMILARITY), *(_mean_and_median(c, _SIMILARITY) for c in columns)))
+        _add_group(table, group, rows, len(sets))
+    for group, names in SCREENING.items():
+        rows = [(name, *(_quantiles(c, name) for c in columns)) for name in names]
+        _add_group(table, f"{group}: median [5 %, 95 %]", rows, len(sets))
+    _add_group(table, "Speed", [(_label(key), *(_figure(c, key) for c in columns)) for key in _SPEEDS], len(sets))
     console.print(table)
-    console.print(f"Bonds by {first['protocol']}; in brackets the 95 % interval.")
+    console.print(f"Bonds by {first['protocol']}, but where they are perceived; in brackets the 95 % interval.")
     if first["training"]:
         console.print(f"Novelty and similarity against {first['training']}.")
     write_json(json, first if len(records) == 1 else records)
+
+
+def _add_group(table: Table, heading: str, rows: list[tuple[str, ...]], sets: int) -> None:
+    """Rows under a heading, of those that tell anything of a set; nothing if none does."""
+    telling = [row for row in rows if any(row[1 : 1 + sets])]
+    if telling:
+        table.add_row()
+        table.add_row(heading)
+        for label, *cells in telling:
+            table.add_row(f"  {label}", *cells)
+
+
+def _label(name: str) -> str:
+    return name.replace("w1_", "W1 of ").replace("_x_", " x ").replace("_", " ")
+
+
+def _metric(scores: Record, name: str) -> str:
+    """The value of a metric with its interval or unit, or nothing."""
+    metric = (scores.get("metrics") or {}).get(name) or {"value": scores.get(name), "count": 0}
+    if metric["value"] is None:
+        return ""
+    if metric["count"] is None:
+        return f"{number(metric['value'])} {metric.get('unit', '')}".rstrip()
+    return f"{100 * metric['value']:.2f} %{_interval(metric.get('interval'))}"
+
+
+def _interval(interval: Sequence[float] | None) -> str:
+    return "" if interval is None else f" [{100 * interval[0]:.2f}, {100 * interval[1]:.2f}]"
+
+
+def _quantiles(scores: Record, name: str) -> str:
+    found = (scores.get("distributions") or {}).get(name)
+    if not found:
+        return ""
+    low, median, high = map(number, found["quantiles"])
+    return f"{median} [{low}, {high}] {found['unit']}".rstrip()
+
+
+def _figure(record: Record, key: str) -> str:
+    return _text(record[key]) if record.get(key) is not None else ""
 
 
 def _value(key: str) -> Callable[[Record], str]:
@@ -224,13 +262,11 @@ def epochs(card: Record) -> float:
 def _share(scores: Record, key: str) -> str:
     if scores.get(key) is None:
         return "-"
-    interval = scores.get(f"{key}_interval")
-    text = f"{100 * scores[key]:.2f} %"
-    return text if interval is None else f"{text} [{100 * interval[0]:.2f}, {100 * interval[1]:.2f}]"
+    return f"{100 * scores[key]:.2f} %{_interval(scores.get(f'{key}_interval'))}"
 
 
 def _mean_and_median(scores: Record, key: str) -> str:
-    return "-" if scores.get(key) is None else f"{scores[key]:.3f} (median {scores[f'{key}_median']:.3f})"
+    return "" if scores.get(key) is None else f"{scores[key]:.3f} (median {scores[f'{key}_median']:.3f})"
 
 
 def _text(value: Any) -> str:

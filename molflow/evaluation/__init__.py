@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from molflow.evaluation.boltzmann import BoltzmannScores, evaluate_boltzmann
+    from molflow.evaluation.details import DetailWriter
     from molflow.evaluation.histogram import histograms
     from molflow.evaluation.inspection import STATUSES, MoleculeReport, inspect
     from molflow.evaluation.molecules import evaluate, inspect_all
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _HOME = {
     "STATUSES": "inspection",
     "BoltzmannScores": "boltzmann",
+    "DetailWriter": "details",
     "Metric": "scores",
     "MoleculeReport": "inspection",
     "MoleculeScores": "scores",
@@ -36,6 +38,7 @@ _HOME = {
 __all__ = [
     "STATUSES",
     "BoltzmannScores",
+    "DetailWriter",
     "Metric",
     "MoleculeReport",
     "MoleculeScores",

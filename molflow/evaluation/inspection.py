@@ -6,7 +6,7 @@ Nothing here needs torch: worker processes load NumPy and RDKit alone. Look-up b
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from molflow.chem.build import bond_list, canonical_smiles, is_connected, is_sanitised, mol_of_bonds
-from molflow.chem.elements import formula, symbol
+from molflow.chem.elements import atomic_number, formula, symbol
 from molflow.chem.perception import Perceived, accepted_by_default, perceive
-from molflow.chem.relaxation import Strain, strain
+from molflow.chem.posebusters import failed_checks
+from molflow.chem.relaxation import Strain
+from molflow.chem.relaxation import strain as strain_of
 from molflow.chem.valences import VALENCES
 from molflow.errors import MolflowError
 from molflow.evaluation.distributions import bond_bins, composition_bins, counted, distance_bins, value_bins
+from molflow.evaluation.workers import named
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rdkit import Chem
 
     from molflow.chem.io import Structure
@@ -33,7 +34,7 @@ STATUSES: dict[str, str] = {
     "unstable": "RDKit accepts the look-up bonds, but an atom has the wrong valence",
     "disconnected": "several fragments by the look-up bonds",
     "invalid": "RDKit refuses the look-up bonds, atoms are on one spot, a coordinate is not finite, or no atoms",
-    "unsupported": "an element that the look-up tables do not cover",
+    "unsupported": "an element that the look-up tables do not cover: not stable or valid by them; still perceived",
     "timed out": "not finished within the time limit",
     "crashed": "ended its worker process, or raised an error that was not foreseen",
     "unreadable": "a record of a file that could not be read",
@@ -54,6 +55,8 @@ CLASH_PROTOCOL = (
     f"two atoms more than three look-up bonds apart, closer than {CLASH_FRACTION} x the sum of RDKit's "
     "van der Waals radii"
 )
+
+_COVERED = [atomic_number(element) for element in VALENCES]
 
 
 class Descriptors(NamedTuple):
@@ -77,10 +80,11 @@ class Descriptors(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MoleculeReport:
-    """What is known of one molecule. It can be pickled, and is small.
+    """What is known of one molecule.
 
     Attributes:
         n_atoms, formula: what it is made of.
+        source, record: where it comes from: the file, empty for molecules in memory, and the record or place, from 1.
         status, reason: see `STATUSES`; the reason is empty for a stable molecule.
         stable_atoms, stable: by EDM's look-up rules.
         valid: RDKit sanitises it with the look-up bonds and no added hydrogens.
@@ -98,9 +102,10 @@ class MoleculeReport:
         perceived_smiles: canonical; None where not valid.
         perception: the first thing wrong with the perceived bonds, in words.
         default_connected: RDKit's DetermineBonds with default settings gives one fragment that it sanitises.
-        clashes: pairs of atoms, see `CLASH_FRACTION`.
+        clashes: pairs of atoms, see `CLASH_FRACTION`; None where there are no look-up bonds.
         descriptors: None where not `perceived_connected`.
-        strain: None where not asked for or not `perceived_connected`, or where no force field has parameters.
+        strain: None where not asked for or not `perceived_connected`, or where the method has no parameters for it.
+        posebusters: names of the checks that failed; None where not asked for or not `perceived_connected`.
         measured: bins of `molflow.evaluation.distributions` and their counts, (2, k); not compared.
     """
 
@@ -108,6 +113,8 @@ class MoleculeReport:
     formula: str
     status: str
     reason: str = ""
+    source: str = ""
+    record: int | None = None
     stable_atoms: int = 0
     stable: bool = False
     valid: bool = False
@@ -124,35 +131,79 @@ class MoleculeReport:
     perceived_smiles: str | None = None
     perception: str = ""
     default_connected: bool = False
-    clashes: int = 0
+    clashes: int | None = None
     descriptors: Descriptors | None = None
     strain: Strain | None = None
+    posebusters: tuple[str, ...] | None = None
     measured: Any = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """One row of a table: all but the bins, with descriptors and strain as columns of their own."""
-        row = {
-            name: getattr(self, name) for name in self.__slots__ if name not in ("descriptors", "strain", "measured")
-        }
+        apart = ("source", "record", "descriptors", "strain", "posebusters", "measured")
+        row = {"source": self.source, "record": self.record}
+        row |= {name: getattr(self, name) for name in self.__slots__ if name not in apart}
         row |= self.descriptors._asdict() if self.descriptors else dict.fromkeys(Descriptors._fields)
         found = self.strain._asdict() if self.strain else dict.fromkeys(Strain._fields)
-        return row | {f"strain_{name}": value for name, value in found.items()}
+        row |= {f"strain_{name}": value for name, value in found.items()}
+        return row | {"posebusters": None if self.posebusters is None else ", ".join(self.posebusters)}
+
+    def to_message(self) -> dict[str, Any]:
+        """What JSON can hold, for `from_message`; fields that have their default are left out."""
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        if self.measured is not None:
+            found["measured"] = self.measured.tolist()
+        return {f.name: found[f.name] for f in fields(self) if found[f.name] != f.default}
+
+    @classmethod
+    def from_message(cls, message: dict[str, Any]) -> MoleculeReport:
+        """The report that `to_message` told of."""
+        makers = {
+            "descriptors": lambda found: Descriptors(*found),
+            "strain": lambda found: Strain(*found),
+            "posebusters": tuple,
+            "measured": lambda found: np.array(found, dtype=np.int32).reshape(2, -1),
+        }
+        return cls(**{name: makers.get(name, lambda found: found)(value) for name, value in message.items()})
 
 
 class Bonded(NamedTuple):
-    """A molecule with its look-up bonds as rows of two atoms and an order, (m, 3): what is sent to a worker."""
+    """A molecule with its look-up bonds, which is what is inspected.
+
+    Attributes:
+        positions: (n, 3), Å, finite, n > 0.
+        atomic_numbers: (n,).
+        bonds: rows of two atoms and an order, (m, 3); None where the tables do not cover an element.
+    """
 
     positions: np.ndarray
     atomic_numbers: np.ndarray
-    bonds: np.ndarray
+    bonds: np.ndarray | None
+
+    def to_message(self) -> list[Any]:
+        """What JSON can hold, for `from_message`."""
+        return [None if array is None else array.tolist() for array in self]
+
+    @classmethod
+    def from_message(cls, message: list[Any]) -> Bonded:
+        """The molecule that `to_message` told of; positions in float64."""
+        positions, numbers, bonds = message
+        return cls(
+            np.array(positions, dtype=np.float64),
+            np.array(numbers, dtype=np.int64),
+            None if bonds is None else np.array(bonds, dtype=np.int64).reshape(-1, 3),
+        )
 
 
-def inspect(structure: Structure, *, relax: bool = False) -> MoleculeReport:
+def inspect(structure: Structure, *, strain: str | None = None, posebusters: bool = False) -> MoleculeReport:
     """Everything about one molecule, in this process: RDKit may hang on what is no molecule, see `inspect_all`.
 
     Args:
         structure: positions (n, 3) in Å and atomic_numbers (n,).
-        relax: with the strain, which takes as long as all the rest.
+        strain: with the strain by this of `molflow.chem.relaxation.METHODS`; "mmff94" takes as long as all the rest.
+        posebusters: with the checks of PoseBusters, which take several times as long.
+
+    Raises:
+        MolflowError: an unknown method, or one whose package is not installed.
 
     Example:
         >>> ammonium = np.array([[0, 0, 0], [0.6, 0.6, 0.6], [-0.6, -0.6, 0.6], [-0.6, 0.6, -0.6], [0.6, -0.6, -0.6]])
@@ -166,27 +217,25 @@ def inspect(structure: Structure, *, relax: bool = False) -> MoleculeReport:
     problem = unfit(positions, numbers)
     if problem is not None:
         return problem
-    return inspect_bonded(Bonded(positions, numbers, bond_list(orders_of_one(positions, numbers))), relax=relax)
+    bonds = bond_list(orders_of_one(positions, numbers)) if is_covered(numbers) else None
+    return inspect_bonded(Bonded(positions, numbers, bonds), strain=strain, posebusters=posebusters)
+
+
+def is_covered(atomic_numbers: np.ndarray) -> bool:
+    """Whether the look-up tables cover all elements."""
+    return bool(np.isin(atomic_numbers, _COVERED).all())
 
 
 def unfit(positions: np.ndarray, atomic_numbers: np.ndarray) -> MoleculeReport | None:
-    """The report on what is no molecule or holds an element that the tables do not cover; else None."""
+    """The report on what is no molecule; else None."""
     finite = np.isfinite(positions).all(axis=1) & (np.abs(positions) < 1e6).all(axis=1)
-    named = [symbol(number) for number in atomic_numbers.tolist()]
-    foreign = next((i for i, element in enumerate(named) if element not in VALENCES), None)
-    if not named:
-        status, reason = "invalid", "no atoms"
+    if not len(atomic_numbers):
+        reason = "no atoms"
     elif not finite.all():
-        status, reason = "invalid", f"atom {int(np.argmin(finite)) + 1} has no finite place within 1,000,000 Å"
-    elif foreign is not None:
-        status = "unsupported"
-        reason = (
-            f"element {named[foreign]} (atom {foreign + 1}) is outside the look-up tables, "
-            f"which cover {' '.join(VALENCES)}"
-        )
+        reason = f"atom {int(np.argmin(finite)) + 1} has no finite place within 1,000,000 Å"
     else:
         return None
-    return MoleculeReport(n_atoms=len(named), formula=formula(atomic_numbers), status=status, reason=reason)
+    return MoleculeReport(n_atoms=len(atomic_numbers), formula=formula(atomic_numbers), status="invalid", reason=reason)
 
 
 def warm_up() -> None:
@@ -198,14 +247,24 @@ def warm_up() -> None:
     inspect_bonded(Bonded(positions, np.array([6, 1, 1, 1, 1]), bonds))
 
 
-def unless_reported(function: Callable[[Bonded], MoleculeReport], item: Bonded | MoleculeReport) -> MoleculeReport:
-    """Inspect a molecule; a report that stands in its place is passed on."""
-    return item if isinstance(item, MoleculeReport) else function(item)
+def answer(message: list[Any] | None, inspector: str, **options: Any) -> dict[str, Any] | None:
+    """What a worker process does: inspect a molecule with the function that has this name; None stays None."""
+    if message is None:
+        return None
+    report: MoleculeReport = named(inspector)(Bonded.from_message(message), **options)
+    return report.to_message()
 
 
 def lost(molecule: Bonded, status: str, reason: str) -> MoleculeReport:
     """The report on a molecule whose inspection did not come to an end: look-up stability, and nothing of RDKit."""
-    return _report(molecule, _valence_sums(molecule) == _expected(molecule), status, reason)
+    return _report(molecule, _stable(molecule), status, reason)
+
+
+def _stable(molecule: Bonded) -> np.ndarray:
+    """Which atoms have their valence, (n,); none does without look-up bonds."""
+    if molecule.bonds is None:
+        return np.zeros(len(molecule.atomic_numbers), dtype=bool)
+    return _valence_sums(molecule, molecule.bonds) == _expected(molecule)
 
 
 def _report(molecule: Bonded, stable: np.ndarray, status: str, reason: str) -> MoleculeReport:
@@ -219,14 +278,14 @@ def _report(molecule: Bonded, stable: np.ndarray, status: str, reason: str) -> M
     )
 
 
-def inspect_bonded(molecule: Bonded, *, relax: bool = False) -> MoleculeReport:
-    """`inspect` for a molecule that is fit for it and has its look-up bonds; what runs in worker processes."""
-    positions, numbers, _ = molecule
+def inspect_bonded(molecule: Bonded, *, strain: str | None = None, posebusters: bool = False) -> MoleculeReport:
+    """`inspect` for a molecule with its look-up bonds; what runs in worker processes."""
+    positions, numbers, bonds = molecule
     by_lookup = inspect_lookup(molecule)
     perceived = perceive(positions, numbers)
     whole = perceived.mol if perceived.mol is not None and perceived.fragments == 1 else None
     descriptors = None if whole is None else _descriptors(whole)
-    strained = _strain(whole) if relax and whole is not None else None
+    strained = None if whole is None or strain is None else _strain(whole, strain)
     bins = [composition_bins(numbers), distance_bins(positions, numbers), value_bins(_values(descriptors, strained))]
     if perceived.mol is not None:
         bins.append(bond_bins(perceived.mol))
@@ -234,9 +293,10 @@ def inspect_bonded(molecule: Bonded, *, relax: bool = False) -> MoleculeReport:
         by_lookup,
         **_perceived_fields(perceived),
         default_connected=accepted_by_default(positions, numbers),
-        clashes=_clashes(molecule),
+        clashes=None if bonds is None else _clashes(positions, numbers, bonds),
         descriptors=descriptors,
         strain=strained,
+        posebusters=failed_checks(whole) if posebusters and whole is not None else None,
         measured=counted(bins),
     )
 
@@ -245,8 +305,11 @@ def inspect_lookup(molecule: Bonded) -> MoleculeReport:
     """What of a report rests on the look-up bonds alone: quick, and nothing in it can hang."""
     from rdkit import Chem
 
-    stable = _valence_sums(molecule) == _expected(molecule)
-    raw = mol_of_bonds(*molecule)
+    positions, numbers, bonds = molecule
+    stable = _stable(molecule)
+    if bonds is None:
+        return _report(molecule, stable, "unsupported", _foreign(numbers))
+    raw = mol_of_bonds(positions, numbers, bonds)
     mol = Chem.Mol(raw)
     valid = is_sanitised(mol)
     fragments = len(Chem.GetMolFrags(raw))
@@ -261,6 +324,12 @@ def inspect_lookup(molecule: Bonded) -> MoleculeReport:
         edm_smiles=smiles if complete else _largest_smiles(raw) if valid else None,
         largest_fragment_valid=valid or (fragments > 1 and is_sanitised(_largest(raw))),
     )
+
+
+def _foreign(atomic_numbers: np.ndarray) -> str:
+    atom = int(np.argmin(np.isin(atomic_numbers, _COVERED)))
+    element = symbol(int(atomic_numbers[atom]))
+    return f"element {element} (atom {atom + 1}) is outside the look-up tables, which cover {' '.join(VALENCES)}"
 
 
 def _status(molecule: Bonded, stable: np.ndarray, valid: bool, fragments: int) -> tuple[str, str]:
@@ -284,14 +353,15 @@ def _on_one_spot(positions: np.ndarray) -> str:
 
 
 def _wrong_valence(molecule: Bonded, atom: int) -> str:
+    assert molecule.bonds is not None
     element = symbol(int(molecule.atomic_numbers[atom]))
-    valence = int(_valence_sums(molecule)[atom])
+    valence = int(_valence_sums(molecule, molecule.bonds)[atom])
     return f"atom {atom + 1} ({element}) has valence {valence}, expected {VALENCES[element]}"
 
 
-def _valence_sums(molecule: Bonded) -> np.ndarray:
+def _valence_sums(molecule: Bonded, bonds: np.ndarray) -> np.ndarray:
     """The sum of each atom's bond orders, (n,)."""
-    n, bonds = len(molecule.atomic_numbers), molecule.bonds
+    n = len(molecule.atomic_numbers)
     return np.bincount(bonds[:, :2].ravel(), bonds[:, 2].repeat(2), n).astype(np.int64)
 
 
@@ -368,9 +438,9 @@ def _sa_scorer() -> Any:
     return module
 
 
-def _strain(mol: Chem.Mol) -> Strain | None:
+def _strain(mol: Chem.Mol, method: str) -> Strain | None:
     try:
-        return strain(mol)
+        return strain_of(mol, method)
     except MolflowError:
         return None
 
@@ -386,17 +456,17 @@ def _values(descriptors: Descriptors | None, strained: Strain | None) -> dict[st
     return values
 
 
-def _clashes(molecule: Bonded) -> int:
+def _clashes(positions: np.ndarray, atomic_numbers: np.ndarray, bonds: np.ndarray) -> int:
     from rdkit import Chem
 
     table = Chem.GetPeriodicTable()
-    radii = np.array([table.GetRvdw(number) for number in molecule.atomic_numbers.tolist()])
-    pairs = _pairs_within(2 * CLASH_FRACTION * float(radii.max()), molecule.positions)
+    radii = np.array([table.GetRvdw(number) for number in atomic_numbers.tolist()])
+    pairs = _pairs_within(2 * CLASH_FRACTION * float(radii.max()), positions)
     i, j = pairs.T
-    lengths = np.linalg.norm(molecule.positions[i] - molecule.positions[j], axis=1)
+    lengths = np.linalg.norm(positions[i] - positions[j], axis=1)
     close = pairs[lengths < CLASH_FRACTION * (radii[i] + radii[j])]
     one = [{atom} for atom in range(len(radii))]
-    for a, b, _ in molecule.bonds.tolist():
+    for a, b, _ in bonds.tolist():
         one[a].add(b)
         one[b].add(a)
     two = [set().union(*(one[b] for b in around)) for around in one]

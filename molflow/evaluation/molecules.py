@@ -8,26 +8,35 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from functools import partial
+from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from tqdm import tqdm
 
-from molflow.batch import MoleculeBatch, structures_of
+from molflow.batch import MoleculeBatch, structure_of, structures_of
+from molflow.chem import posebusters as poses
+from molflow.chem import relaxation
 from molflow.chem.build import bond_list
-from molflow.chem.elements import atomic_number
-from molflow.chem.io import Structure
-from molflow.chem.valences import VALENCES
+from molflow.chem.io import Record, Structure, iter_records
 from molflow.errors import MolflowError
 from molflow.evaluation.chunks import bonded_chunks
-from molflow.evaluation.inspection import Bonded, MoleculeReport, inspect_bonded, lost, unfit, unless_reported, warm_up
+from molflow.evaluation.inspection import (
+    Bonded,
+    MoleculeReport,
+    answer,
+    inspect_bonded,
+    inspect_lookup,
+    is_covered,
+    lost,
+    unfit,
+    warm_up,
+)
 from molflow.evaluation.novelty import TrainingReference
 from molflow.evaluation.reference import REFERENCES, recorded_scores
 from molflow.evaluation.scores import MoleculeScores
-from molflow.evaluation.tally import Tally
-from molflow.evaluation.workers import Lost, outcomes
+from molflow.evaluation.tally import SCOPES, Scope, Tally
+from molflow.evaluation.workers import name_of, outcomes
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -38,94 +47,105 @@ __all__ = ["REFERENCES", "SECONDS", "MoleculeScores", "evaluate", "inspect_all"]
 SECONDS = 10.0
 """What one molecule may take by default, of processor time."""
 
-_BLOCK = 1024  # structures whose bonds are looked up together
-_COVERED = [atomic_number(element) for element in VALENCES]
-_T = TypeVar("_T")
+_BLOCK = 1024  # molecules whose bonds are looked up together
+
+Each = Callable[[MoleculeReport, Structure | None], object]
 
 
 def evaluate(
-    molecules: "MoleculeBatch | Iterable[Structure | Mol | Data]",
+    molecules: "MoleculeBatch | str | os.PathLike[str] | Iterable[Structure | Record | Mol | Data]",
     *,
     reference: str | None = None,
     training: TrainingReference | None = None,
-    rdkit: bool = True,
-    progress: bool = False,
+    scope: Scope = "all",
+    strain: str | None = None,
+    posebusters: bool = False,
     workers: int | None = None,
     seconds: float = SECONDS,
-    relax: bool = False,
-    each: Callable[[MoleculeReport], object] | None = None,
+    each: Each | None = None,
+    progress: bool = False,
 ) -> MoleculeScores:
     """Score molecules given by positions and elements alone.
 
+    They stream: memory does not grow with their number, but for the distinct SMILES.
+
     Args:
-        molecules: a batch, or structures, RDKit molecules or PyG data as `molflow.batch.structures_of` takes them.
+        molecules: a file, folder or "-" as `molflow.chem.iter_records` takes it, or its records; a batch; or
+            structures, RDKit molecules or PyG data as `molflow.batch.structures_of` takes them. A record that could
+            not be read is counted as such and is in no other figure.
         reference: a name in `REFERENCES`, whose recorded scores are set beside these.
         training: what novelty is measured against, such as `qm9_training_reference()`; without it, the scores that
             ask for training molecules are None.
-        rdkit: False leaves out all but stability and compositions, and RDKit is not loaded.
+        scope: "stability" is by look-up bonds and without RDKit, 0.05 ms a molecule; "lookup" also has validity,
+            uniqueness and novelty by these bonds; "all" also what RDKit perceives, shapes and descriptors, a hundred
+            times as long, in worker processes.
+        strain, posebusters, workers, seconds: as in `inspect_all`; for the scope "all".
+        each: called with the report on each molecule, in order, and the molecule, which is None where it could not be
+            read; not for the scope "stability".
         progress: show bars on stderr.
-        workers, seconds, relax: as in `inspect_all`.
-        each: called with the report on each molecule, in order.
 
     Raises:
-        MolflowError: no molecules, one without 3D coordinates, an unknown reference, an element that the look-up
-            tables do not cover, or worker processes that cannot be started.
+        MolflowError: no molecules, one without 3D coordinates, nothing that can be read, an unknown reference, scope
+            or method, a package that is not installed, or worker processes that cannot be started.
 
     Source: stability by arXiv 2203.17003; uniqueness is taken over connected molecules only, so a model cannot
         gain by fragments.
+
+    Example:
+        >>> evaluate("mine.sdf", reference="qm9").molecule_stability  # doctest: +SKIP
+        0.852
     """
-    structures: Iterable[Structure] = structures_of(molecules)
-    if isinstance(molecules, MoleculeBatch | Sequence):
-        structures = list(structures)
-        _check_elements(structures, 1)  # what stops all work is told before it begins
-    if reference is not None:
-        recorded_scores(reference)  # a name that is not known is told before the work
-    tally = Tally()
-    if rdkit:
-        with closing(
-            inspect_all(structures, workers=workers, seconds=seconds, relax=relax, progress=progress)
-        ) as reports:
-            for record, report in enumerate(reports, start=1):
-                _refuse_unsupported(record, report)
-                tally.add(report)
-                if each is not None:
-                    each(report)
+    _check(reference, scope)
+    tally = Tally(scope)
+    items = _items(molecules)
+    if scope == "stability":
+        _count_stability(tally, items, progress)
+        return tally.scores(reference=reference, training=training, progress=progress)
+    if scope == "lookup":
+        found: Iterator[_Inspected] = _looked_up(items, progress)
     else:
-        _count_stability(tally, structures, progress)
+        found = _inspected(
+            items, workers=workers, seconds=seconds, strain=strain, posebusters=posebusters, progress=progress
+        )
+    with closing(found):  # type: ignore[type-var]
+        for structure, report in found:
+            tally.add(report)
+            if each is not None:
+                each(report, structure)
     return tally.scores(reference=reference, training=training, progress=progress)
 
 
-def _refuse_unsupported(record: int, report: MoleculeReport | None) -> None:
-    if report is not None and report.status == "unsupported":
-        raise MolflowError(f"molecule {record}: {report.reason}")
+_Item = Structure | Record
+_Inspected = tuple[Structure | None, MoleculeReport]
 
 
-def _count_stability(tally: Tally, structures: Iterable[Structure], progress: bool) -> None:
-    source, first = iter(structures), 1
-    with tqdm(desc="scoring", unit="molecule", disable=not progress, dynamic_ncols=True) as bar:
-        while block := list(islice(source, 16 * _BLOCK)):
-            _check_elements(block, first)
-            tally.add_stability(block)
-            first += len(block)
-            bar.update(len(block))
+def _check(reference: str | None, scope: str) -> None:
+    if reference is not None:
+        recorded_scores(reference)  # a name that is not known is told before the work
+    if scope not in SCOPES:
+        raise MolflowError(f"unknown scope {scope!r}; expected one of {' '.join(SCOPES)}")
 
 
-def _check_elements(structures: Sequence[Structure], first: int) -> None:
-    """Name a molecule by its place among all: in a chunk that place is lost."""
-    numbers = np.concatenate([np.zeros(0, np.int64), *(structure.atomic_numbers for structure in structures)])
-    if not np.isin(numbers, _COVERED).all():
-        for record, structure in enumerate(structures, start=first):
-            _refuse_unsupported(record, unfit(*structure))
+def _items(molecules: Any) -> Iterable[_Item]:
+    """A list where all are at hand, so that a bar knows how many there are; else one by one."""
+    if isinstance(molecules, str | os.PathLike):
+        return iter_records(molecules)
+    items = enumerate(structures_of(molecules) if hasattr(molecules, "to_data_list") else molecules, start=1)
+    if isinstance(molecules, MoleculeBatch):
+        return list(structures_of(molecules))
+    found = (item if isinstance(item, Record) else structure_of(item, place) for place, item in items)
+    return list(found) if isinstance(molecules, Sequence) else found
 
 
 def inspect_all(
-    structures: Iterable[Structure | MoleculeReport],
+    structures: Iterable[_Item],
     *,
     workers: int | None = None,
     seconds: float = SECONDS,
-    relax: bool = False,
+    strain: str | None = None,
+    posebusters: bool = False,
     progress: bool = False,
-    inspector: Callable[[Bonded], MoleculeReport] | None = None,
+    inspector: Callable[..., MoleculeReport] = inspect_bonded,
 ) -> Generator[MoleculeReport]:
     """A report on each molecule, in order, as they are made.
 
@@ -134,48 +154,95 @@ def inspect_all(
     depend on the number of workers, and memory not on that of molecules.
 
     Args:
-        structures: positions (n, 3) in Å and atomic_numbers (n,) of each; may be endless. A report among them, such as
-            one on a record that could not be read, is passed on in its turn.
+        structures: positions (n, 3) in Å and atomic_numbers (n,) of each, or records; may be endless. A record that
+            could not be read has a report that says so.
         workers: processes, by default one for each core; 0 for none, where nothing can be ended.
         seconds: of processor time that one molecule may take.
-        relax: with the strain, which takes about as long as all the rest.
+        strain: with the strain by this of `molflow.chem.relaxation.METHODS`: "mmff94" takes about as long as all the
+            rest, "gfn2-xtb" (extra `xtb`) far longer.
+        posebusters: with the checks of PoseBusters (extra `posebusters`), which take longer than all the rest.
         progress: show a bar on stderr.
-        inspector: what the workers run in place of `inspect_bonded`; it is pickled by name.
+        inspector: what the workers run; found by its name.
 
     Raises:
-        MolflowError: worker processes cannot be started.
+        MolflowError: an unknown method, a package that is not installed, or worker processes that cannot be started.
 
     Example:
         >>> water = Structure(np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]), np.array([8, 1, 1]))
         >>> [report.status for report in inspect_all([water, water], workers=0)]
         ['stable', 'stable']
     """
-    run = partial(inspect_bonded, relax=relax) if inspector is None else inspector
-    pending: deque[Bonded | MoleculeReport] = deque()
-    with (
-        closing(
-            outcomes(
-                partial(unless_reported, run),
-                _remembered(_prepared(structures), pending),
-                workers=default_workers() if workers is None else workers,
-                seconds=seconds,
-                prepare=warm_up if inspector is None else None,
-            )
-        ) as results,
-        tqdm(
-            total=len(structures) if isinstance(structures, Sequence) else None,
-            desc="inspecting",
-            unit="molecule",
-            disable=not progress,
-            dynamic_ncols=True,
-        ) as bar,
-    ):
+    found = _inspected(
+        structures,
+        workers=workers,
+        seconds=seconds,
+        strain=strain,
+        posebusters=posebusters,
+        progress=progress,
+        inspector=inspector,
+    )
+    with closing(found):
+        for _, report in found:
+            yield report
+
+
+def _inspected(
+    items: Iterable[_Item],
+    *,
+    workers: int | None,
+    seconds: float,
+    strain: str | None,
+    posebusters: bool,
+    progress: bool,
+    inspector: Callable[..., MoleculeReport] = inspect_bonded,
+) -> Generator[_Inspected]:
+    """Each molecule with its report, in order."""
+    extras = {name: wanted for name, wanted in (("strain", strain), ("posebusters", posebusters)) if wanted}
+    if strain is not None:
+        relaxation.check(strain)
+    if posebusters:
+        poses.check()
+    pending: deque[_Prepared] = deque()
+
+    def messages() -> Iterator[list[Any] | None]:
+        for prepared in _prepared(items):
+            pending.append(prepared)
+            yield prepared.molecule and prepared.molecule.to_message()
+
+    results = outcomes(
+        answer,
+        messages(),
+        workers=default_workers() if workers is None else workers,
+        seconds=seconds,
+        options={"inspector": name_of(inspector), **extras},
+        prepare=warm_up if inspector is inspect_bonded else None,
+    )
+    with closing(results), _bar(items, "inspecting", progress) as bar:
         for result in results:
-            item = pending.popleft()
-            if isinstance(result, Lost):
-                result = item if isinstance(item, MoleculeReport) else lost(item, *result)
-            yield result
+            yield pending.popleft().told(result)
             bar.update()
+
+
+def _looked_up(items: Iterable[_Item], progress: bool) -> Generator[_Inspected]:
+    """Each molecule with the report on its look-up bonds alone, in order."""
+    with _bar(items, "inspecting", progress) as bar:
+        for prepared in _prepared(items):
+            yield prepared.told(prepared.molecule and inspect_lookup(prepared.molecule).to_message())
+            bar.update()
+
+
+def _count_stability(tally: Tally, items: Iterable[_Item], progress: bool) -> None:
+    source = iter(items)
+    with _bar(items, "scoring", progress) as bar:
+        while block := list(islice(source, 16 * _BLOCK)):
+            tally.add_stability([structure for item in block if (structure := _structure(item)) is not None])
+            tally.add_unreadable(sum(_structure(item) is None for item in block))
+            bar.update(len(block))
+
+
+def _bar(items: Iterable[_Item], verb: str, progress: bool) -> "tqdm[Any]":
+    total = len(items) if isinstance(items, Sequence) else None
+    return tqdm(total=total, desc=verb, unit="molecule", disable=not progress, dynamic_ncols=True)
 
 
 def default_workers() -> int:
@@ -183,21 +250,46 @@ def default_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _remembered(items: Iterable[_T], pending: deque[_T]) -> Iterator[_T]:
-    for item in items:
-        pending.append(item)
-        yield item
+class _Prepared:
+    """A molecule on its way: what is to be inspected, or the report on what cannot be.
+
+    Attributes:
+        structure: None where it could not be read.
+        report: None where there is something to inspect.
+        molecule: that, with its look-up bonds.
+    """
+
+    def __init__(self, item: _Item, place: int):
+        self.structure = _structure(item)
+        self.origin = {"source": item.source, "record": item.number} if isinstance(item, Record) else {"record": place}
+        self.report: MoleculeReport | None = None
+        self.molecule: Bonded | None = None
+        if isinstance(item, Record) and item.structure is None:
+            self.report = MoleculeReport(n_atoms=0, formula="", status="unreadable", reason=item.error or "")
+        elif self.structure is not None:
+            self.report = unfit(*self.structure)
+            self.molecule = None if self.report else Bonded(*self.structure, None)
+
+    def told(self, result: Any) -> _Inspected:
+        """The molecule with its report, given the answer to its message."""
+        if isinstance(result, dict):
+            return self.structure, MoleculeReport.from_message(result | self.origin)
+        report = lost(self.molecule, *result) if self.molecule else self.report
+        assert report is not None
+        return self.structure, replace(report, **self.origin)
 
 
-def _prepared(structures: Iterable[Structure | MoleculeReport]) -> Iterator[Bonded | MoleculeReport]:
-    """Molecules with their look-up bonds; of those that cannot have them the report, as there is nothing to inspect."""
-    source = iter(structures)
-    while block := list(islice(source, _BLOCK)):
-        ready: list[Bonded | MoleculeReport | None] = [
-            item if isinstance(item, MoleculeReport) else unfit(*item) for item in block
-        ]
-        fit = [k for k, report in enumerate(ready) if report is None]
-        for chunk in bonded_chunks([block[k] for k in fit]):  # type: ignore[misc]
-            for member, x, z, orders in zip(*chunk[:3], chunk.orders.numpy(), strict=True):
-                ready[fit[member]] = Bonded(x, z, bond_list(orders))
-        yield from ready  # type: ignore[misc]
+def _structure(item: _Item) -> Structure | None:
+    return item.structure if isinstance(item, Record) else item
+
+
+def _prepared(items: Iterable[_Item]) -> Iterator[_Prepared]:
+    """Molecules with their look-up bonds, which are found for many at once."""
+    source = enumerate(items, start=1)
+    while block := [_Prepared(item, place) for place, item in islice(source, _BLOCK)]:
+        covered = [each for each in block if each.molecule and is_covered(each.molecule.atomic_numbers)]
+        for chunk in bonded_chunks([Structure(*each.molecule[:2]) for each in covered if each.molecule]):
+            for member, orders in zip(chunk.members, chunk.orders.numpy(), strict=True):
+                each = covered[member]
+                each.molecule = each.molecule and each.molecule._replace(bonds=bond_list(orders))
+        yield from block

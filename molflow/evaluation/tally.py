@@ -5,28 +5,33 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from molflow.chem import perception
+from molflow.chem import perception, posebusters
 from molflow.chem.bonds import PROTOCOL, stability_of_orders
 from molflow.chem.elements import formula
 from molflow.chem.io import Structure
 from molflow.errors import MolflowError
 from molflow.evaluation import distributions
 from molflow.evaluation.chunks import bonded_chunks
-from molflow.evaluation.inspection import CLASH_PROTOCOL, MoleculeReport
+from molflow.evaluation.inspection import CLASH_PROTOCOL, MoleculeReport, is_covered
 from molflow.evaluation.novelty import TrainingReference
 from molflow.evaluation.reference import recorded_histogram, recorded_scores
 from molflow.evaluation.scores import Metric, MoleculeScores
 from molflow.evaluation.statistics import wilson_interval
+
+Scope = Literal["stability", "lookup", "all"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+"""How much is known of each molecule; each scope includes those before it."""
 
 
 class _Fraction(NamedTuple):
     part: str
     of: str
     protocol: str
+    scope: Scope = "lookup"
 
 
 _LOOKED_UP = f"RDKit sanitises with bonds by {PROTOCOL}"
@@ -34,18 +39,18 @@ _CODE_OF_EDM = f"{_LOOKED_UP} and missing hydrogens implied; the largest fragmen
 _PERCEIVED = f"{perception.PROTOCOL}; kekulised bond orders by formal charge (octet rule, cf. arXiv 2505.00169)"
 
 _FRACTIONS: dict[str, _Fraction] = {
-    "atom_stability": _Fraction("stable_atoms", "atoms", PROTOCOL),
-    "molecule_stability": _Fraction("stable", "molecules", PROTOCOL),
+    "atom_stability": _Fraction("stable_atoms", "atoms", PROTOCOL, "stability"),
+    "molecule_stability": _Fraction("stable", "molecules", PROTOCOL, "stability"),
     "validity": _Fraction("valid", "molecules", _LOOKED_UP),
     "connected_validity": _Fraction("connected", "molecules", f"{_LOOKED_UP}; one fragment"),
-    "valence_atom_stability": _Fraction("perceived_stable_atoms", "atoms", _PERCEIVED),
-    "valence_molecule_stability": _Fraction("perceived_stable", "molecules", _PERCEIVED),
-    "perceived_validity": _Fraction("perceived_valid", "molecules", perception.PROTOCOL),
+    "valence_atom_stability": _Fraction("perceived_stable_atoms", "atoms", _PERCEIVED, "all"),
+    "valence_molecule_stability": _Fraction("perceived_stable", "molecules", _PERCEIVED, "all"),
+    "perceived_validity": _Fraction("perceived_valid", "molecules", perception.PROTOCOL, "all"),
     "perceived_connected_validity": _Fraction(
-        "perceived_connected", "molecules", f"{perception.PROTOCOL}; one fragment"
+        "perceived_connected", "molecules", f"{perception.PROTOCOL}; one fragment", "all"
     ),
     "rdkit_default_validity": _Fraction(
-        "default_connected", "molecules", f"{perception.DEFAULT_PROTOCOL}; one fragment"
+        "default_connected", "molecules", f"{perception.DEFAULT_PROTOCOL}; one fragment", "all"
     ),
     "edm_validity": _Fraction("edm_valid", "molecules", _CODE_OF_EDM),
     "edm_validity_x_uniqueness": _Fraction("edm_distinct", "molecules", _CODE_OF_EDM),
@@ -54,16 +59,17 @@ _FRACTIONS: dict[str, _Fraction] = {
     ),
     "uniqueness": _Fraction("distinct", "connected valid molecules", f"{_LOOKED_UP}; canonical SMILES"),
     "validity_x_uniqueness": _Fraction("distinct", "molecules", f"{_LOOKED_UP}; one fragment; canonical SMILES"),
-    "without_clashes": _Fraction("without_clashes", "molecules", f"no {CLASH_PROTOCOL}"),
+    "without_clashes": _Fraction("without_clashes", "molecules", f"no {CLASH_PROTOCOL}", "all"),
+    "posebusters": _Fraction("passed", "perceived connected molecules", posebusters.PROTOCOL, "all"),
 }
 """Scores that are fractions of what a tally counts: numerator, denominator and rule."""
-
-_OF_STABILITY = ("atom_stability", "molecule_stability")
 
 _FLAGS = (
     "stable", "valid", "connected", "largest_fragment_valid", "perceived_stable", "perceived_valid",
     "perceived_connected", "default_connected",
 )  # fmt: skip
+
+_COUNTED = {"connected valid molecules": "connected", "perceived connected molecules": "perceived_connected"}
 
 DISTANCES = {
     "w1_bond_lengths": "bond length",
@@ -94,18 +100,20 @@ class Tally:
         0.5
     """
 
-    def __init__(self) -> None:
+    def __init__(self, scope: Scope = "all") -> None:
+        self.scope = scope
         self.counts: Counter[str] = Counter()
         self.statuses: Counter[str] = Counter()
         self.formulas: Counter[str] = Counter()
         self.smiles: set[str] = set()  # of the connected valid molecules
         self.edm_smiles: set[str] = set()
         self.histogram = np.zeros(distributions.N_BINS, dtype=np.int64)
-        self.inspected = False  # whether RDKit had a look
 
     def add(self, report: MoleculeReport) -> None:
-        """Count one molecule."""
-        self.inspected = True
+        """Count one molecule, or a record that could not be read."""
+        if report.status == "unreadable":
+            self.add_unreadable()
+            return
         self.statuses[report.status] += 1
         self.formulas[report.formula] += 1
         found = Counter(name for name in _FLAGS if getattr(report, name))
@@ -116,8 +124,10 @@ class Tally:
             perceived_stable_atoms=report.perceived_stable_atoms,
             perceived_fragments=report.perceived_fragments,
             edm_valid=report.edm_smiles is not None,
-            without_clashes=report.measured is not None and not report.clashes,
-            clashes=report.clashes,
+            without_clashes=report.clashes == 0,
+            clashes=report.clashes or 0,
+            checked=report.posebusters is not None,
+            passed=report.posebusters == (),
         )
         self.counts.update(found)
         if report.connected and report.smiles is not None:
@@ -128,9 +138,17 @@ class Tally:
             bins, counts = report.measured
             self.histogram[bins] += counts
 
+    def add_unreadable(self, records: int = 1) -> None:
+        """Count records that could not be read."""
+        if records:
+            self.statuses["unreadable"] += records
+
     def add_stability(self, structures: Sequence[Structure]) -> None:
         """Count many molecules by look-up stability and composition alone, without RDKit and without workers."""
-        for chunk in bonded_chunks(structures):
+        foreign = [structure.atomic_numbers for structure in structures if not is_covered(structure.atomic_numbers)]
+        self.formulas.update(map(formula, foreign))
+        self.counts.update(molecules=len(foreign), atoms=sum(map(len, foreign)))
+        for chunk in bonded_chunks([structure for structure in structures if is_covered(structure.atomic_numbers)]):
             numbers = chunk.atomic_numbers
             atoms, molecules = stability_of_orders(chunk.orders, numbers, np.ones(numbers.shape, dtype=bool))
             for row, copies in zip(*np.unique(np.sort(numbers, axis=1), axis=0, return_counts=True), strict=True):
@@ -147,7 +165,6 @@ class Tally:
         for name in ("counts", "statuses", "formulas", "smiles", "edm_smiles"):
             getattr(self, name).update(getattr(other, name))
         self.histogram += other.histogram
-        self.inspected |= other.inspected
 
     def scores(
         self, *, reference: str | None = None, training: TrainingReference | None = None, progress: bool = False
@@ -155,13 +172,14 @@ class Tally:
         """What the counts come to; arguments and errors as in `evaluate`."""
         if not self.counts["molecules"]:
             raise MolflowError("no molecules to evaluate; expected at least one")
+        of_smiles, of_shapes = self._covers("lookup"), self._covers("all")
         recorded = None if reference is None else recorded_scores(reference)
-        known = None if reference is None or not self.inspected else recorded_histogram(reference)
+        known = None if reference is None or not of_shapes else recorded_histogram(reference)
         metrics: dict[str, Metric] = self._fractions()
         nearest: np.ndarray | None = None
         if training is not None:
             metrics |= self._fractions_of_training(training)
-            if self.inspected:
+            if of_smiles:
                 nearest = _similarity(self.smiles - training.smiles, training, progress)
         if known is not None:
             metrics |= self._distances(known)
@@ -174,6 +192,7 @@ class Tally:
 
         return MoleculeScores(
             n_molecules=self.counts["molecules"],
+            n_unreadable=self.statuses["unreadable"],
             n_atoms=self.counts["atoms"],
             atom_stability=value("atom_stability"),
             molecule_stability=self.counts["stable"] / self.counts["molecules"],
@@ -182,7 +201,7 @@ class Tally:
             uniqueness=value("uniqueness"),
             validity_x_uniqueness=value("validity_x_uniqueness"),
             novelty=value("novelty"),
-            n_distinct=len(self.smiles) if self.inspected else None,
+            n_distinct=len(self.smiles) if of_smiles else None,
             n_novel=metrics["novelty"].count if "novelty" in metrics else None,
             nearest_training_similarity=None if nearest is None else float(nearest.mean()),
             nearest_training_similarity_median=None if nearest is None else float(np.median(nearest)),
@@ -198,22 +217,25 @@ class Tally:
             novelty_interval=interval("novelty"),
             novel_compositions_interval=interval("novel_compositions"),
             metrics={name: replace(metric, reference=_recorded(recorded, name)) for name, metric in metrics.items()},
-            distributions=self._distributions(known) if self.inspected else {},
+            distributions=self._distributions(known) if of_shapes else {},
             statuses=dict(sorted(self.statuses.items())),
         )
+
+    def _covers(self, scope: Scope) -> bool:
+        return SCOPES.index(scope) <= SCOPES.index(self.scope)
 
     def _number(self, name: str) -> int:
         if name == "distinct":
             return len(self.smiles)
         if name == "edm_distinct":
             return len(self.edm_smiles)
-        return self.counts[{"connected valid molecules": "connected"}.get(name, name)]
+        return self.counts[_COUNTED.get(name, name)]
 
     def _fractions(self) -> dict[str, Metric]:
         return {
             name: _fraction(self._number(rule.part), self._number(rule.of), rule.of, rule.protocol)
             for name, rule in _FRACTIONS.items()
-            if self.inspected or name in _OF_STABILITY
+            if self._covers(rule.scope) and (name != "posebusters" or self.counts["checked"])
         }
 
     def _fractions_of_training(self, training: TrainingReference) -> dict[str, Metric]:
@@ -221,7 +243,7 @@ class Tally:
         compositions = sum(n for found, n in self.formulas.items() if found not in training.formulas)
         against = f"formula not in {training.name}"
         metrics = {"novel_compositions": _fraction(compositions, total, "molecules", against)}
-        if not self.inspected:
+        if not self._covers("lookup"):
             return metrics
         novel, of_edm = len(self.smiles - training.smiles), len(self.edm_smiles - training.smiles)
         against = f"canonical SMILES not in {training.name}"

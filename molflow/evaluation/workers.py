@@ -1,11 +1,12 @@
 """A function over many items in worker processes that may hang or die: only the item at fault is lost.
 
 Pools of the standard library cannot end a task, and pools that can lose the whole chunk in which it was. Here a worker
-answers item by item, so that the one at fault is known, and the rest of its chunk goes to another worker.
+answers item by item, so that the one at fault is known, and the rest of its chunk goes to another worker. Functions
+travel by name, items and results as JSON, so that no process trusts another with code.
 """
 
+import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
+from importlib import import_module
 from itertools import islice
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, NamedTuple
@@ -36,7 +38,11 @@ _STARTS_WITHIN = 600.0  # seconds that a worker may take to load its libraries, 
 _MAIN = "from molflow.evaluation.workers import _serve; _serve({})"
 
 
-_Job = tuple[Callable[[], Any] | None, Callable[[Any], Any], float]  # prepare, function, seconds
+class _Job(NamedTuple):
+    function: str
+    options: dict[str, Any]
+    prepare: str | None
+    seconds: float
 
 
 class Lost(NamedTuple):
@@ -52,42 +58,60 @@ class Lost(NamedTuple):
 
 
 def outcomes(
-    function: Callable[[Any], Any],
+    function: Callable[..., Any],
     items: Iterable[Any],
     *,
     workers: int,
     seconds: float,
+    options: dict[str, Any] | None = None,
     prepare: Callable[[], Any] | None = None,
 ) -> Generator[Any | Lost]:
-    """function(item) for each item, in order; the same for any number of workers.
+    """function(item, **options) for each item, in order; the same for any number of workers.
 
     Workers are new Python processes that load the module of the function and what that needs, whatever the main script
     does or has loaded. They end with this process, and when the iterator is closed. An item that raises an exception
     is lost as one that ends the process is.
 
     Args:
-        function: can be pickled, as can items and results.
-        items: taken a bounded number ahead of the results.
+        function: one that an import finds by its name. It takes and returns what JSON can hold.
+        items: of what JSON can hold; taken a bounded number ahead of the results.
         workers: processes; 0 for none, where nothing can be ended and an item that hangs hangs all.
         seconds: of processor time that one item may take, so that a busy machine changes no result.
-        prepare: called once in each worker before time counts, to load libraries; can be pickled.
+        options: keyword arguments of the function, of what JSON can hold.
+        prepare: called once in each worker before time counts, to load libraries; found by its name.
 
     Raises:
         MolflowError: a worker could not be started.
     """
+    options = options or {}
     if not workers:
-        yield from (_attempt(function, item) for item in items)
+        yield from (_attempt(function, item, options) for item in items)
         return
-    crew = _Crew((prepare, function, seconds), workers)
+    crew = _Crew(_Job(name_of(function), options, prepare and name_of(prepare), seconds), workers)
     try:
         yield from crew.run(items)
     finally:
         crew.dismiss()
 
 
-def _attempt(function: Callable[[Any], Any], item: Any) -> Any | Lost:
+def name_of(function: Callable[..., Any]) -> str:
+    """The name by which `named` finds a function of a module again."""
+    return f"{function.__module__}:{function.__qualname__}"
+
+
+def named(name: str) -> Callable[..., Any]:
+    """The function that has this name."""
+    module, _, path = name.partition(":")
+    function: Any = import_module(module)
+    for part in path.split("."):
+        function = getattr(function, part)
+    found: Callable[..., Any] = function
+    return found
+
+
+def _attempt(function: Callable[..., Any], item: Any, options: dict[str, Any]) -> Any | Lost:
     try:
-        return function(item)
+        return function(item, **options)
     except Exception as error:
         return Lost("crashed", " ".join(f"{type(error).__name__}: {error}".split())[:200])
 
@@ -107,8 +131,8 @@ class _Worker:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
-        self.seconds = job[2]
-        self.connection.send(job)
+        self.seconds = job.seconds
+        _send(self.connection, job)
         self.ready = False
         self.todo: deque[tuple[int, Any]] = deque()
         self.deadline = time.monotonic() + _STARTS_WITHIN
@@ -118,7 +142,7 @@ class _Worker:
         if self.ready:
             self.wait_longer()
         with suppress(OSError):  # it died while it had nothing to do: that is noticed when it is read from
-            self.connection.send([item for _, item in chunk])
+            _send(self.connection, [item for _, item in chunk])
 
     def wait_longer(self) -> None:
         self.deadline = time.monotonic() + PATIENCE * self.seconds
@@ -181,12 +205,13 @@ class _Crew:
     def _receive(self, worker: _Worker) -> None:
         try:
             while worker.connection.poll():
-                answer = worker.connection.recv()
+                answer = _received(worker.connection)
                 worker.wait_longer()
                 if worker.ready:
-                    self.done[worker.todo.popleft()[0]] = answer
+                    result, lost = answer
+                    self.done[worker.todo.popleft()[0]] = Lost(*lost) if lost else result
                 worker.ready = True
-        except (EOFError, OSError, pickle.UnpicklingError):
+        except (EOFError, OSError, ValueError):
             self._lose(worker)
 
     def _lose(self, worker: _Worker) -> None:
@@ -213,26 +238,34 @@ class _Crew:
         self.workers.clear()
 
 
+def _send(connection: Connection, content: Any) -> None:
+    connection.send_bytes(json.dumps(content, separators=(",", ":")).encode())
+
+
+def _received(connection: Connection) -> Any:
+    return json.loads(connection.recv_bytes())
+
+
 def _serve(handle: int) -> None:
     """The life of a worker."""
     end_with_parent()
     _limit_memory()
     connection = Connection(handle)
-    job: _Job = connection.recv()
-    prepare, function, seconds = job
-    if prepare is not None:
-        prepare()
-    connection.send(None)  # ready: from now on its time is counted
+    job = _Job(*_received(connection))
+    function = named(job.function)
+    if job.prepare is not None:
+        named(job.prepare)()
+    _send(connection, None)  # ready: from now on its time is counted
     while True:
         try:
-            items = connection.recv()
+            items = _received(connection)
         except EOFError:
             return
         for item in items:
-            signal.setitimer(signal.ITIMER_PROF, seconds)  # at its end SIGPROF ends the process, whatever it is in
-            result = _attempt(function, item)
+            signal.setitimer(signal.ITIMER_PROF, job.seconds)  # at its end SIGPROF ends the process, whatever it is in
+            result = _attempt(function, item, job.options)
             signal.setitimer(signal.ITIMER_PROF, 0)
-            connection.send(result)
+            _send(connection, [None, result] if isinstance(result, Lost) else [result, None])
 
 
 def _limit_memory() -> None:

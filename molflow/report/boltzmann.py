@@ -74,7 +74,7 @@ def _notices(record: Mapping[str, Any]) -> list[str]:
 def _groups(record: Mapping[str, Any], system: Mapping[str, Any]) -> dict[str, list[Row]]:
     def row(label: str, key: str, reference: str, meaning: str) -> Row | None:
         value = record[key]
-        return None if value is None else Row(label, number(value, record.get(f"{key}_error")), reference, meaning)
+        return None if value is None else Row(label, (number(value, record.get(f"{key}_error")), reference), meaning)
 
     def known(key: str) -> str:
         return number(system.get(key), system.get(f"{key}_error"))
@@ -89,7 +89,7 @@ def _groups(record: Mapping[str, Any], system: Mapping[str, Any]) -> dict[str, l
     weighted = "With importance weights on the samples."
     groups = {
         "Importance weights": [
-            Row("Effective sample size", fraction, "100 %", _ess_meaning(record)) if fraction else None,
+            Row("Effective sample size", (fraction, "100 %"), _ess_meaning(record)) if fraction else None,
             row(
                 "log Z, reweighted",
                 "reweighted_log_z",
@@ -128,7 +128,7 @@ def _groups(record: Mapping[str, Any], system: Mapping[str, Any]) -> dict[str, l
                 "Of the raw samples. A few clashes of particles can raise it far.",
             ),
             row("Median energy", "median_energy", number(record["reference_median_energy"]), "Clashes hardly move it."),
-            Row("Above the reference's largest", percent(above), "0 %", "Samples that the target would hardly give.")
+            Row("Above the reference's largest", (percent(above), "0 %"), "Samples that the target would hardly give.")
             if above is not None
             else None,
             row("Wasserstein-1 distance", "w1_energy", halves("w1_energy"), noise),

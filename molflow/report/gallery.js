@@ -106,9 +106,13 @@
       if (all.length) show(cards.indexOf(all[(place + by + all.length) % all.length]));
     }
 
-    function keep(status, button) {
-      gallery.querySelectorAll("[data-status]").forEach((b) => b.setAttribute("aria-pressed", String(b === button)));
-      molecules.forEach((m, n) => { cards[n].parentElement.hidden = status !== "" && m.status !== status; });
+    const chosen = {status: "", source: ""};
+    const choices = (kind) => gallery.querySelectorAll(`[data-${kind}]`);
+    function keep(kind, button) {
+      chosen[kind] = button.dataset[kind];
+      choices(kind).forEach((b) => b.setAttribute("aria-pressed", String(b === button)));
+      const refused = (m) => Object.entries(chosen).some(([key, value]) => value !== "" && m[key] !== value);
+      molecules.forEach((m, n) => { cards[n].parentElement.hidden = refused(m); });
       if (cards[shown].parentElement.hidden) step(1);
     }
 
@@ -122,7 +126,7 @@
     }));
     gallery.querySelectorAll("[data-turn]").forEach((b) => b.addEventListener("click", () => turn(b.dataset.turn)));
     gallery.querySelectorAll("[data-step]").forEach((b) => b.addEventListener("click", () => step(Number(b.dataset.step))));
-    gallery.querySelectorAll("[data-status]").forEach((b) => b.addEventListener("click", () => keep(b.dataset.status, b)));
+    for (const kind in chosen) choices(kind).forEach((b) => b.addEventListener("click", () => keep(kind, b)));
     show(0);
   }
 })();

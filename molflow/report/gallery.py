@@ -21,7 +21,8 @@ button[aria-pressed=true] { border-color: #2b83d6; box-shadow: inset 0 0 0 1px #
   grid-template-columns: repeat(auto-fill, minmax(10.5rem, 1fr)) }
 .card { width: 100%; height: 100%; text-align: left; vertical-align: top; padding: .5rem }
 .card span, .about span { display: block; overflow-wrap: anywhere }
-:is(.card, .about) :is(.smiles, .reason) { color: var(--soft); font-size: .85rem; line-height: 1.35 }
+:is(.card, .about) :is(.source, .smiles, .reason) { color: var(--soft); font-size: .85rem; line-height: 1.35 }
+.cards:not(:has(li:not([hidden])))::after { content: "none" }
 .card svg, .about svg { display: block; width: 100%; height: auto; background: #fff; border-radius: .3rem }
 .about svg { max-height: 13rem }
 @media (max-width: 34rem) {
@@ -54,6 +55,7 @@ class Example:
         elements: symbols of its n atoms.
         positions: of its atoms, angstrom.
         bonds: pairs of atoms, counted from 0, with their orders 1 to 3.
+        source: the set of molecules that it is from, by which molecules can be chosen; empty where there is one set.
     """
 
     name: str
@@ -64,19 +66,17 @@ class Example:
     elements: Sequence[str]
     positions: Sequence[Sequence[float]]
     bonds: Sequence[tuple[int, int, int]]
+    source: str = ""
 
 
 def gallery(examples: Sequence[Example]) -> str:
     """The section of a page; with `STYLE` and `script` in that page, its molecules turn. Nothing without examples."""
     if not examples:
         return ""
-    counts = Counter(example.status for example in examples)
-    choices = [("", "all", len(examples))] + [(status, status, n) for status, n in counts.items()]
-    filters = "".join(
-        f'<button type="button" data-status="{escape(status)}" aria-pressed="{str(not status).lower()}">'
-        f"{escape(label)} ({n})</button>"
-        for status, label, n in choices
-    )
+    sources = [example.source for example in examples]
+    filters = _filters("status", "all", [example.status for example in examples])
+    if len(set(sources)) > 1:
+        filters = _filters("source", "all sets", sources) + filters
     turns = "".join(
         f'<button type="button" data-turn="{way}" aria-label="{label}">{sign}</button>'
         for way, (sign, label) in _TURNS.items()
@@ -89,8 +89,7 @@ def gallery(examples: Sequence[Example]) -> str:
 <div class="buttons">{turns}
 <button type="button" data-step="-1">previous</button><button type="button" data-step="1">next</button></div>
 </div>
-<div class="buttons" role="group" aria-label="Which molecules">{filters}</div>
-<ol class="cards">
+{filters}<ol class="cards">
 {"".join(map(_card, examples))}</ol>
 <script type="application/json">{data}</script>
 </section>
@@ -102,11 +101,23 @@ def script() -> str:
     return resources.files("molflow.report").joinpath("gallery.js").read_text(encoding="utf-8")
 
 
+def _filters(kind: str, every: str, values: Sequence[str]) -> str:
+    """Buttons that keep the molecules with one of these values, and one that keeps all."""
+    choices = [("", every, len(values)), *((value, value, n) for value, n in Counter(values).items())]
+    buttons = "".join(
+        f'<button type="button" data-{kind}="{escape(value)}" aria-pressed="{str(not value).lower()}">'
+        f"{escape(text)} ({n})</button>"
+        for value, text, n in choices
+    )
+    return f'<div class="buttons" role="group" aria-label="Molecules by {kind}">{buttons}</div>\n'
+
+
 def _shape(example: Example) -> dict[str, object]:
     centre = [sum(axis) / max(1, len(example.positions)) for axis in zip(*example.positions, strict=True)]
     positions = [[round(x - c, 3) for x, c in zip(row, centre, strict=True)] for row in example.positions]
     return {
         "status": example.status,
+        "source": example.source,
         "elements": list(example.elements),
         "positions": positions,
         "bonds": [list(bond) for bond in example.bonds],
@@ -115,6 +126,7 @@ def _shape(example: Example) -> dict[str, object]:
 
 def _card(example: Example) -> str:
     lines = [
+        ("source", example.source),
         ("name", f"{example.name}: {example.status}"),
         ("reason", example.reason),
         ("smiles", example.smiles or ""),

@@ -5,6 +5,7 @@ A page holds all that it shows; a content security policy keeps it from asking t
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -35,7 +36,13 @@ th[scope=rowgroup] { padding-top: 1.2rem; color: var(--soft) }
 th:first-child { padding-left: 0 }
 td, th[scope=col]:not(:first-child) { text-align: right; font-variant-numeric: tabular-nums }
 td { white-space: nowrap }
-td i { font-style: normal; color: var(--soft); display: inline-block }
+td i { font-style: normal; color: var(--soft); display: inline-block; white-space: nowrap }
+th[scope=col] { vertical-align: bottom }
+.scroll { overflow-x: auto }
+.wide th[scope=col] { overflow-wrap: anywhere; min-width: 6.5rem; max-width: 10rem }
+.wide th[scope=row] { position: sticky; left: 0; min-width: 13rem; background: var(--paper) }
+.wide td { white-space: nowrap }
+.wide td i { display: block }
 figure { margin: 0 }
 .plot { height: 24rem; max-height: 75vh }
 .notice { background: var(--warn); padding: .6rem .8rem; border-radius: .3rem }
@@ -45,6 +52,19 @@ figure { margin: 0 }
 @media (max-width: 34rem) {
   th, td { padding: .45rem .25rem; font-size: .9rem }
   td { white-space: normal }
+}
+@media (max-width: 44rem) {
+  .wide, .wide :is(caption, tbody, tr, th[scope=row], th[scope=rowgroup]) { display: block }
+  .wide thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%) }
+  .wide tr { padding: .45rem 0; border-bottom: 1px solid var(--line) }
+  .wide :is(td, th) { padding: .1rem 0; border: 0 }
+  .wide td { display: flex; flex-wrap: wrap; gap: 0 1rem }
+  .wide td:empty { display: none }
+  .wide td::before { content: attr(data-column); color: var(--soft); text-align: left; white-space: normal;
+    overflow-wrap: anywhere }
+  .wide td div { margin-left: auto; white-space: normal }
+  .wide td i { display: inline }
+  .wide td small { display: inline-block; min-width: 4.5rem; margin-left: .5rem }
 }
 """
 
@@ -60,12 +80,19 @@ for (const plot of document.querySelectorAll(".plot")) {
 
 
 @dataclass(frozen=True)
+class Cell:
+    """A figure, and a note in small text under it."""
+
+    text: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Row:
-    """A figure of a table: what it is, its value, what to compare it with, and what that means in words."""
+    """A row of a table: what it is of, its figures, and what they mean in words."""
 
     label: str
-    value: str
-    reference: str = ""
+    cells: Sequence[str | Cell]
     meaning: str = ""
 
 
@@ -120,7 +147,7 @@ def write_page(path: str | Path, html: str) -> None:
 def paragraph(text: str, *, notice: bool = False) -> str:
     """Plain text as a paragraph; a notice stands out."""
     attributes = ' class="notice" role="note"' if notice else ""
-    return f"<p{attributes}>{escape(text)}</p>\n"
+    return f"<p{attributes}>{_running(text)}</p>\n"
 
 
 def heading(text: str) -> str:
@@ -128,19 +155,25 @@ def heading(text: str) -> str:
     return f"<h2>{escape(text)}</h2>\n"
 
 
-def table(caption: str, columns: tuple[str, str, str], groups: Mapping[str, Sequence[Row]]) -> str:
-    """Rows in named groups under three column headers: of the labels, the values and the references.
+def table(caption: str, columns: Sequence[str], groups: Mapping[str, Sequence[Row]]) -> str:
+    """Rows in named groups under column headers: of the labels, then of the cells.
 
-    The meaning of a row stands under its label, so that a phone has room for the figures. Groups without rows are left
-    out.
+    The meaning of a row stands under its label, so that a phone has room for the figures. With more than two cells in
+    a row the table scrolls inside a box, and on a phone its cells stack. Groups without rows are left out.
     """
+    wide = len(columns) > 3
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
     bodies = [
-        f'<tbody>\n<tr><th scope="rowgroup" colspan="3">{escape(name)}</th></tr>\n{"".join(map(_row, rows))}</tbody>\n'
+        f'<tbody>\n<tr><th scope="rowgroup" colspan="{len(columns)}">{escape(name)}</th></tr>\n'
+        f"{''.join(_row(row, columns[1:], wide) for row in rows)}</tbody>\n"
         for name, rows in groups.items()
         if rows
     ]
-    return f"<table>\n<caption>{escape(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n{''.join(bodies)}</table>\n"
+    inner = f"<caption>{_running(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n{''.join(bodies)}</table>\n"
+    if not wide:
+        return f"<table>\n{inner}"
+    box = f'<div class="scroll" role="region" aria-label="{escape(caption)}" tabindex="0">'
+    return f'{box}\n<table class="wide">\n{inner}</div>\n'
 
 
 def plot(data: Sequence[Mapping[str, Any]], layout: Mapping[str, Any], *, label: str, caption: str) -> str:
@@ -189,16 +222,31 @@ def percent(fraction: float | None, error: float | None = None) -> str:
     return (number(100 * fraction, 100 * error) if error else f"{100 * fraction:.3g}") + " %"
 
 
-def _row(row: Row) -> str:
+def _running(text: str) -> str:
+    """Running text in which no line ends before a percent sign."""
+    return escape(text).replace(" %", "\u00a0%")
+
+
+def _row(row: Row, columns: Sequence[str], wide: bool) -> str:
     meaning = f"<small>{escape(row.meaning)}</small>" if row.meaning else ""
-    label = f'<th scope="row">{escape(row.label)}{meaning}</th>'
-    return f"<tr>{label}<td>{_figure(row.value)}</td><td>{_figure(row.reference)}</td></tr>\n"
+    cells = "".join(
+        _cell(Cell(cell) if isinstance(cell, str) else cell, column if wide else "")
+        for cell, column in zip(row.cells, columns, strict=True)
+    )
+    return f'<tr><th scope="row">{escape(row.label)}{meaning}</th>{cells}</tr>\n'
+
+
+def _cell(cell: Cell, column: str) -> str:
+    """A cell of the table; one that tells its column's name holds what it has in one block, or nothing."""
+    content = _figure(cell.text) + (f"<small>{escape(cell.note)}</small>" if cell.note else "")
+    if not column:
+        return f"<td>{content}</td>"
+    return f'<td data-column="{escape(column)}">{content and f"<div>{content}</div>"}</td>'
 
 
 def _figure(text: str) -> str:
-    """The error in a softer colour, on a line of its own where the column is narrow."""
-    value, sign, error = escape(text).partition(" ± ")
-    return f"{value} <i>± {error}</i>" if sign else value
+    """The error or interval in a softer colour, on a line of its own where the column is narrow."""
+    return re.sub(r" ((±|\[).*)$", r" <i>\1</i>", escape(text))
 
 
 def _plotly_js() -> str:

@@ -98,7 +98,7 @@ def test_an_element_outside_the_tables_needs_given_orders():
 def test_importing_chem_and_scoring_stability_loads_no_rdkit():
     code = (
         "import sys, numpy as np, molflow.chem, molflow.evaluation as e;"
-        "e.evaluate([molflow.chem.Structure(np.zeros((1, 3)), np.array([6]))], rdkit=False);"
+        "e.evaluate([molflow.chem.Structure(np.zeros((1, 3)), np.array([6]))], scope='stability');"
         "sys.exit('rdkit' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -137,11 +137,11 @@ def test_two_atoms_on_one_spot():
 
 def test_an_impossible_angle_is_seen_by_geometry_and_strain_alone():
     """At 60 degrees the hydrogens are 0.96 Å apart, further than a bond of theirs, so that every valence is right."""
-    report = inspect(bent_water(60), relax=True)
+    report = inspect(bent_water(60), strain="mmff94")
     assert (report.status, report.perceived_stable, report.clashes) == ("stable", True, 0)
     assert mean(histogram(report), "angle H-O-H") == pytest.approx(60, abs=0.2)
     assert report.strain.force_field == "MMFF94"
-    assert report.strain.energy > 20 > 1 > inspect(bent_water(104), relax=True).strain.energy
+    assert report.strain.energy > 20 > 1 > inspect(bent_water(104), strain="mmff94").strain.energy
     assert inspect(bent_water(30)).status == "invalid"  # 0.50 Å apart they are bonded
 
 
@@ -154,7 +154,7 @@ def test_a_clash_is_near_and_not_bonded():
 
 
 def test_uff_stands_in_where_mmff94_has_no_parameters():
-    report = inspect(Structure(np.array([[0.0, 0, 0], [1.13, 0, 0]]), np.array([6, 8])), relax=True)
+    report = inspect(Structure(np.array([[0.0, 0, 0], [1.13, 0, 0]]), np.array([6, 8])), strain="mmff94")
     assert report.perceived_smiles == "[C-]#[O+]"
     assert report.strain is None or report.strain.force_field == "UFF"
 
@@ -164,6 +164,17 @@ def test_what_is_no_molecule_has_a_reason():
     lost = inspect(Structure(np.array([[0, 0, 0], [np.nan, 0, 0]]), np.array([1, 1])))
     assert (lost.status, lost.reason) == ("invalid", "atom 2 has no finite place within 1,000,000 Å")
     assert {"stable", "unstable", "disconnected", "invalid", "timed out", "crashed", "unreadable"} < STATUSES.keys()
+
+
+@pytest.mark.parametrize(
+    "smiles",
+    ["CS(C)=O", "CS(N)(=O)=O", "CP(=O)(O)O", "Clc1ccccc1", "Brc1ccsc1", "C[Si](C)(C)C", "CB(O)O", "IC=C", "CS"],
+)
+def test_molecules_of_other_elements_are_stable_by_their_perceived_bonds(smiles):
+    report = inspect(embedded(smiles))
+    assert (report.status, report.perceived_stable, report.perception) == ("unsupported", True, "")
+    assert report.perceived_connected
+    assert report.descriptors is not None
 
 
 def test_charged_atoms_need_their_own_valence():
@@ -219,7 +230,7 @@ def test_wasserstein_distances_of_histograms():
 
 
 def test_the_fields_of_a_table_are_plain():
-    row = inspect(bent_water(104.5), relax=True).to_dict()
+    row = inspect(bent_water(104.5), strain="mmff94").to_dict()
     assert all(isinstance(value, str | int | float | bool | None) for value in row.values())
     assert row.keys() >= {"status", "reason", "qed", "rings", "strain_energy", "strain_force_field"}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from molflow.chem import Structure, read_structures
+from molflow.chem import Structure, iter_records, read_structures
 from molflow.chem.bonds import PROTOCOL
 from molflow.errors import MolflowError
 from molflow.evaluation import TrainingReference, chunks, evaluate, wilson_interval
@@ -84,11 +84,11 @@ def test_a_molecule_known_only_by_the_data_sets_smiles_is_not_new():
 
 
 def test_what_is_not_computed_is_none():
-    scores = evaluate([WATER], rdkit=False).to_dict()
+    scores = evaluate([WATER], scope="stability").to_dict()
     missing = OF_RDKIT | OF_TRAINING | {"reference_scores"}
     assert missing == {key for key, value in scores.items() if value is None}
     assert scores["molecule_stability"] == 1
-    stability_alone = evaluate([WATER, HCN], rdkit=False, training=TRAINED_ON_HCN)
+    stability_alone = evaluate([WATER, HCN], scope="stability", training=TRAINED_ON_HCN)
     assert (stability_alone.novel_compositions, stability_alone.novelty) == (1 / 2, None)
 
     without_training = evaluate([WATER]).to_dict()
@@ -177,9 +177,60 @@ def test_bad_input_is_named():
         evaluate([])
     with pytest.raises(MolflowError, match="unknown reference 'qm7'; known are qm9"):
         evaluate([WATER], reference="qm7")
-    sulphur = Structure(np.zeros((1, 3)), np.array([16]))
-    with pytest.raises(MolflowError, match=r"molecule 3: element S .* H C N O F"):
-        evaluate([WATER, NOTHING, sulphur, WATER])
+    with pytest.raises(MolflowError, match="unknown scope 'some'; expected one of stability lookup all"):
+        evaluate([WATER], scope="some")
+    with pytest.raises(MolflowError, match="molecule 2: expected a Structure, an RDKit Mol, or PyG Data"):
+        evaluate([WATER, None])
+
+
+HYDROGEN_SULPHIDE = Structure(np.array([[0, 0, 0], [1.34, 0, 0], [-0.05, 1.34, 0]]), np.array([16, 1, 1]))
+
+
+@pytest.mark.parametrize("scope", ["stability", "lookup", "all"])
+def test_an_element_outside_the_tables_is_a_molecule_that_is_not_stable(scope):
+    scores = evaluate([WATER, HYDROGEN_SULPHIDE, NOTHING, WATER], scope=scope)
+    assert (scores.n_molecules, scores.n_atoms) == (4, 9)
+    assert (scores.atom_stability, scores.molecule_stability) == (6 / 9, 2 / 4)
+    if scope != "stability":
+        assert scores.statuses == {"invalid": 1, "stable": 2, "unsupported": 1}
+        assert scores.validity == 2 / 4
+
+
+def test_an_element_outside_the_tables_is_perceived():
+    reports = []
+    scores = evaluate([HYDROGEN_SULPHIDE], strain="mmff94", each=lambda report, _: reports.append(report))
+    (report,) = reports
+    assert (report.perceived_smiles, report.perceived_stable, report.smiles, report.clashes) == ("S", True, None, None)
+    assert report.descriptors.molecular_weight == pytest.approx(34.08, abs=0.01)
+    assert scores.metrics["valence_molecule_stability"].value == 1
+    assert scores.metrics["without_clashes"].value == 0  # not known without look-up bonds
+
+
+def test_each_scope_has_the_scores_of_the_one_before():
+    structures = [*read_structures(QM9)[:40], CROWDED, HYDROGEN_SULPHIDE]
+    known = TrainingReference.from_structures(structures[:20], name="some")
+    few, more, most = (evaluate(structures, scope=scope, training=known) for scope in ("stability", "lookup", "all"))
+    assert few.metrics.items() < more.metrics.items() < most.metrics.items()
+    assert more.statuses == most.statuses
+    for key, value in more.to_dict().items():
+        if key not in ("metrics", "distributions"):
+            assert json.dumps(most.to_dict()[key]) == json.dumps(value)
+
+
+def test_a_file_and_its_records_are_scored_with_what_cannot_be_read(tmp_path):
+    path, seen = tmp_path / "mine.xyz", []
+    path.write_text("1\n\nO 0 0 0\n1\n\nXx 0 0 0\n2\n\nH 0 0 0\nH 0 0 0.74\n")
+    scores = evaluate(path, each=lambda *pair: seen.append(pair))
+    assert (scores.n_molecules, scores.n_unreadable, scores.n_atoms) == (2, 1, 3)
+    assert scores.statuses == {"stable": 1, "unreadable": 1, "unstable": 1}
+    assert [(r.source, r.record, r.status, s is None) for r, s in seen] == [
+        (str(path), 1, "unstable", False),
+        (str(path), 2, "unreadable", True),
+        (str(path), 3, "stable", False),
+    ]
+    assert seen[1][0].reason == "line 6: unknown element 'Xx'; accepted are the symbols H to Og (atom 1 of 1)"
+    assert evaluate(iter_records(path)) == scores
+    assert evaluate(str(path), scope="stability").n_unreadable == 1
 
 
 @pytest.mark.parametrize(("successes", "total"), [(0, 10), (10, 10), (3, 10), (870, 10000)])

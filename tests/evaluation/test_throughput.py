@@ -32,7 +32,7 @@ SAMPLING = CONDITIONS | {
 
 def test_sampling_record():
     record = sampling_record("a", len(QM9), count_stable(QM9), 4.0, "cpu", 64)
-    stable = evaluate(QM9, rdkit=False).molecule_stability
+    stable = evaluate(QM9, scope="stability").molecule_stability
     assert 0 < stable < 1
     assert record.keys() == SAMPLING
     assert (record["model"], record["n"], record["device"], record["batch_size"]) == ("a", 200, "cpu", 64)
@@ -63,7 +63,7 @@ def test_sampling_throughput_warms_up_and_takes_the_median(n, batch_size, warm_u
     assert calls == [(warm_up, 0), (n, 0), (n, 1), (n, 2)]
     assert record.keys() == SAMPLING | {"repeats", "molecule_stability", "molecule_stability_interval"}
     assert (record["n"], record["repeats"]) == (n, 3)
-    assert record["molecule_stability"] == pytest.approx(evaluate(QM9[:n], rdkit=False).molecule_stability)
+    assert record["molecule_stability"] == pytest.approx(evaluate(QM9[:n], scope="stability").molecule_stability)
     low, high = record["molecule_stability_interval"]
     assert low < record["molecule_stability"] <= high
     assert 0.1 <= record["ms_per_molecule"] * n / 1e3 < 0.3

@@ -11,7 +11,7 @@ import inspectors
 import numpy as np
 import pytest
 
-from molflow.chem import Structure, read_structures
+from molflow.chem import Record, Structure, read_structures
 from molflow.errors import MolflowError
 from molflow.evaluation import Tally, inspect_all
 from molflow.evaluation.workers import AHEAD, CHUNK, outcomes
@@ -82,14 +82,14 @@ def test_workers_load_no_torch():
     assert found[0].reason == "molflow.evaluation rdkit scipy"
 
 
-def test_a_report_in_place_of_a_structure_is_passed_on_and_what_is_no_molecule_is_named():
+def test_what_is_no_molecule_or_could_not_be_read_is_named_in_its_turn():
     sulphur, nothing = Structure(WATER, np.array([16, 1, 1])), Structure(np.zeros((0, 3)), np.zeros(0, dtype=int))
     far = Structure(WATER * 1e30, NUMBERS)
-    unreadable = reports([nothing], workers=0)[0]
+    unreadable = Record("mine.sdf", 7, 191, None, "line 191: unknown element 'Xx'")
     found = reports([water(), unreadable, sulphur, far, nothing, water()])
-    assert found[1] is not unreadable
-    assert found[1] == unreadable
-    assert [r.status for r in found] == ["stable", "invalid", "unsupported", "invalid", "invalid", "stable"]
+    assert [r.status for r in found] == ["stable", "unreadable", "unsupported", "invalid", "invalid", "stable"]
+    assert [r.record for r in found] == [1, 7, 3, 4, 5, 6]
+    assert (found[1].source, found[1].reason) == ("mine.sdf", "line 191: unknown element 'Xx'")
     assert found[2].reason == "element S (atom 1) is outside the look-up tables, which cover H C N O F"
     assert found[3].reason == "atom 2 has no finite place within 1,000,000 Å"
     assert (found[4].reason, found[4].formula) == ("no atoms", "")

@@ -129,7 +129,7 @@ def test_percentages():
 
 
 def test_a_table_escapes_and_leaves_out_empty_groups():
-    html = table("a < b", ("x", "y", "z"), {"full": [Row("<i>", "1 ± 2 %", "&", "why?")], "empty": []})
+    html = table("a < b", ("x", "y", "z"), {"full": [Row("<i>", ("1 ± 2 %", "&"), "why?")], "empty": []})
     assert "a &lt; b" in html
     assert "<td>1 <i>± 2 %</i></td><td>&amp;</td>" in html
     assert "&lt;i&gt;<small>why?</small>" in html

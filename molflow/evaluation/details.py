@@ -1,0 +1,142 @@
+"""What became of every molecule, written as it is known: a row of a table, or a record of an SDF with properties."""
+
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self, get_args, get_type_hints
+
+from molflow.chem.io import Structure, StructureWriter
+from molflow.chem.relaxation import Strain
+from molflow.errors import MolflowError
+from molflow.evaluation.inspection import Descriptors, MoleculeReport
+from molflow.files import check_writable
+
+SUFFIXES = (".csv", ".parquet", ".sdf")
+
+COLUMNS = tuple(MoleculeReport(n_atoms=0, formula="", status="").to_dict())
+"""Columns of a table, and names of the properties of an SDF."""
+
+_ROWS = 10_000  # that are held before they are written as one group of a Parquet file
+
+
+class _Writer(Protocol):
+    def write(self, report: MoleculeReport, structure: Structure | None) -> None: ...
+    def close(self) -> None: ...
+
+
+class DetailWriter:
+    """Writes the report on each molecule to a .csv, .parquet or .sdf file; one that is interrupted keeps what it has.
+
+    A table has a row for every record, with the columns `COLUMNS`; what does not apply is empty. An SDF has the
+    molecules with their look-up bonds and what applies as properties, and leaves out records that could not be read.
+
+    Its `write` is what `molflow.evaluate` takes as `each`.
+
+    Raises:
+        MolflowError: an unknown suffix, a place that cannot be written to, or Parquet without pyarrow.
+
+    Example:
+        with DetailWriter("molecules.csv") as details:
+            molflow.evaluate("mine.sdf", each=details.write)
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        check_details(path)
+        self.path = Path(path)
+        self._writer: _Writer = _WRITERS[self.path.suffix.lower()](self.path)
+
+    def write(self, report: MoleculeReport, structure: Structure | None) -> None:
+        """Append one molecule."""
+        self._writer.write(report, structure)
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._writer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def check_details(path: str | os.PathLike[str]) -> None:
+    """Make sure that a `DetailWriter` can be made for a path, before any work; raises MolflowError."""
+    suffix = Path(path).suffix
+    if suffix.lower() not in SUFFIXES:
+        raise MolflowError(f"{path}: unknown suffix {suffix!r}; accepted are {' '.join(SUFFIXES)}")
+    if suffix.lower() == ".parquet":
+        _pyarrow()
+    check_writable(path)
+
+
+class _Csv:
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w", encoding="utf-8", newline="")
+        self._rows = csv.DictWriter(self._file, COLUMNS)
+        self._rows.writeheader()
+
+    def write(self, report: MoleculeReport, structure: Structure | None) -> None:
+        self._rows.writerow(report.to_dict())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Parquet:
+    def __init__(self, path: Path) -> None:
+        pyarrow, parquet = _pyarrow()
+        self._schema = pyarrow.schema([(name, getattr(pyarrow, kind)()) for name, kind in _kinds().items()])
+        self._make = pyarrow.Table.from_pylist
+        self._file = parquet.ParquetWriter(path, self._schema)
+        self._rows: list[dict[str, Any]] = []
+
+    def write(self, report: MoleculeReport, structure: Structure | None) -> None:
+        self._rows.append(report.to_dict())
+        if len(self._rows) == _ROWS:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._file.close()
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._file.write_table(self._make(self._rows, self._schema))
+            self._rows.clear()
+
+
+class _Sdf:
+    def __init__(self, path: Path) -> None:
+        self._writer = StructureWriter(path)
+
+    def write(self, report: MoleculeReport, structure: Structure | None) -> None:
+        if structure is not None:
+            self._writer.write(structure, report.to_dict())
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+_WRITERS: dict[str, type[_Csv | _Parquet | _Sdf]] = dict(zip(SUFFIXES, (_Csv, _Parquet, _Sdf), strict=True))
+
+
+def _pyarrow() -> Sequence[Any]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise MolflowError("a Parquet file needs pyarrow; install it with: pip install 'molflow[parquet]'") from error
+    return pyarrow, parquet
+
+
+def _kinds() -> dict[str, str]:
+    """The type of each column by its name in pyarrow."""
+    strained = {f"strain_{name}": hint for name, hint in get_type_hints(Strain).items()}
+    hints = get_type_hints(MoleculeReport) | get_type_hints(Descriptors) | strained
+    kinds = {int: "int64", float: "float64", bool: "bool_"}
+    return {name: kinds.get((get_args(hints[name]) or (hints[name],))[0], "string") for name in COLUMNS}
