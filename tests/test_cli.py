@@ -1,5 +1,6 @@
 """The command line as a user meets it: files, figures, exit codes, and one clear line for whatever is wrong."""
 
+import csv
 import gzip
 import json
 import os
@@ -184,23 +185,86 @@ def test_several_evaluations(molflow, fails, model, single_atoms, tmp_path):
     assert fails("benchmark", "sampling", "-m", model, "-k", 2) == expected
 
 
-def test_evaluate_writes_a_page(molflow, fails, tmp_path):
+def test_evaluate_writes_a_page(molflow, tmp_path):
     page, figures = tmp_path / "new" / "a.html", tmp_path / "a.json"
     code, text, _ = molflow("evaluate", QM9, "--report", page, "--json", figures)
     assert code == 0
-    assert f"The report is in {page}" in text
+    assert f"{page} is written" in text
     record, html = json.loads(figures.read_text()), page.read_text(encoding="utf-8")
     assert sum(record["statuses"].values()) == 200
-    shown = re.findall(r"molecule (\d+): (\w+)", html)
+    shown = re.findall(r"record (\d+): (\w+)", html)
     assert len(shown) == len(set(shown)) == 24 + sum(min(12, n) for s, n in record["statuses"].items() if s != "stable")
     assert len(html) < 8e6
-    assert fails("evaluate", QM9, QM9, "--report", "b.html") == (2, "--report is for one file at a time")
+
+
+def test_evaluate_compares_files_on_one_page(molflow, tmp_path):
+    page, copy = tmp_path / "a.html", shutil.copy(QM9, tmp_path / "copy.npz")
+    assert molflow("evaluate", QM9, copy, "--report", page, "--scope", "lookup")[0] == 0
+    html = page.read_text(encoding="utf-8")
+    assert html.count("190 of 200") >= 2
+    assert html.count("record 1: stable") == 2
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".sdf"])
+def test_evaluate_tells_of_every_molecule(molflow, tmp_path, suffix):
+    source, details = tmp_path / "a.xyz", tmp_path / f"b{suffix}"
+    source.write_text(XYZ + "junk\n" + XYZ.replace("O ", "Si ") + XYZ)
+    code, text, err = molflow("evaluate", source, "--details", details, "--strain", "mmff94")
+    assert code == 0
+    assert "1 of 4 records cannot be read" in err
+    assert f"{details} is written" in text
+    if suffix == ".csv":
+        with details.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["record"] for row in rows] == ["1", "2", "3", "4"]
+        assert [row["status"] for row in rows] == ["stable", "unreadable", "unsupported", "stable"]
+        assert rows[1]["reason"] == "line 6: expected the number of atoms, got 'junk'"
+        assert float(rows[0]["strain_energy"]) > 0
+    else:
+        assert details.read_text().count(">  <record>\n") == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--details", "a.txt"], 1, "a.txt: unknown suffix '.txt'; accepted are .csv .parquet .sdf"),
+        (["--details", QM9], 1, f"{QM9}: unknown suffix '.npz'; accepted are .csv .parquet .sdf"),
+        (["--details", "a.csv", "--scope", "stability"], 2, "--details needs more than --scope stability"),
+        (["--report", "a.html", "--scope", "stability"], 2, "--report needs more than --scope stability"),
+        (["--strain", "mmff94", "--scope", "lookup"], 2, "--strain needs --scope all"),
+        (["--posebusters", "--scope", "lookup"], 2, "--posebusters needs --scope all"),
+    ],
+)
+def test_evaluate_refuses_options_that_do_not_fit(fails, words, code, message):
+    assert fails("evaluate", QM9, *words) == (code, message)
+
+
+def test_evaluate_writes_over_no_input(fails, tmp_path):
+    path = tmp_path / "a.sdf"
+    path.write_text("x")
+    code, message = fails("evaluate", path, "--details", path)
+    assert (code, message) == (1, f"{path}: is to be read; --details needs another file")
+    assert path.read_text() == "x"
+
+
+def test_one_bad_file_costs_no_other(molflow, tmp_path):
+    figures = tmp_path / "a.json"
+    read, write = os.pipe()
+    os.close(write)
+    with os.fdopen(read) as closed_early:
+        code, text, err = molflow(
+            "evaluate", QM9, f"/dev/fd/{closed_early.fileno()}", "--scope", "lookup", "--json", figures
+        )
+    assert code == 1
+    assert "the file is empty; expected at least one molecule" in err.splitlines()[-1]
+    assert json.loads(figures.read_text())["n_molecules"] == 200
+    assert "95.00 %" in text
 
 
 def test_sampled_scores_are_those_of_the_file(molflow, model, tmp_path, trained_on_100):
     out, sampled, scored = (tmp_path / name for name in ("a.npz", "a.json", "b.json"))
     assert molflow("sample", "-m", model, "-n", 50, "-o", out, "--novelty", "--json", sampled)[0] == 0
-    assert molflow("evaluate", out, "--reference", "qm9", "--json", scored)[0] == 0
+    assert molflow("evaluate", out, "--reference", "qm9", "--scope", "lookup", "--json", scored)[0] == 0
     sampled, scored = (json.loads(path.read_text()) for path in (sampled, scored))
     assert 0 < scored["atom_stability"] < 1
     assert 0 < scored["novel_compositions"] <= 1
@@ -247,7 +311,7 @@ def test_evaluate_names_what_it_cannot_read_and_scores_the_rest(molflow, tmp_pat
         f"  {path}, record {k}, atom 3: coordinate is not finite" for k in (8, 10, 12)
     ]
     assert more == "  and 1 more"
-    assert re.search(r"^unreadable records +4 +0 *$", text, re.MULTILINE)
+    assert re.search(r"^ +unreadable records +4 +0 +$", text, re.MULTILINE)
     records = json.loads(figures.read_text())
     assert [(record["n_molecules"], record["n_unreadable"]) for record in records.values()] == [(196, 4), (200, 0)]
 
@@ -273,7 +337,7 @@ def test_evaluate_tells_what_is_new(molflow, tmp_path, trained_on_100):
     path = tmp_path / "a.json"
     code, text, _ = molflow("evaluate", QM9, "--reference", "qm9", "--json", path)
     assert code == 0
-    rows = dict(re.split("   +", line, maxsplit=1) for line in text.splitlines()[1:] if "   " in line)
+    rows = dict(re.split("   +", line.strip(), maxsplit=1) for line in text.splitlines()[1:] if "   " in line.strip())
     record = json.loads(path.read_text())
     assert 0.4 < record["novelty"] < 0.6  # the second half of the file
     assert (record["training"], record["n_distinct"]) == ("the first 100", round(200 * record["validity_x_uniqueness"]))
@@ -495,7 +559,6 @@ XYZ = "3\n\nO 0 0 0\nH 0.96 0 0\nH -0.24 0.93 0\n"
     ("name", "content", "message"),
     [
         ("a.xyz", XYZ.replace("O ", "Xx "), "record 1, line 3: unknown element 'Xx'"),
-        ("a.xyz", XYZ + XYZ.replace("O ", "Si "), "molecule 2: element Si (atom 1) is outside the look-up tables"),
         (
             "a.xyz",
             XYZ.replace("0.93", "nan"),

@@ -17,6 +17,7 @@ import molflow
 from molflow import evaluation
 from molflow.batch import MoleculeBatch
 from molflow.chem import Record, Structure, StructureWriter, iter_records, stability
+from molflow.chem.reading import STANDARD_INPUT
 from molflow.cli.options import Draw
 from molflow.cli.output import console, show, show_scores
 from molflow.data import MoleculeSet, prepare_qm9
@@ -152,7 +153,8 @@ def _check_input(file: Path, details: Sequence[Path]) -> None:
     """Look for a first molecule: a bad file is told before hours of work on others. And no input is written over."""
     if any(path.exists() and file.exists() and path.samefile(file) for path in details):
         raise MolflowError(f"{file}: is to be read; --details needs another file")
-    if file.is_file() or file.is_dir() or not file.exists():  # a pipe can be read but once
+    is_pipe = str(file) == STANDARD_INPUT or (file.exists() and not file.is_file() and not file.is_dir())
+    if not is_pipe:  # which can be read but once
         unreadable: list[Record] = []
         for record in iter_records(file):
             if record.structure is not None:

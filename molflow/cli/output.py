@@ -62,7 +62,8 @@ def show_scores(records: dict[str, Record], json: Path | None) -> None:
     table = _columns(records, reference.get("name"))
     table.add_row("molecules", *(f"{c['n_molecules']:,}" for c in columns))
     for status in dict.fromkeys(status for record in sets for status in record["statuses"]):
-        table.add_row(f"  {status}", *(f"{record['statuses'].get(status, 0):,}" for record in sets))
+        label = "unreadable records" if status == "unreadable" else status
+        table.add_row(f"  {label}", *(f"{record['statuses'].get(status, 0):,}" for record in sets))
     for group, names in GROUPS.items():
         rows = [(_label(name), *(_metric(c, name) for c in columns)) for name in names]
         if group == "Distinct and new":
@@ -94,13 +95,14 @@ def _label(name: str) -> str:
 
 
 def _metric(scores: Record, name: str) -> str:
-    """The value of a metric with its interval or unit, or nothing."""
-    metric = (scores.get("metrics") or {}).get(name) or {"value": scores.get(name), "count": 0}
-    if metric["value"] is None:
+    """The value of a metric with its interval or unit, or nothing; of the reference, over all of it where that is."""
+    metric = (scores.get("metrics") or {}).get(name) or {"count": 0}
+    value = scores.get(name, metric.get("value"))
+    if value is None:
         return ""
     if metric["count"] is None:
-        return f"{number(metric['value'])} {metric.get('unit', '')}".rstrip()
-    return f"{100 * metric['value']:.2f} %{_interval(metric.get('interval'))}"
+        return f"{number(value)} {metric.get('unit', '')}".rstrip()
+    return f"{100 * value:.2f} %{_interval(metric.get('interval'))}"
 
 
 def _interval(interval: Sequence[float] | None) -> str:

@@ -16,8 +16,8 @@ import numpy as np
 from molflow.chem.build import bond_list, canonical_smiles, is_connected, is_sanitised, mol_of_bonds
 from molflow.chem.elements import atomic_number, formula, symbol
 from molflow.chem.perception import Perceived, accepted_by_default, perceive
-from molflow.chem.posebusters import failed_checks
-from molflow.chem.relaxation import Strain
+from molflow.chem.posebusters import check_installed, failed_checks
+from molflow.chem.relaxation import Strain, check_method
 from molflow.chem.relaxation import strain as strain_of
 from molflow.chem.valences import VALENCES
 from molflow.errors import MolflowError
@@ -213,12 +213,21 @@ def inspect(structure: Structure, *, strain: str | None = None, posebusters: boo
     """
     from molflow.chem.bonds import orders_of_one
 
+    check_extras(strain, posebusters)
     positions, numbers = structure
     problem = unfit(positions, numbers)
     if problem is not None:
         return problem
     bonds = bond_list(orders_of_one(positions, numbers)) if is_covered(numbers) else None
     return inspect_bonded(Bonded(positions, numbers, bonds), strain=strain, posebusters=posebusters)
+
+
+def check_extras(strain: str | None, posebusters: bool) -> None:
+    """Raise MolflowError for an unknown method of strain, or where a package is not installed."""
+    if strain is not None:
+        check_method(strain)
+    if posebusters:
+        check_installed()
 
 
 def is_covered(atomic_numbers: np.ndarray) -> bool:

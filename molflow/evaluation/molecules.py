@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from molflow.batch import MoleculeBatch, structure_of, structures_of
-from molflow.chem import posebusters as poses
-from molflow.chem import relaxation
 from molflow.chem.build import bond_list
 from molflow.chem.io import Record, Structure, iter_records
 from molflow.errors import MolflowError
@@ -25,6 +23,7 @@ from molflow.evaluation.inspection import (
     Bonded,
     MoleculeReport,
     answer,
+    check_extras,
     inspect_bonded,
     inspect_lookup,
     is_covered,
@@ -198,10 +197,7 @@ def _inspected(
 ) -> Generator[_Inspected]:
     """Each molecule with its report, in order."""
     extras = {name: wanted for name, wanted in (("strain", strain), ("posebusters", posebusters)) if wanted}
-    if strain is not None:
-        relaxation.check(strain)
-    if posebusters:
-        poses.check()
+    check_extras(strain, posebusters)
     pending: deque[_Prepared] = deque()
 
     def messages() -> Iterator[list[Any] | None]:

@@ -88,12 +88,13 @@ def test_an_sdf_has_the_molecules_and_why_they_failed(tmp_path):
 def test_what_was_written_before_an_error_is_kept(tmp_path):
     path = tmp_path / "a.csv"
 
-    def interrupted():
-        yield from ITEMS[:5]
-        raise KeyboardInterrupt
+    def write(report, structure):
+        details.write(report, structure)
+        if report.record == 5:
+            raise KeyboardInterrupt
 
     with DetailWriter(path) as details, pytest.raises(KeyboardInterrupt):
-        evaluate(interrupted(), scope="lookup", each=details.write, workers=0)
+        evaluate(ITEMS, scope="lookup", each=write)
     assert len(rows_of(path)) == 5
 
 

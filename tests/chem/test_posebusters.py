@@ -1,0 +1,132 @@
+"""Molecules with one thing wrong fail the check for it, and real molecules pass."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rdkit import Chem, rdBase
+from rdkit.Chem import AllChem, rdMolTransforms
+
+from molflow.chem import perceive, posebusters, read_structures
+from molflow.chem.posebusters import checks, failed_checks
+from molflow.errors import MolflowError
+
+QM9 = Path(__file__).parents[1] / "fixtures" / "qm9_200.npz"
+GEOMETRY = {"bond_lengths", "bond_angles", "internal_steric_clash", "aromatic_ring_flatness", "double_bond_flatness"}
+
+
+@pytest.fixture
+def installed():
+    pytest.importorskip("posebusters")
+
+
+def molecule(smiles):
+    mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    AllChem.EmbedMolecule(mol, randomSeed=1)
+    AllChem.MMFFOptimizeMolecule(mol)
+    return mol
+
+
+def stretched_ethane():
+    mol = molecule("CC")
+    rdMolTransforms.SetBondLength(mol.GetConformer(), 0, 1, 2.1)
+    return mol
+
+
+def bent_propane():
+    mol = molecule("CCC")
+    rdMolTransforms.SetAngleDeg(mol.GetConformer(), 0, 1, 2, 65)
+    return mol
+
+
+def puckered_benzene():
+    """As a chair: bonds grow to 1.52 Å, and the carbons are 0.3 Å from the plane."""
+    mol = molecule("c1ccccc1")
+    positions = mol.GetConformer().GetPositions()
+    normal = np.linalg.svd(positions - positions.mean(0))[2][2]
+    mol.GetConformer().SetPositions(positions + 0.3 * np.outer([1, -1] * 6, normal))
+    return mol
+
+
+def curled_hexane():
+    """With every dihedral at 0 degrees the ends are about as near as bonded carbons."""
+    mol = molecule("CCCCCC")
+    for first in range(3):
+        rdMolTransforms.SetDihedralDeg(mol.GetConformer(), *range(first, first + 4), 0)
+    return mol
+
+
+def twisted_butene():
+    mol = molecule("CC(C)=C(C)C")
+    rdMolTransforms.SetDihedralDeg(mol.GetConformer(), 0, 1, 3, 4, 90)
+    return mol
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    ("make", "fails"),
+    [
+        (stretched_ethane, "bond_lengths"),
+        (bent_propane, "bond_angles"),
+        (curled_hexane, "internal_steric_clash"),
+        (puckered_benzene, "aromatic_ring_flatness"),
+        (twisted_butene, "double_bond_flatness"),
+    ],
+)
+def test_one_thing_wrong_fails_the_check_for_it(make, fails):
+    assert failed_checks(make()) == (fails,)
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_strained_molecule_fails_by_its_energy_and_results_repeat():
+    results = [checks(stretched_ethane(), energy=True) for _ in range(2)]
+    assert results[0] == results[1]
+    assert results[0].keys() == checks(molecule("C"), energy=True).keys() >= GEOMETRY | {"internal_energy"}
+    assert {name for name, passed in results[0].items() if not passed} == {"bond_lengths", "internal_energy"}
+    assert checks(stretched_ethane()).keys() == results[0].keys() - {"internal_energy"}
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("smiles", ["[H][H]", "O", "C", "C#N", "[C-]#[O+]", "[NH4+]", "C[N+](C)(C)CC(=O)[O-]", "OCC=O"])
+def test_small_molecules_pass(smiles):
+    assert failed_checks(molecule(smiles)) == ()
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_energy_is_compared_with_the_mean_of_conformers():
+    assert failed_checks(molecule("OCC=O"), energy=True) == ()
+    assert failed_checks(molecule("C"), energy=True) == ("internal_energy",)  # of which UFF's least energy is 0
+
+
+@pytest.mark.usefixtures("installed")
+def test_what_cannot_be_computed_is_neither_passed_nor_failed():
+    """UFF knows no helium without bonds."""
+    helium = molecule("[He]")
+    assert checks(helium, energy=True)["internal_energy"] is None
+    assert "internal_energy" not in failed_checks(helium, energy=True)
+
+
+@pytest.mark.usefixtures("installed")
+def test_real_molecules_pass(capfd):
+    found = [perceive(*structure).mol for structure in read_structures(QM9)[::5]]
+    failures = [failed_checks(mol) for mol in found if mol is not None]
+    assert sum(map(bool, failures)) <= 0.05 * len(failures)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("installed")
+def test_nothing_else_is_changed():
+    mol, status = molecule("CCO"), rdBase.LogStatus()
+    before = mol.ToBinary(Chem.PropertyPickleOptions.AllProps)
+    failed_checks(mol)
+    assert mol.ToBinary(Chem.PropertyPickleOptions.AllProps) == before
+    assert rdBase.LogStatus() == status
+
+
+def test_posebusters_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "posebusters", None)
+    posebusters._posebusters.cache_clear()
+    for call in (posebusters.check_installed, lambda: failed_checks(molecule("C"))):
+        with pytest.raises(MolflowError, match=r"pip install 'molflow\[posebusters\]'"):
+            call()
