@@ -395,7 +395,7 @@ def test_models(molflow, model, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "a.json").read_text()) == {"tiny": {"data": "nothing", "steps": 0}}
 
 
-def test_benchmark_sampling(molflow, model, tmp_path):
+def test_benchmark_sampling(molflow, model, tmp_path, trained_on_100):
     path = tmp_path / "a.json"
     code, text, _ = molflow("benchmark", "sampling", "-m", model, "-n", 20, "--batch-size", 8, "--json", path)
     assert code == 0
@@ -404,9 +404,10 @@ def test_benchmark_sampling(molflow, model, tmp_path):
     assert (record["n"], record["batch_size"], record["device"]) == (20, 8, "cpu")
     assert record["molecules_per_s"] == pytest.approx(1e3 / record["ms_per_molecule"])
     assert "ms per molecule" in text
+    assert record["valid_unique_novel"] is not None
 
 
-def test_benchmark_sampling_compares_models(molflow, model, single_atoms, tmp_path):
+def test_benchmark_sampling_compares_models(molflow, model, single_atoms, tmp_path, trained_on_100):
     path, half = tmp_path / "a.json", single_atoms["half"]
     names = [str(half), f"{half}@3", str(model)]
     words = ("--models", ", ".join(names), "-n", 40, "--batch-size", 16, "--json", path)

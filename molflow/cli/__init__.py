@@ -294,10 +294,11 @@ def benchmark_sampling(
     device: Device = "cpu",
     json: Json = None,
 ) -> None:
-    """Time sampling, raw and for each stable molecule or effective sample: the median of three runs after a warm-up.
+    """Time sampling, raw and for each stable, each new molecule or effective sample: the median of three runs.
 
-    Models that are compared take turns. For particles also the exact density of samples, of as many as take about a
-    minute.
+    A warm-up comes before. Models that are compared take turns. A new molecule is valid, connected, distinct and not
+    in QM9's training split, where that can be had. For particles also the exact density of samples, of as many as take
+    about a minute.
     """
     check_json(json)
     draws = [Draw(name, n, batch_size, device, k or evaluations) for name, k in map(named, models.split(","))]

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 import molflow
 from molflow.batch import MoleculeBatch
+from molflow.cli.molecules import training_reference
 from molflow.cli.options import Draw, UsageError, of_particles, refuse, system_of
 from molflow.cli.output import Record, show
 from molflow.cli.particles import n_densities
@@ -46,7 +47,8 @@ def benchmark_sampling(flows: Sequence[Flow], draws: Sequence[Draw]) -> list[Rec
         of_particles_by_name = {name: sampler.of_particles() for name, sampler in samplers.items()}
         records, price = particle_throughput(of_particles_by_name, first.n, **settings), "ms_per_sample"
     else:
-        records, price = sampling_throughput(samplers, first.n, **settings), "ms_per_molecule"
+        training = training_reference(None, wanted=True)
+        records, price = sampling_throughput(samplers, first.n, training=training, **settings), "ms_per_molecule"
     return [
         {"model": record["model"], "evaluations_per_sample": sampler.evaluations, **record}
         | {"evaluations": sampler.draw.evaluations_of(sampler.flow), **_likelihoods_of_card(sampler.draw.model)}

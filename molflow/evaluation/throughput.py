@@ -21,6 +21,8 @@ from molflow.batch import MoleculeBatch
 from molflow.chem import stability
 from molflow.energies.base import Potential
 from molflow.evaluation.boltzmann import evaluate_boltzmann
+from molflow.evaluation.molecules import evaluate
+from molflow.evaluation.novelty import TrainingReference
 from molflow.evaluation.statistics import wilson_interval
 from molflow.memory import release_freed_memory
 
@@ -75,6 +77,13 @@ def count_stable(batch: MoleculeBatch) -> int:
     """How many molecules are stable by EDM's rules."""
     batch = batch.to("cpu")
     return int(stability(batch.positions, batch.atomic_numbers, batch.mask)[1].sum())
+
+
+def count_new(batch: MoleculeBatch, training: TrainingReference) -> int:
+    """How many distinct SMILES of connected valid molecules are not among the training molecules."""
+    found: set[str | None] = set()
+    evaluate(batch, scope="lookup", each=lambda report, _: found.add(report.smiles if report.connected else None))
+    return len(found - {None} - training.smiles)
 
 
 def sampling_record(
@@ -152,18 +161,31 @@ def sampling_throughput(
     batch_size: int,
     device: torch.device | str = "cpu",
     repeats: int = 3,
+    training: TrainingReference | None = None,
     progress: bool = False,
 ) -> list[dict[str, Any]]:
-    """Speeds of models by name, timed as `time_sampling` does, and the share of stable molecules in all repeats."""
+    """Speeds of models by name, timed as `time_sampling` does, and the share of stable molecules in all repeats.
+
+    With `training` also the price of a valid, unique and novel molecule: time over the number of distinct SMILES of
+    connected valid molecules, by look-up bonds, that are not among the training molecules, the mean over the repeats.
+    It depends on n, as distinct molecules become rarer.
+    """
     of_each = list(samplers.values())
     timings = time_sampling(of_each, n, batch_size=batch_size, device=device, repeats=repeats, progress=progress)
     records = []
     for name, timing in zip(samplers, timings, strict=True):
         n_stable, drawn = sum(map(count_stable, timing.samples)), n * repeats
         record = sampling_record(name, drawn, n_stable, timing.seconds * repeats, device, batch_size)
-        record |= {"n": n, "repeats": repeats, "peak_memory_mb": timing.peak_memory_mb}
+        record |= {"n": n, "repeats": repeats, "warm_up": min(n, batch_size), "peak_memory_mb": timing.peak_memory_mb}
         share = {"molecule_stability": n_stable / drawn}
-        records.append(record | share | {"molecule_stability_interval": wilson_interval(n_stable, drawn)})
+        n_new = None if training is None else sum(count_new(batch, training) for batch in timing.samples) / repeats
+        records.append(
+            record
+            | share
+            | {"molecule_stability_interval": wilson_interval(n_stable, drawn)}
+            | {"valid_unique_novel": None if n_new is None else n_new / n}
+            | {"ms_per_valid_unique_novel_molecule": 1e3 * timing.seconds / n_new if n_new else None}
+        )
     return records
 
 

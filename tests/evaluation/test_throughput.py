@@ -9,9 +9,10 @@ import torch
 
 from molflow.batch import MoleculeBatch
 from molflow.chem import Structure, read_structures
-from molflow.evaluation import evaluate
+from molflow.evaluation import TrainingReference, evaluate
 from molflow.evaluation.throughput import (
     ParticleSampler,
+    count_new,
     count_stable,
     particle_throughput,
     peak_memory_mb,
@@ -61,12 +62,28 @@ def test_sampling_throughput_warms_up_and_takes_the_median(n, batch_size, warm_u
 
     (record,) = sampling_throughput({"a": sample}, n, batch_size=batch_size)
     assert calls == [(warm_up, 0), (n, 0), (n, 1), (n, 2)]
-    assert record.keys() == SAMPLING | {"repeats", "molecule_stability", "molecule_stability_interval"}
+    assert record.keys() == SAMPLING | {
+        "repeats", "warm_up", "molecule_stability", "molecule_stability_interval", "valid_unique_novel",
+        "ms_per_valid_unique_novel_molecule",
+    }  # fmt: skip
+    assert (record["warm_up"], record["valid_unique_novel"]) == (warm_up, None)
     assert (record["n"], record["repeats"]) == (n, 3)
     assert record["molecule_stability"] == pytest.approx(evaluate(QM9[:n], scope="stability").molecule_stability)
     low, high = record["molecule_stability_interval"]
     assert low < record["molecule_stability"] <= high
     assert 0.1 <= record["ms_per_molecule"] * n / 1e3 < 0.3
+
+
+def test_the_price_of_a_new_molecule():
+    """Of four molecules two are known, one is there twice: one new one."""
+    known = TrainingReference.from_structures(list(QM9[:2].structures()), name="two")
+    batch = QM9[[0, 1, 2, 2]]
+    assert count_new(batch, known) == 1
+    (record,) = sampling_throughput({"a": lambda n, seed: batch}, 4, batch_size=4, training=known)
+    assert record["valid_unique_novel"] == 1 / 4
+    assert record["ms_per_valid_unique_novel_molecule"] == pytest.approx(4 * record["ms_per_molecule"])
+    (record,) = sampling_throughput({"a": lambda n, seed: batch[:2]}, 2, batch_size=4, training=known)
+    assert (record["valid_unique_novel"], record["ms_per_valid_unique_novel_molecule"]) == (0, None)
 
 
 def test_samplers_take_turns_and_have_peaks_of_their_own():
