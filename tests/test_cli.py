@@ -666,3 +666,16 @@ def test_a_missing_gpu(fails, model):
     assert fails("sample", "-m", model, "--device", "cuda") == (1, "--device cuda: torch finds 0 CUDA devices here")
     code, line = fails("train", TINY, "--set", "training.device=cuda")
     assert (code, line) == (1, "training.device is cuda, but torch finds no CUDA device here")
+
+
+def test_benchmark_evaluation(molflow, tmp_path):
+    path = tmp_path / "a.json"
+    assert molflow("benchmark", "evaluation", "-n", 30, "--workers", 1, "--json", path)[0] == 0
+    records = json.loads(path.read_text())
+    assert [(r["scope"], r["n_molecules"], r["workers"]) for r in records] == [
+        ("stability", 130_831, 0),
+        ("lookup", 30, 0),
+        ("all", 30, 1),
+    ]
+    assert round(100 * records[0]["molecule_stability"], 2) == 95.28
+    assert records[1]["connected_validity"] == records[2]["connected_validity"] > 0.8

@@ -21,6 +21,7 @@ from molflow.cli.options import (
     Json,
     Model,
     UsageError,
+    Workers,
     load_flow,
     named,
     of_particles,
@@ -227,9 +228,7 @@ def evaluate(
         Path | None,
         typer.Option(help="Also write a page, .html: figures and histograms, and molecules to turn and look at."),
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Molecules: processes that run RDKit; by default one for each core.")
-    ] = None,
+    workers: Workers = None,
     seconds: Annotated[
         float, typer.Option(min=0.01, help="Molecules: processor time that one may take before it is given up.")
     ] = 10.0,
@@ -328,9 +327,13 @@ def benchmark_training(
 
 
 @benchmark.command("evaluation")
-def benchmark_evaluation(json: Json = None) -> None:
-    """Time the stability look-up on all of QM9, which also gives the ceiling of the metric."""
+def benchmark_evaluation(
+    n: Annotated[int, typer.Option("-n", min=1, help="Test molecules of QM9, at most 13,083.")] = 1000,
+    workers: Workers = None,
+    json: Json = None,
+) -> None:
+    """Time evaluations: stability alone on all of QM9, which also gives its ceiling, and the other scopes."""
     from molflow.cli.benchmarks import benchmark_evaluation as measure
 
     check_json(json)
-    measure(json)
+    measure(n, workers, json)

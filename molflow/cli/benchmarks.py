@@ -1,6 +1,7 @@
 """What the commands that measure speed do: sampling, a training step, and the stability look-up."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,21 @@ from tqdm import tqdm
 
 import molflow
 from molflow.batch import MoleculeBatch
+from molflow.chem import Structure
 from molflow.cli.molecules import training_reference
 from molflow.cli.options import Draw, UsageError, of_particles, refuse, system_of
 from molflow.cli.output import Record, show
 from molflow.cli.particles import n_densities
 from molflow.data import load_qm9
 from molflow.errors import MolflowError
+from molflow.evaluation.molecules import default_workers
+from molflow.evaluation.tally import SCOPES, Scope
 from molflow.evaluation.throughput import (
     ParticleSampler,
     conditions,
     particle_throughput,
+    peak_memory_mb,
+    reset_peak_memory,
     sampling_throughput,
     seconds,
     training_throughput,
@@ -98,19 +104,36 @@ def _likelihoods_of_card(model: str) -> Record:
     return {f"test_nll_{which}": scores.get(f"test_nll_{which}", scores.get(f"nll_{which}")) for which in maps}
 
 
-def benchmark_evaluation(json: Path | None) -> None:
-    """Time the stability look-up on all of QM9."""
-    structures = list(load_qm9("all").structures())
+def benchmark_evaluation(n: int, workers: int | None, json: Path | None) -> None:
+    """Time each scope of an evaluation: of stability alone on all of QM9, of the others on n test molecules."""
+    test = list(load_qm9("test").structures())
+    few = test if n >= len(test) else test[:n]
+    records = []
+    for scope in SCOPES:
+        structures = list(load_qm9("all").structures()) if scope == "stability" else few
+        records.append(_evaluation_record(structures, scope, workers))
+    show(records, json)
+
+
+def _evaluation_record(structures: Sequence[Structure], scope: Scope, workers: int | None) -> Record:
     scores: list[Any] = []
-    elapsed = seconds(lambda: scores.append(molflow.evaluate(structures, scope="stability")))
-    record = {
+    reset_peak_memory()
+    progress = scope == "all"
+    work = partial(molflow.evaluate, structures, reference="qm9", scope=scope, workers=workers, progress=progress)
+    elapsed = seconds(lambda: scores.append(work()))
+    return {
+        "scope": scope,
         "n_molecules": scores[0].n_molecules,
         "n_atoms": scores[0].n_atoms,
         "molecule_stability": scores[0].molecule_stability,
         "atom_stability": scores[0].atom_stability,
+        "connected_validity": scores[0].connected_validity,
+        "seconds": elapsed,
         "molecules_per_s": len(structures) / elapsed,
+        "workers": (workers or default_workers()) if scope == "all" else 0,
+        "threads": conditions("cpu", 0)["threads"],
+        "peak_memory_mb": peak_memory_mb(),
     }
-    show([record | {"threads": conditions("cpu", 0)["threads"]}], json)
 
 
 def benchmark_training(

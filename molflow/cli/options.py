@@ -22,6 +22,9 @@ Model = Annotated[str, typer.Option("--model", "-m", help="A shipped model (see 
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Samples made at a time.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Molecules: processes that run RDKit; by default one for each core.")
+]
 Evaluations = Annotated[
     int | None,
     typer.Option(
