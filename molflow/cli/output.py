@@ -74,7 +74,8 @@ def show_scores(records: dict[str, Record], json: Path | None) -> None:
         _add_group(table, f"{group}: median [5 %, 95 %]", rows, len(sets))
     _add_group(table, "Speed", [(_label(key), *(_figure(c, key) for c in columns)) for key in _SPEEDS], len(sets))
     console.print(table)
-    console.print(f"Bonds by {first['protocol']}, but where they are perceived; in brackets the 95 % interval.")
+    perceived = "; of perceived, valence and rdkit default by RDKit" if "perceived_validity" in first["metrics"] else ""
+    console.print(f"Bonds by {first['protocol']}{perceived}. In brackets the 95 % interval.")
     if first["training"]:
         console.print(f"Novelty and similarity against {first['training']}.")
     write_json(json, first if len(records) == 1 else records)

@@ -36,7 +36,7 @@ class _Fraction(NamedTuple):
 
 _LOOKED_UP = f"RDKit sanitises with bonds by {PROTOCOL}"
 _CODE_OF_EDM = f"{_LOOKED_UP} and missing hydrogens implied; the largest fragment stands for the molecule (EDM's code)"
-_PERCEIVED = f"{perception.PROTOCOL}; kekulised bond orders by formal charge (octet rule, cf. arXiv 2505.00169)"
+_PERCEIVED = f"{perception.PROTOCOL}; kekulised bond orders by formal charge (cf. arXiv 2505.00169)"
 
 _FRACTIONS: dict[str, _Fraction] = {
     "atom_stability": _Fraction("stable_atoms", "atoms", PROTOCOL, "stability"),

@@ -21,7 +21,7 @@ GROUPS = {
         "edm_validity_x_uniqueness", "edm_validity_x_uniqueness_x_novelty",
     ),
     "Shape": (
-        "without_clashes", "w1_bond_lengths", "w1_angles", "w1_dihedrals", "w1_distances", "w1_atom_counts",
+        "without_clashes", "posebusters", "w1_bond_lengths", "w1_angles", "w1_dihedrals", "w1_distances", "w1_atom_counts",
         "w1_compositions",
     ),
 }  # fmt: skip
@@ -189,7 +189,7 @@ def _statuses(records: Mapping[str, Record], meanings: Mapping[str, str]) -> str
     """The table of statuses that occur: counts and shares in columns, or in one cell where there are several sets."""
     several, rows = len(records) > 1, []
     for status, meaning in meanings.items():
-        counts = [(record["statuses"].get(status, 0), record["n_molecules"]) for record in records.values()]
+        counts = [(record["statuses"].get(status, 0), _all_of(record, status)) for record in records.values()]
         if not any(count for count, _ in counts):
             continue
         if several:
@@ -199,6 +199,12 @@ def _statuses(records: Mapping[str, Record], meanings: Mapping[str, str]) -> str
         rows.append(Row(status, cells, meaning))
     columns = tuple(records) if several else ("Molecules", "Share")
     return table("A molecule has one status.", ("Status", *columns), {"Statuses": rows})
+
+
+def _all_of(record: Record, status: str) -> int:
+    """What a status is a share of: molecules, or records, of which some could not be read."""
+    unreadable = record.get("n_unreadable", 0) if status == "unreadable" else 0
+    return int(record["n_molecules"] + unreadable)
 
 
 def _screening(records: Mapping[str, Record], known: Record, columns: Sequence[str]) -> list[str]:
