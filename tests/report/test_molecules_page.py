@@ -199,8 +199,9 @@ def test_bins_of_different_widths_are_drawn_as_densities(sets, tmp_path):
 def test_screening_shows_the_quantiles_of_every_descriptor_and_of_strain(sets, tmp_path):
     quantities = [q.name for q in QUANTITIES.values() if q.group in ("descriptor", "strain")]
     found = {name: {"unit": "", "count": 5, "quantiles": [0.25, 1.5, 3.75]} for name in quantities}
-    record = sets[0]["c"] | {"distributions": found}
-    molecules_page({"a": record, "b": sets[0]["c"]}, tmp_path / "a.html", statuses=STATUSES)
+    plain = sets[0]["c"] | {"reference_scores": sets[0]["c"]["reference_scores"] | {"distributions": {}}}
+    record = plain | {"distributions": found}
+    molecules_page({"a": record, "b": plain}, tmp_path / "a.html", statuses=STATUSES)
     assert rows_of(tmp_path / "a.html")[2] == {
         name: {"a": "1.5  [0.25, 3.75]  5 values", "b": "–"} for name in quantities
     }
