@@ -8,24 +8,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from molflow.evaluation.boltzmann import BoltzmannScores, evaluate_boltzmann
+    from molflow.evaluation.contacts import clashes
     from molflow.evaluation.details import DetailWriter
     from molflow.evaluation.histogram import histograms
     from molflow.evaluation.inspection import STATUSES, MoleculeReport, inspect
     from molflow.evaluation.molecules import evaluate, inspect_all
     from molflow.evaluation.novelty import TrainingReference, qm9_training_reference
     from molflow.evaluation.scores import Metric, MoleculeScores
+    from molflow.evaluation.screening import Descriptors, descriptors
     from molflow.evaluation.statistics import wilson_interval
     from molflow.evaluation.tally import Tally
 
 _HOME = {
     "STATUSES": "inspection",
     "BoltzmannScores": "boltzmann",
+    "Descriptors": "screening",
     "DetailWriter": "details",
     "Metric": "scores",
     "MoleculeReport": "inspection",
     "MoleculeScores": "scores",
     "Tally": "tally",
     "TrainingReference": "novelty",
+    "clashes": "contacts",
+    "descriptors": "screening",
     "evaluate": "molecules",
     "evaluate_boltzmann": "boltzmann",
     "histograms": "histogram",
@@ -38,12 +43,15 @@ _HOME = {
 __all__ = [
     "STATUSES",
     "BoltzmannScores",
+    "Descriptors",
     "DetailWriter",
     "Metric",
     "MoleculeReport",
     "MoleculeScores",
     "Tally",
     "TrainingReference",
+    "clashes",
+    "descriptors",
     "evaluate",
     "evaluate_boltzmann",
     "histograms",

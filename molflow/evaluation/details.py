@@ -10,7 +10,8 @@ from typing import Any, Protocol, Self, get_args, get_type_hints
 from molflow.chem.io import Structure, StructureWriter
 from molflow.chem.relaxation import Strain
 from molflow.errors import MolflowError
-from molflow.evaluation.inspection import Descriptors, MoleculeReport
+from molflow.evaluation.inspection import MoleculeReport
+from molflow.evaluation.screening import Descriptors
 from molflow.files import check_writable
 
 SUFFIXES = (".csv", ".parquet", ".sdf")

@@ -5,10 +5,7 @@ Nothing here needs torch: worker processes load NumPy and RDKit alone. Look-up b
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,7 +18,9 @@ from molflow.chem.relaxation import Strain, check_method
 from molflow.chem.relaxation import strain as strain_of
 from molflow.chem.valences import VALENCES
 from molflow.errors import MolflowError
+from molflow.evaluation.contacts import clashes, pairs_within
 from molflow.evaluation.distributions import bond_bins, composition_bins, counted, distance_bins, value_bins
+from molflow.evaluation.screening import Descriptors, descriptors
 from molflow.evaluation.workers import named
 
 if TYPE_CHECKING:
@@ -44,38 +43,7 @@ STATUSES: dict[str, str] = {
 ON_ONE_SPOT = 0.3
 """Atoms closer than this, in Å, are on one spot; the shortest bond there is, H-H, has 0.74 Å."""
 
-CLASH_FRACTION = 0.6
-"""Atoms more than three bonds apart clash when closer than this times the sum of their van der Waals radii.
-
-At 0.6, two carbons clash below 2.04 Å, two hydrogens below 1.44 Å, and a hydrogen and an oxygen below 1.65 Å, which
-only the strongest hydrogen bonds reach.
-"""
-
-CLASH_PROTOCOL = (
-    f"two atoms more than three look-up bonds apart, closer than {CLASH_FRACTION} x the sum of RDKit's "
-    "van der Waals radii"
-)
-
 _COVERED = [atomic_number(element) for element in VALENCES]
-
-
-class Descriptors(NamedTuple):
-    """What molecules are screened by, of a perceived molecule that is one fragment.
-
-    Attributes:
-        qed: quantitative estimate of drug-likeness, 0..1 (G. R. Bickerton et al., Nat. Chem. 4 (2012) 90).
-        sa_score: synthetic accessibility, 1 (easy) to 10 (P. Ertl, A. Schuffenhauer, J. Cheminf. 1 (2009) 8).
-        logp: octanol-water partition by Crippen (S. A. Wildman, G. M. Crippen, J. Chem. Inf. Comp. Sci. 39 (1999) 868).
-        molecular_weight: Da.
-        rings, aromatic_rings: of the smallest set.
-    """
-
-    qed: float
-    sa_score: float
-    logp: float
-    molecular_weight: float
-    rings: int
-    aromatic_rings: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -293,17 +261,17 @@ def inspect_bonded(molecule: Bonded, *, strain: str | None = None, posebusters: 
     by_lookup = inspect_lookup(molecule)
     perceived = perceive(positions, numbers)
     whole = perceived.mol if perceived.mol is not None and perceived.fragments == 1 else None
-    descriptors = None if whole is None else _descriptors(whole)
+    screened = None if whole is None else descriptors(whole)
     strained = None if whole is None or strain is None else _strain(whole, strain)
-    bins = [composition_bins(numbers), distance_bins(positions, numbers), value_bins(_values(descriptors, strained))]
+    bins = [composition_bins(numbers), distance_bins(positions, numbers), value_bins(_values(screened, strained))]
     if perceived.mol is not None:
         bins.append(bond_bins(perceived.mol))
     return replace(
         by_lookup,
         **_perceived_fields(perceived),
         default_connected=accepted_by_default(positions, numbers),
-        clashes=None if bonds is None else _clashes(positions, numbers, bonds),
-        descriptors=descriptors,
+        clashes=None if bonds is None else clashes(positions, numbers, bonds),
+        descriptors=screened,
         strain=strained,
         posebusters=failed_checks(whole) if posebusters and whole is not None else None,
         measured=counted(bins),
@@ -354,7 +322,7 @@ def _status(molecule: Bonded, stable: np.ndarray, valid: bool, fragments: int) -
 
 
 def _on_one_spot(positions: np.ndarray) -> str:
-    pairs = _pairs_within(ON_ONE_SPOT, positions).tolist()
+    pairs = pairs_within(ON_ONE_SPOT, positions).tolist()
     if not pairs:
         return ""
     i, j = min(pairs)
@@ -415,38 +383,6 @@ def _perceived_fields(perceived: Perceived) -> dict[str, Any]:
     }
 
 
-def _descriptors(mol: Chem.Mol) -> Descriptors:
-    from rdkit import Chem, rdBase
-    from rdkit.Chem import QED, rdMolDescriptors
-    from rdkit.Chem.Crippen import MolLogP  # type: ignore[attr-defined]
-    from rdkit.Chem.Descriptors import MolWt  # type: ignore[attr-defined]
-
-    with rdBase.BlockLogs():
-        heavy = Chem.RemoveHs(mol)
-        return Descriptors(
-            qed=QED.qed(heavy),
-            sa_score=_sa_scorer().calculateScore(heavy),
-            logp=MolLogP(heavy),
-            molecular_weight=MolWt(heavy),
-            rings=rdMolDescriptors.CalcNumRings(heavy),
-            aromatic_rings=rdMolDescriptors.CalcNumAromaticRings(heavy),
-        )
-
-
-@cache
-def _sa_scorer() -> Any:
-    """RDKit ships it as a file in its Contrib folder, not as a module."""
-    from rdkit.Chem import RDConfig
-
-    path = Path(RDConfig.RDContribDir) / "SA_Score" / "sascorer.py"
-    spec = importlib.util.spec_from_file_location("sascorer", path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise MolflowError(f"{path}: missing; expected RDKit's Contrib folder, which its wheels include")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def _strain(mol: Chem.Mol, method: str) -> Strain | None:
     try:
         return strain_of(mol, method)
@@ -454,36 +390,12 @@ def _strain(mol: Chem.Mol, method: str) -> Strain | None:
         return None
 
 
-def _values(descriptors: Descriptors | None, strained: Strain | None) -> dict[str, float]:
+def _values(screened: Descriptors | None, strained: Strain | None) -> dict[str, float]:
     """Single values under the names of their quantities."""
     values: dict[str, float] = {}
-    if descriptors is not None:
+    if screened is not None:
         names = ("QED", "SA score", "logP", "molecular weight", "rings", "aromatic rings")
-        values |= dict(zip(names, descriptors, strict=True))
+        values |= dict(zip(names, screened, strict=True))
     if strained is not None:
         values |= {"strain energy": strained.energy, "strain RMSD": strained.rmsd}
     return values
-
-
-def _clashes(positions: np.ndarray, atomic_numbers: np.ndarray, bonds: np.ndarray) -> int:
-    from rdkit import Chem
-
-    table = Chem.GetPeriodicTable()
-    radii = np.array([table.GetRvdw(number) for number in atomic_numbers.tolist()])
-    pairs = _pairs_within(2 * CLASH_FRACTION * float(radii.max()), positions)
-    i, j = pairs.T
-    lengths = np.linalg.norm(positions[i] - positions[j], axis=1)
-    close = pairs[lengths < CLASH_FRACTION * (radii[i] + radii[j])]
-    one = [{atom} for atom in range(len(radii))]
-    for a, b, _ in bonds.tolist():
-        one[a].add(b)
-        one[b].add(a)
-    two = [set().union(*(one[b] for b in around)) for around in one]
-    return sum(one[a].isdisjoint(two[b]) for a, b in close.tolist())
-
-
-def _pairs_within(distance: float, positions: np.ndarray) -> np.ndarray:
-    """Pairs of atoms i < j at most so far apart, (k, 2)."""
-    from scipy.spatial import cKDTree
-
-    return cKDTree(positions).query_pairs(distance, output_type="ndarray")

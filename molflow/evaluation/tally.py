@@ -16,7 +16,8 @@ from molflow.chem.io import Structure
 from molflow.errors import MolflowError
 from molflow.evaluation import distributions
 from molflow.evaluation.chunks import bonded_chunks
-from molflow.evaluation.inspection import CLASH_PROTOCOL, MoleculeReport, is_covered
+from molflow.evaluation.contacts import CLASH_PROTOCOL
+from molflow.evaluation.inspection import MoleculeReport, is_covered
 from molflow.evaluation.novelty import TrainingReference
 from molflow.evaluation.reference import recorded_histogram, recorded_scores
 from molflow.evaluation.scores import Metric, MoleculeScores

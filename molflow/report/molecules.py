@@ -21,8 +21,8 @@ GROUPS = {
         "edm_validity_x_uniqueness", "edm_validity_x_uniqueness_x_novelty",
     ),
     "Shape": (
-        "without_clashes", "posebusters", "w1_bond_lengths", "w1_angles", "w1_dihedrals", "w1_distances", "w1_atom_counts",
-        "w1_compositions",
+        "without_clashes", "posebusters", "w1_bond_lengths", "w1_angles", "w1_dihedrals", "w1_distances",
+        "w1_atom_counts", "w1_compositions",
     ),
 }  # fmt: skip
 SCREENING = {

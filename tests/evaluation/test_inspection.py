@@ -255,3 +255,19 @@ def test_a_coarse_histogram_has_all_counts(name):
         assert shares[3:7].sum() == pytest.approx(inside, abs=1e-4)
     assert coarse(histogram, None, name)["reference"] is None
     assert coarse(reference * 0, reference, name) is None
+
+
+def test_metrics_are_also_functions_of_their_own():
+    from molflow.chem import bonded_mol, perceive
+    from molflow.chem.bonds import orders_of_one
+    from molflow.chem.build import bond_list
+    from molflow.chem.relaxation import strain
+    from molflow.evaluation import clashes, descriptors
+
+    for structure in read_structures(QM9)[:20]:
+        report, found = inspect(structure, strain="mmff94"), perceive(*structure)
+        assert report.descriptors == descriptors(found.mol)
+        assert report.strain == strain(found.mol)
+        assert report.clashes == clashes(*structure, bond_list(orders_of_one(*structure)))
+        assert report.fragments == 1
+        assert bonded_mol(*structure).GetNumAtoms() == report.n_atoms

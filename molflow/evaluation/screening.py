@@ -1,0 +1,72 @@
+"""What molecules are screened by before anyone makes them.
+
+RDKit is loaded where it is used.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from molflow.errors import MolflowError
+
+if TYPE_CHECKING:
+    from rdkit import Chem
+
+
+class Descriptors(NamedTuple):
+    """What molecules are screened by.
+
+    Attributes:
+        qed: quantitative estimate of drug-likeness, 0..1 (G. R. Bickerton et al., Nat. Chem. 4 (2012) 90).
+        sa_score: synthetic accessibility, 1 (easy) to 10 (P. Ertl, A. Schuffenhauer, J. Cheminf. 1 (2009) 8).
+        logp: octanol-water partition by Crippen (S. A. Wildman, G. M. Crippen, J. Chem. Inf. Comp. Sci. 39 (1999) 868).
+        molecular_weight: Da.
+        rings, aromatic_rings: of the smallest set.
+    """
+
+    qed: float
+    sa_score: float
+    logp: float
+    molecular_weight: float
+    rings: int
+    aromatic_rings: int
+
+
+def descriptors(mol: Chem.Mol) -> Descriptors:
+    """Of a sanitised molecule, with or without hydrogens.
+
+    Raises:
+        MolflowError: RDKit's Contrib folder, which has the SA score, is missing.
+    """
+    from rdkit import Chem, rdBase
+    from rdkit.Chem import QED, rdMolDescriptors
+    from rdkit.Chem.Crippen import MolLogP  # type: ignore[attr-defined]
+    from rdkit.Chem.Descriptors import MolWt  # type: ignore[attr-defined]
+
+    with rdBase.BlockLogs():
+        heavy = Chem.RemoveHs(mol)
+        return Descriptors(
+            qed=QED.qed(heavy),
+            sa_score=_sa_scorer().calculateScore(heavy),
+            logp=MolLogP(heavy),
+            molecular_weight=MolWt(heavy),
+            rings=rdMolDescriptors.CalcNumRings(heavy),
+            aromatic_rings=rdMolDescriptors.CalcNumAromaticRings(heavy),
+        )
+
+
+@cache
+def _sa_scorer() -> Any:
+    """RDKit ships it as a file in its Contrib folder, not as a module."""
+    from rdkit.Chem import RDConfig
+
+    path = Path(RDConfig.RDContribDir) / "SA_Score" / "sascorer.py"
+    spec = importlib.util.spec_from_file_location("sascorer", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise MolflowError(f"{path}: missing; expected RDKit's Contrib folder, which its wheels include")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
