@@ -43,7 +43,8 @@ STATUSES: dict[str, str] = {
 ON_ONE_SPOT = 0.3
 """Atoms closer than this, in Å, are on one spot; the shortest bond there is, H-H, has 0.74 Å."""
 
-_COVERED = [atomic_number(element) for element in VALENCES]
+_IS_COVERED = np.zeros(119, dtype=bool)  # by atomic number
+_IS_COVERED[[atomic_number(element) for element in VALENCES]] = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -200,7 +201,7 @@ def check_extras(strain: str | None, posebusters: bool) -> None:
 
 def is_covered(atomic_numbers: np.ndarray) -> bool:
     """Whether the look-up tables cover all elements."""
-    return bool(np.isin(atomic_numbers, _COVERED).all())
+    return bool(_IS_COVERED.take(atomic_numbers, mode="clip").all())
 
 
 def unfit(positions: np.ndarray, atomic_numbers: np.ndarray) -> MoleculeReport | None:
@@ -304,7 +305,7 @@ def inspect_lookup(molecule: Bonded) -> MoleculeReport:
 
 
 def _foreign(atomic_numbers: np.ndarray) -> str:
-    atom = int(np.argmin(np.isin(atomic_numbers, _COVERED)))
+    atom = int(np.argmin(_IS_COVERED.take(atomic_numbers, mode="clip")))
     element = symbol(int(atomic_numbers[atom]))
     return f"element {element} (atom {atom + 1}) is outside the look-up tables, which cover {' '.join(VALENCES)}"
 

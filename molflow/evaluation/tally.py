@@ -146,10 +146,12 @@ class Tally:
 
     def add_stability(self, structures: Sequence[Structure]) -> None:
         """Count many molecules by look-up stability and composition alone, without RDKit and without workers."""
-        foreign = [structure.atomic_numbers for structure in structures if not is_covered(structure.atomic_numbers)]
-        self.formulas.update(map(formula, foreign))
-        self.counts.update(molecules=len(foreign), atoms=sum(map(len, foreign)))
-        for chunk in bonded_chunks([structure for structure in structures if is_covered(structure.atomic_numbers)]):
+        covered, foreign = [], []
+        for structure in structures:
+            (covered if is_covered(structure.atomic_numbers) else foreign).append(structure)
+        self.formulas.update(formula(structure.atomic_numbers) for structure in foreign)
+        self.counts.update(molecules=len(foreign), atoms=sum(len(s.atomic_numbers) for s in foreign))
+        for chunk in bonded_chunks(covered):
             numbers = chunk.atomic_numbers
             atoms, molecules = stability_of_orders(chunk.orders, numbers, np.ones(numbers.shape, dtype=bool))
             for row, copies in zip(*np.unique(np.sort(numbers, axis=1), axis=0, return_counts=True), strict=True):
