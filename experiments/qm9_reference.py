@@ -39,7 +39,7 @@ def main() -> None:
 
     test, everything = load_qm9("test"), list(load_qm9("all").structures())
     failures: list[tuple[int, MoleculeReport]] = []
-    tested = tally(test.structures(), workers, "test", failures, strain="mmff94")
+    tested = tally(test.structures(), workers, "test", failures, strain="mmff94", posebusters=True)
     write_histogram(tested.histogram)
     show(failures, test.smiles)
     validated = tally(load_qm9("validation").subset(range(len(test))).structures(), workers, "validation")
@@ -86,11 +86,11 @@ def tally(
     workers: int | None,
     name: str,
     failures: list[tuple[int, MoleculeReport]] | None = None,
-    strain: str | None = None,
+    **options: Any,
 ) -> Tally:
     """Count all, note those that fail under one protocol or another, and say how long it took."""
     total, before = Tally(), time.perf_counter()
-    for place, report in enumerate(inspect_all(structures, workers=workers, strain=strain)):
+    for place, report in enumerate(inspect_all(structures, workers=workers, **options)):
         total.add(report)
         if failures is not None and not (report.connected and report.perceived_stable and report.default_connected):
             failures.append((place, report))

@@ -123,7 +123,8 @@ class Tally:
             atoms=report.n_atoms,
             stable_atoms=report.stable_atoms,
             perceived_stable_atoms=report.perceived_stable_atoms,
-            perceived_fragments=report.perceived_fragments,
+            fragments=report.fragments,
+            with_fragments=report.fragments > 0,
             edm_valid=report.edm_smiles is not None,
             without_clashes=report.clashes == 0,
             clashes=report.clashes or 0,
@@ -146,7 +147,8 @@ class Tally:
 
     def add_stability(self, structures: Sequence[Structure]) -> None:
         """Count many molecules by look-up stability and composition alone, without RDKit and without workers."""
-        covered, foreign = [], []
+        covered: list[Structure] = []
+        foreign: list[Structure] = []
         for structure in structures:
             (covered if is_covered(structure.atomic_numbers) else foreign).append(structure)
         self.formulas.update(formula(structure.atomic_numbers) for structure in foreign)
@@ -178,7 +180,7 @@ class Tally:
         of_smiles, of_shapes = self._covers("lookup"), self._covers("all")
         recorded = None if reference is None else recorded_scores(reference)
         known = None if reference is None or not of_shapes else recorded_histogram(reference)
-        metrics: dict[str, Metric] = self._fractions()
+        metrics: dict[str, Metric] = self._fractions() | self._mean_fragments()
         nearest: np.ndarray | None = None
         if training is not None:
             metrics |= self._fractions_of_training(training)
@@ -239,6 +241,15 @@ class Tally:
             name: _fraction(self._number(rule.part), self._number(rule.of), rule.of, rule.protocol)
             for name, rule in _FRACTIONS.items()
             if self._covers(rule.scope) and (name != "posebusters" or self.counts["checked"])
+        }
+
+    def _mean_fragments(self) -> dict[str, Metric]:
+        known = self.counts["with_fragments"]
+        if not known:
+            return {}
+        mean = self.counts["fragments"] / known
+        return {
+            "fragments": Metric(mean, None, known, "molecules", f"mean number of parts by {PROTOCOL}", "a molecule")
         }
 
     def _fractions_of_training(self, training: TrainingReference) -> dict[str, Metric]:

@@ -13,7 +13,7 @@ from molflow.report.page import Cell, Row, heading, number, page, paragraph, per
 GROUPS = {
     "Stability": ("molecule_stability", "atom_stability", "valence_molecule_stability", "valence_atom_stability"),
     "Validity": (
-        "connected_validity", "validity", "perceived_connected_validity", "perceived_validity",
+        "connected_validity", "validity", "fragments", "perceived_connected_validity", "perceived_validity",
         "rdkit_default_validity", "edm_validity", "largest_fragment_validity",
     ),
     "Distinct and new": (
