@@ -71,8 +71,9 @@ def _declared() -> Iterator[tuple[str, str, str, float, float, int]]:
     yield "descriptor", "molecular weight", "Da", 0.0, 0.1, 10_000
     yield "descriptor", "rings", "rings", -0.5, 1, 64
     yield "descriptor", "aromatic rings", "rings", -0.5, 1, 64
-    yield "strain", "strain energy", "kcal/mol", 0.0, 0.1, 10_000
-    yield "strain", "strain RMSD", "Å", 0.0, 0.002, 2500
+    for method in ("", "GFN2-xTB "):
+        yield "strain", f"{method}strain energy", "kcal/mol", 0.0, 0.1, 10_000
+        yield "strain", f"{method}strain RMSD", "Å", 0.0, 0.002, 2500
 
 
 def _placed() -> Iterator[Quantity]:
@@ -87,7 +88,7 @@ QUANTITIES: dict[str, Quantity] = {quantity.name: quantity for quantity in _plac
 
 Bond lengths are told apart by elements and order, angles by their three elements (the middle one in the middle),
 dihedrals, without sign, by the elements of the bond that they turn about, and the distances of all pairs of atoms,
-bonded or not, by elements.
+bonded or not, by elements. Strain without the name of a method is by force fields, MMFF94 or UFF.
 """
 
 GROUPS: tuple[str, ...] = tuple(dict.fromkeys(quantity.group for quantity in QUANTITIES.values()))

@@ -398,5 +398,6 @@ def _values(screened: Descriptors | None, strained: Strain | None) -> dict[str, 
         names = ("QED", "SA score", "logP", "molecular weight", "rings", "aromatic rings")
         values |= dict(zip(names, screened, strict=True))
     if strained is not None:
-        values |= {"strain energy": strained.energy, "strain RMSD": strained.rmsd}
+        method = "GFN2-xTB " if strained.force_field == "GFN2-xTB" else ""
+        values |= {f"{method}strain energy": strained.energy, f"{method}strain RMSD": strained.rmsd}
     return values

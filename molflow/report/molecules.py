@@ -27,7 +27,7 @@ GROUPS = {
 }  # fmt: skip
 SCREENING = {
     "Descriptors": ("QED", "SA score", "logP", "molecular weight", "rings", "aromatic rings"),
-    "Strain": ("strain energy", "strain RMSD"),
+    "Strain": ("strain energy", "strain RMSD", "GFN2-xTB strain energy", "GFN2-xTB strain RMSD"),
 }
 _REFERENCE_LINE = {"color": "#808080", "width": 0, "shape": "hv"}
 # Told apart also by colour-blind readers, on white and on black; further sets repeat them with other dashes.
