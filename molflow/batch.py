@@ -184,6 +184,8 @@ def structures_of(molecules: "MoleculeBatch | Iterable[Structure | Mol | Data]")
 def structure_of(item: Any, place: int) -> Structure:
     """One of `structures_of`; an error names its place."""
     if isinstance(item, Structure):
+        if item.positions.shape != (len(item.atomic_numbers), 3):
+            raise MolflowError(f"molecule {place}, {fault(item)}")
         return item
     if hasattr(item, "GetConformers"):
         found = _structure_of_mol(item, place)

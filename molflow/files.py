@@ -3,7 +3,7 @@
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +22,37 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_apart(inputs: Iterable[str | os.PathLike[str]], outputs: Iterable[str | os.PathLike[str]]) -> None:
+    """Make sure that no output is written over an input or over another output.
+
+    Args:
+        inputs: files; folders, in which no output may lie; or "-" for standard input.
+        outputs: files that need not exist.
+
+    Raises:
+        MolflowError: two of them are one file.
+    """
+    read = [Path(path) for path in inputs]
+    written: set[Path] = set()
+    for path in map(Path, outputs):
+        if path.resolve() in written:
+            raise MolflowError(f"{path}: is to be written twice; expected different files")
+        written.add(path.resolve())
+        for source in read:
+            if _is_within(path, source):
+                raise MolflowError(f"{path}: would be written over what is read from {source}; expected another place")
+
+
+def _is_within(path: Path, source: Path) -> bool:
+    if source.is_dir():
+        return path.resolve().parent == source.resolve()
+    if not path.exists():
+        return False
+    if str(source) == "-":
+        return os.path.samestat(os.fstat(0), path.stat())
+    return source.exists() and path.samefile(source)
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:

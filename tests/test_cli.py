@@ -228,7 +228,6 @@ def test_evaluate_tells_of_every_molecule(molflow, tmp_path, suffix):
     ("words", "code", "message"),
     [
         (["--details", "a.txt"], 1, "a.txt: unknown suffix '.txt'; accepted are .csv .parquet .sdf"),
-        (["--details", QM9], 1, f"{QM9}: unknown suffix '.npz'; accepted are .csv .parquet .sdf"),
         (["--details", "a.csv", "--scope", "stability"], 2, "--details needs more than --scope stability"),
         (["--report", "a.html", "--scope", "stability"], 2, "--report needs more than --scope stability"),
         (["--strain", "mmff94", "--scope", "lookup"], 2, "--strain needs --scope all"),
@@ -239,12 +238,76 @@ def test_evaluate_refuses_options_that_do_not_fit(fails, words, code, message):
     assert fails("evaluate", QM9, *words) == (code, message)
 
 
-def test_evaluate_writes_over_no_input(fails, tmp_path):
-    path = tmp_path / "a.sdf"
-    path.write_text("x")
-    code, message = fails("evaluate", path, "--details", path)
-    assert (code, message) == (1, f"{path}: is to be read; --details needs another file")
-    assert path.read_text() == "x"
+@pytest.mark.parametrize(
+    ("source", "words", "message"),
+    [
+        ("a.sdf", ["--details", "a.sdf"], "a.sdf: would be written over what is read from a.sdf"),
+        ("a.sdf", ["--json", "../folder/a.sdf"], "a.sdf: would be written over what is read from a.sdf"),
+        ("a.sdf", ["--report", "a.sdf"], "a.sdf: would be written over what is read from a.sdf"),
+        (".", ["--details", "a.sdf"], "a.sdf: would be written over what is read from ."),
+        (".", ["--details", "new.sdf"], "new.sdf: would be written over what is read from ."),
+        ("a.sdf", ["--details", "b.csv", "--json", "./b.csv"], "b.csv: is to be written twice"),
+    ],
+)
+def test_evaluate_writes_over_nothing_that_it_reads_or_writes(molflow, tmp_path, monkeypatch, source, words, message):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a.sdf").write_text("x")
+    monkeypatch.chdir(folder)
+    code, _, err = molflow("evaluate", source, *words)
+    assert code == 1
+    assert message in err
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {"a.sdf": "x"}
+
+
+def test_standard_input_is_not_written_over(tmp_path):
+    path = tmp_path / "a.xyz"
+    path.write_text(XYZ)
+    for words in (["--json", path], ["--report", path]):
+        with path.open() as file:
+            call = [sys.executable, "-m", "molflow.cli", "evaluate", "-", "--scope", "lookup", *words]
+            done = subprocess.run(call, stdin=file, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "would be written over what is read from -" in done.stderr
+        assert path.read_text() == XYZ
+
+
+def test_an_interrupted_evaluation_keeps_what_it_has(molflow, tmp_path, monkeypatch):
+    from molflow.evaluation import DetailWriter
+
+    write = DetailWriter.write
+
+    def interrupt(self, report, structure):
+        write(self, report, structure)
+        if report.record == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(DetailWriter, "write", interrupt)
+    path = tmp_path / "a.csv"
+    code, _, err = molflow("evaluate", QM9, "--scope", "lookup", "--details", path)
+    assert code == 1
+    assert err.splitlines()[-1] == f"molflow: error: interrupted; {path} keeps the molecules that were finished"
+    assert len(path.read_text().splitlines()) == 6
+
+
+def test_a_page_tells_the_files_of_a_folder_apart(molflow, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("a.xyz", "b.xyz"):
+        (folder / name).write_text(XYZ)
+    assert molflow("evaluate", folder, "--scope", "lookup", "--report", tmp_path / "a.html")[0] == 0
+    html = (tmp_path / "a.html").read_text()
+    assert "a.xyz, record 1" in html
+    assert "b.xyz, record 1" in html
+
+
+def test_a_file_name_that_is_no_text(molflow, tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.xyz")
+    with open(path, "w") as file:
+        file.write(XYZ)
+    outputs = ["--details", tmp_path / "a.csv", "--details", tmp_path / "a.sdf", "--report", tmp_path / "a.html"]
+    assert molflow("evaluate", path, "--scope", "lookup", *outputs)[0] == 0
+    assert "bad\\xff.xyz,1," in (tmp_path / "a.csv").read_text()
 
 
 def test_one_bad_file_costs_no_other(molflow, tmp_path):
@@ -257,7 +320,7 @@ def test_one_bad_file_costs_no_other(molflow, tmp_path):
         )
     assert code == 1
     assert "the file is empty; expected at least one molecule" in err.splitlines()[-1]
-    assert json.loads(figures.read_text())["n_molecules"] == 200
+    assert {name: record["n_molecules"] for name, record in json.loads(figures.read_text()).items()} == {str(QM9): 200}
     assert "95.00 %" in text
 
 

@@ -115,7 +115,7 @@ def _folder_records(folder: Path) -> Iterator[Record]:
         try:
             yield from _file_records(path)
         except MolflowError as error:
-            yield Record(str(path), 1, None, None, str(error).removeprefix(f"{path}: "))
+            yield Record(_printable(path), 1, None, None, str(error).removeprefix(f"{path}: "))
 
 
 def _file_records(path: Path) -> Iterator[Record]:
@@ -129,7 +129,12 @@ def _file_records(path: Path) -> Iterator[Record]:
     elif path.is_file() and suffix not in _READERS:
         raise MolflowError(f"{path}: unknown suffix {path.suffix!r}; accepted are {_ACCEPTED}")
     else:
-        yield from _text_records(str(path), path, _READERS.get(suffix))
+        yield from _text_records(_printable(path), path, _READERS.get(suffix))
+
+
+def _printable(path: Path) -> str:
+    """A path as text that can be written anywhere, also where its bytes are not UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _suffix(path: Path) -> str:
@@ -196,9 +201,9 @@ def _npz_records(path: Path) -> Iterator[Record]:
         structure = Structure(x[real], z[real])
         problem = fault(structure)
         if problem is None:
-            yield Record(str(path), number, None, Structure(x[real], z[real].astype(np.int64)), None)
+            yield Record(_printable(path), number, None, Structure(x[real], z[real].astype(np.int64)), None)
         else:
-            yield Record(str(path), number, None, None, problem)
+            yield Record(_printable(path), number, None, None, problem)
 
 
 def _npz_arrays(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

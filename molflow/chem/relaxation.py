@@ -106,7 +106,10 @@ def _relax_by_force_field(mol: Chem.Mol) -> tuple[float, str, bool]:
     field.Initialize()
     before = field.CalcEnergy()
     unfinished = field.Minimize(maxIts=STEPS)
-    return before - field.CalcEnergy(), name, not unfinished
+    released = before - field.CalcEnergy()
+    if not np.isfinite(released):
+        raise MolflowError(f"{name} gives no finite energy")
+    return released, name, not unfinished
 
 
 def _relax_by_gfn2(mol: Chem.Mol) -> tuple[float, str, bool]:

@@ -29,7 +29,7 @@ from molflow.cli.options import (
 )
 from molflow.cli.output import check_json, console, show, show_models, write_json
 from molflow.errors import MolflowError
-from molflow.files import check_writable
+from molflow.files import check_apart, check_writable
 from molflow.memory import keep_freed_memory
 
 app = typer.Typer(
@@ -42,6 +42,7 @@ app = typer.Typer(
 benchmark = typer.Typer(help="Measure speed on this machine.", rich_markup_mode=None)
 app.add_typer(benchmark, name="benchmark")
 
+_INTERRUPTED = 130  # what typer makes of KeyboardInterrupt
 _AGAINST_TRAINING = "Compare with the training split of QM9, prepared on first use in under a minute"
 
 
@@ -52,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         words = list(sys.argv[1:] if arguments is None else arguments)
         code = app(words or ["--help"], prog_name="molflow", standalone_mode=False)
+        if code == _INTERRUPTED:
+            code = _complain("interrupted", 1)
     except MolflowError as error:
         code = _complain(str(error), 1)
     except UsageError as error:
@@ -230,7 +233,8 @@ def evaluate(
     ] = None,
     workers: Workers = None,
     seconds: Annotated[
-        float, typer.Option(min=0.01, help="Molecules: processor time that one may take before it is given up.")
+        float,
+        typer.Option(min=0.01, max=1e6, help="Molecules: processor time that one may take before it is given up."),
     ] = 10.0,
     json: Json = None,
 ) -> None:
@@ -238,6 +242,8 @@ def evaluate(
     from molflow.cli.configurations import system_of_files
 
     check_json(json)
+    files = list(dict.fromkeys(files))
+    check_apart(files, [path for path in (*(details or ()), report, json) if path is not None])
     system = system_of_files(files, reference)
     if system is None:
         from molflow.cli import molecules
@@ -246,7 +252,7 @@ def evaluate(
         if scope == "stability":
             refuse("needs more than --scope stability", details=details, report=report)
         if scope != "all":
-            refuse("needs --scope all", strain=strain, posebusters=posebusters)
+            refuse("needs --scope all", strain=strain, posebusters=posebusters, workers=workers)
         asked = molecules.Evaluation(reference, novelty, scope, strain, posebusters, workers, seconds)
         molecules.evaluate(files, asked, details or [], report, json)
     else:

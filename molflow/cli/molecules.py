@@ -125,7 +125,7 @@ def evaluate(
     for path in details:
         check_details(path)
     for file in files:
-        _check_input(file, details)
+        _check_input(file)
     training = training_reference(asked.novelty, wanted=asked.reference == "qm9")
     records: dict[str, dict[str, Any]] = {}
     failures: list[str] = []
@@ -137,9 +137,12 @@ def evaluate(
             try:
                 records[str(file)] = _evaluated(file, asked, training, writers + page)
             except MolflowError as error:
-                failures.append(str(error) if str(error).startswith(str(file)) else f"{file}: {error}")
+                failures.append(str(error) if str(error).startswith(_name_of(file)) else f"{file}: {error}")
+            except KeyboardInterrupt as error:
+                kept = f"; {', '.join(map(str, details))} keeps the molecules that were finished" if details else ""
+                raise MolflowError(f"interrupted{kept}") from error
     if records:
-        show_scores(records, json)
+        show_scores(records, json, several=len(files) > 1)
     if report is not None and records:
         title = f"Molecules of {', '.join(records)}"
         molecules_page(records, report, statuses=evaluation.STATUSES, examples=shown.examples, title=title)
@@ -149,10 +152,8 @@ def evaluate(
         raise MolflowError("; ".join(failures))
 
 
-def _check_input(file: Path, details: Sequence[Path]) -> None:
-    """Look for a first molecule: a bad file is told before hours of work on others. And no input is written over."""
-    if any(path.exists() and file.exists() and path.samefile(file) for path in details):
-        raise MolflowError(f"{file}: is to be read; --details needs another file")
+def _check_input(file: Path) -> None:
+    """Look for a first molecule: a bad file is told before hours of work on others."""
     is_pipe = str(file) == STANDARD_INPUT or (file.exists() and not file.is_file() and not file.is_dir())
     if not is_pipe:  # which can be read but once
         unreadable: list[Record] = []
@@ -182,10 +183,15 @@ def _evaluated(file: Path, asked: Evaluation, training: "TrainingReference | Non
         posebusters=asked.posebusters,
         workers=asked.workers,
         seconds=asked.seconds,
-        each=each,
+        each=each if tell else None,
         progress=True,
     )
     return scores.to_dict()
+
+
+def _name_of(file: Path) -> str:
+    """As readers call it in their errors."""
+    return "standard input" if str(file) == STANDARD_INPUT else str(file)
 
 
 class _Shown:
@@ -202,9 +208,9 @@ class _Shown:
         if structure is None or not report.n_atoms or self._counts[kind] >= limit:
             return
         self._counts[kind] += 1
-        self.examples.append(
-            example(f"record {report.record}", structure, report, source=source if self._several else "")
-        )
+        within = "" if report.source == _name_of(Path(source)) else f"{Path(report.source).name}, "
+        name = f"{within}record {report.record}"
+        self.examples.append(example(name, structure, report, source=source if self._several else ""))
 
 
 def _watched(file: Path) -> Iterator[Record]:

@@ -54,8 +54,8 @@ _SIMILARITY = "nearest_training_similarity"
 _SPEEDS = ("ms_per_molecule", "ms_per_stable_molecule")
 
 
-def show_scores(records: dict[str, Record], json: Path | None) -> None:
-    """Scores of one or more sets of molecules beside those of the reference."""
+def show_scores(records: dict[str, Record], json: Path | None, several: bool = False) -> None:
+    """Scores of one or more sets of molecules beside those of the reference; several were asked for if not all did."""
     first = next(iter(records.values()))
     reference = first["reference_scores"] or {}
     sets, columns = list(records.values()), [*records.values(), *([reference] if reference else [])]
@@ -78,7 +78,7 @@ def show_scores(records: dict[str, Record], json: Path | None) -> None:
     console.print(f"Bonds by {first['protocol']}{perceived}. In brackets the 95 % interval.")
     if first["training"]:
         console.print(f"Novelty and similarity against {first['training']}.")
-    write_json(json, first if len(records) == 1 else records)
+    write_json(json, records if several else first)
 
 
 def _add_group(table: Table, heading: str, rows: list[tuple[str, ...]], sets: int) -> None:

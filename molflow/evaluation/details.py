@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self, get_args, get_type_hints
 
 from molflow.chem.io import Structure, StructureWriter
 from molflow.chem.relaxation import Strain
+from molflow.chem.structure import fault
 from molflow.errors import MolflowError
 from molflow.evaluation.inspection import MoleculeReport
 from molflow.evaluation.screening import Descriptors
@@ -30,8 +31,9 @@ class _Writer(Protocol):
 class DetailWriter:
     """Writes the report on each molecule to a .csv, .parquet or .sdf file; one that is interrupted keeps what it has.
 
-    A table has a row for every record, with the columns `COLUMNS`; what does not apply is empty. An SDF has the
-    molecules with their look-up bonds and what applies as properties, and leaves out records that could not be read.
+    A table has a row for every record, with the columns `COLUMNS`; words and figures that do not apply are empty, and
+    flags then False. An SDF has the molecules with their look-up bonds and what is not empty as properties, and leaves
+    out records that could not be read and molecules without finite coordinates.
 
     Its `write` is what `molflow.evaluate` takes as `each`.
 
@@ -77,7 +79,7 @@ def check_details(path: str | os.PathLike[str]) -> None:
 
 class _Csv:
     def __init__(self, path: Path) -> None:
-        self._file = path.open("w", encoding="utf-8", newline="")
+        self._file = path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
         self._rows = csv.DictWriter(self._file, COLUMNS)
         self._rows.writeheader()
 
@@ -116,7 +118,7 @@ class _Sdf:
         self._writer = StructureWriter(path)
 
     def write(self, report: MoleculeReport, structure: Structure | None) -> None:
-        if structure is not None:
+        if structure is not None and fault(structure) is None:
             self._writer.write(structure, report.to_dict())
 
     def close(self) -> None:
@@ -139,5 +141,6 @@ def _kinds() -> dict[str, str]:
     """The type of each column by its name in pyarrow."""
     strained = {f"strain_{name}": hint for name, hint in get_type_hints(Strain).items()}
     hints = get_type_hints(MoleculeReport) | get_type_hints(Descriptors) | strained
+    hints |= {"posebusters_passed": bool, "posebusters_failed": str}
     kinds = {int: "int64", float: "float64", bool: "bool_"}
     return {name: kinds.get((get_args(hints[name]) or (hints[name],))[0], "string") for name in COLUMNS}

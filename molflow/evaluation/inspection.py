@@ -33,12 +33,16 @@ STATUSES: dict[str, str] = {
     "unstable": "RDKit accepts the look-up bonds, but an atom has the wrong valence",
     "disconnected": "several fragments by the look-up bonds",
     "invalid": "RDKit refuses the look-up bonds, atoms are on one spot, a coordinate is not finite, or no atoms",
-    "unsupported": "an element that the look-up tables do not cover: not stable or valid by them; still perceived",
+    "unsupported": "an element that the look-up tables do not cover: not stable or valid by them, but perceived; or "
+    "more atoms than memory is taken for",
     "timed out": "not finished within the time limit",
     "crashed": "ended its worker process, or raised an error that was not foreseen",
     "unreadable": "a record of a file that could not be read",
 }
 """What a status means; of several that apply a molecule has the last in the order stable, ..., invalid."""
+
+MOST_ATOMS = 6_000
+"""Of one molecule; memory grows with their square, and is less than a gigabyte here."""
 
 ON_ONE_SPOT = 0.3
 """Atoms closer than this, in Å, are on one spot; the shortest bond there is, H-H, has 0.74 Å."""
@@ -114,7 +118,8 @@ class MoleculeReport:
         row |= self.descriptors._asdict() if self.descriptors else dict.fromkeys(Descriptors._fields)
         found = self.strain._asdict() if self.strain else dict.fromkeys(Strain._fields)
         row |= {f"strain_{name}": value for name, value in found.items()}
-        return row | {"posebusters": None if self.posebusters is None else ", ".join(self.posebusters)}
+        passed = None if self.posebusters is None else not self.posebusters
+        return row | {"posebusters_passed": passed, "posebusters_failed": ", ".join(self.posebusters or ())}
 
     def to_message(self) -> dict[str, Any]:
         """What JSON can hold, for `from_message`; fields that have their default are left out."""
@@ -207,22 +212,25 @@ def is_covered(atomic_numbers: np.ndarray) -> bool:
 def unfit(positions: np.ndarray, atomic_numbers: np.ndarray) -> MoleculeReport | None:
     """The report on what is no molecule; else None."""
     finite = np.isfinite(positions).all(axis=1) & (np.abs(positions) < 1e6).all(axis=1)
+    status = "invalid"
     if not len(atomic_numbers):
         reason = "no atoms"
+    elif len(atomic_numbers) > MOST_ATOMS:
+        status, reason = "unsupported", f"{len(atomic_numbers):,} atoms, at most {MOST_ATOMS:,} are supported"
     elif not finite.all():
         reason = f"atom {int(np.argmin(finite)) + 1} has no finite place within 1,000,000 Å"
     else:
         return None
-    return MoleculeReport(n_atoms=len(atomic_numbers), formula=formula(atomic_numbers), status="invalid", reason=reason)
+    return MoleculeReport(n_atoms=len(atomic_numbers), formula=formula(atomic_numbers), status=status, reason=reason)
 
 
-def warm_up() -> None:
+def warm_up(inspector: str, **options: Any) -> None:
     """Load RDKit and its tables, by inspecting methane, so that the first molecule need not wait for that."""
     positions = np.array(
         [[0, 0, 0], [0.63, 0.63, 0.63], [-0.63, -0.63, 0.63], [-0.63, 0.63, -0.63], [0.63, -0.63, -0.63]]
     )
     bonds = np.array([[0, 1, 1], [0, 2, 1], [0, 3, 1], [0, 4, 1]])
-    inspect_bonded(Bonded(positions, np.array([6, 1, 1, 1, 1]), bonds))
+    named(inspector)(Bonded(positions, np.array([6, 1, 1, 1, 1]), bonds), **options)
 
 
 def answer(message: list[Any] | None, inspector: str, **options: Any) -> dict[str, Any] | None:
@@ -400,4 +408,4 @@ def _values(screened: Descriptors | None, strained: Strain | None) -> dict[str, 
     if strained is not None:
         method = "GFN2-xTB " if strained.force_field == "GFN2-xTB" else ""
         values |= {f"{method}strain energy": strained.energy, f"{method}strain RMSD": strained.rmsd}
-    return values
+    return {name: value for name, value in values.items() if np.isfinite(value)}

@@ -66,7 +66,7 @@ def evaluate(
 ) -> MoleculeScores:
     """Score molecules given by positions and elements alone.
 
-    They stream: memory does not grow with their number, but for the distinct SMILES.
+    They stream: memory does not grow with their number, but for the distinct SMILES and formulas.
 
     Args:
         molecules: a file, folder or "-" as `molflow.chem.iter_records` takes it, or its records; a batch; or
@@ -95,6 +95,10 @@ def evaluate(
         0.852
     """
     _check(reference, scope)
+    if scope != "all" and (strain is not None or posebusters):
+        raise MolflowError(f"strain and posebusters need the scope 'all', not {scope!r}")
+    if scope == "stability" and each is not None:
+        raise MolflowError("each needs more than the scope 'stability'")
     tally = Tally(scope)
     items = _items(molecules)
     if scope == "stability":
@@ -211,7 +215,7 @@ def _inspected(
         workers=default_workers() if workers is None else workers,
         seconds=seconds,
         options={"inspector": name_of(inspector), **extras},
-        prepare=warm_up if inspector is inspect_bonded else None,
+        prepare=warm_up,
     )
     with closing(results), _bar(items, "inspecting", progress) as bar:
         for result in results:
@@ -281,10 +285,24 @@ def _structure(item: _Item) -> Structure | None:
     return item.structure if isinstance(item, Record) else item
 
 
+def _blocks(items: Iterable[_Prepared]) -> Iterator[list[_Prepared]]:
+    """Many at a time; where the source breaks off with an error, first those before it."""
+    block: list[_Prepared] = []
+    try:
+        for item in items:
+            block.append(item)
+            if len(block) == _BLOCK:
+                yield block
+                block = []
+    except Exception:
+        yield block
+        raise
+    yield block
+
+
 def _prepared(items: Iterable[_Item]) -> Iterator[_Prepared]:
     """Molecules with their look-up bonds, which are found for many at once."""
-    source = enumerate(items, start=1)
-    while block := [_Prepared(item, place) for place, item in islice(source, _BLOCK)]:
+    for block in _blocks(_Prepared(item, place) for place, item in enumerate(items, start=1)):
         covered = [each for each in block if each.molecule and is_covered(each.molecule.atomic_numbers)]
         for chunk in bonded_chunks([Structure(*each.molecule[:2]) for each in covered if each.molecule]):
             for member, orders in zip(chunk.members, chunk.orders.numpy(), strict=True):

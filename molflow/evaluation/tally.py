@@ -60,7 +60,7 @@ _FRACTIONS: dict[str, _Fraction] = {
     ),
     "uniqueness": _Fraction("distinct", "connected valid molecules", f"{_LOOKED_UP}; canonical SMILES"),
     "validity_x_uniqueness": _Fraction("distinct", "molecules", f"{_LOOKED_UP}; one fragment; canonical SMILES"),
-    "without_clashes": _Fraction("without_clashes", "molecules", f"no {CLASH_PROTOCOL}", "all"),
+    "without_clashes": _Fraction("without_clashes", "molecules with look-up bonds", f"no {CLASH_PROTOCOL}", "all"),
     "posebusters": _Fraction("passed", "perceived connected molecules", posebusters.PROTOCOL, "all"),
 }
 """Scores that are fractions of what a tally counts: numerator, denominator and rule."""
@@ -70,7 +70,11 @@ _FLAGS = (
     "perceived_connected", "default_connected",
 )  # fmt: skip
 
-_COUNTED = {"connected valid molecules": "connected", "perceived connected molecules": "perceived_connected"}
+_COUNTED = {
+    "connected valid molecules": "connected",
+    "perceived connected molecules": "perceived_connected",
+    "molecules with look-up bonds": "examined",
+}
 
 DISTANCES = {
     "w1_bond_lengths": "bond length",
@@ -90,7 +94,7 @@ class Tally:
     """Counts over molecules, to which reports are added one by one and tallies as wholes.
 
     All are whole numbers, so neither order nor grouping changes a score. Beside the counts, which take a fixed amount
-    of memory, it keeps the distinct SMILES.
+    of memory, it keeps the distinct SMILES and formulas.
 
     Example:
         >>> water = Structure(np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]), np.array([8, 1, 1]))
@@ -128,6 +132,7 @@ class Tally:
             edm_valid=report.edm_smiles is not None,
             without_clashes=report.clashes == 0,
             clashes=report.clashes or 0,
+            examined=report.clashes is not None,
             checked=report.posebusters is not None,
             passed=report.posebusters == (),
         )

@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from importlib import import_module
-from itertools import islice
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, NamedTuple
 
@@ -33,6 +32,9 @@ MEMORY = 4 << 30
 
 PATIENCE = 30
 """Times its limit that an item may take on the clock: for one that waits instead of working."""
+
+LONGEST = 1e6
+"""Largest limit in seconds."""
 
 _STARTS_WITHIN = 600.0  # seconds that a worker may take to load its libraries, on a machine with much else to do
 _MAIN = "from molflow.evaluation.workers import _serve; _serve({})"
@@ -64,7 +66,7 @@ def outcomes(
     workers: int,
     seconds: float,
     options: dict[str, Any] | None = None,
-    prepare: Callable[[], Any] | None = None,
+    prepare: Callable[..., Any] | None = None,
 ) -> Generator[Any | Lost]:
     """function(item, **options) for each item, in order; the same for any number of workers.
 
@@ -76,13 +78,17 @@ def outcomes(
         function: one that an import finds by its name. It takes and returns what JSON can hold.
         items: of what JSON can hold; taken a bounded number ahead of the results.
         workers: processes; 0 for none, where nothing can be ended and an item that hangs hangs all.
-        seconds: of processor time that one item may take, so that a busy machine changes no result.
+        seconds: of processor time that one item may take, so that a busy machine changes no result; at most a million.
         options: keyword arguments of the function, of what JSON can hold.
-        prepare: called once in each worker before time counts, to load libraries; found by its name.
+        prepare: called with the options in each worker before time counts, to load libraries; found by its name.
 
     Raises:
-        MolflowError: a worker could not be started.
+        MolflowError: a number of workers or seconds that cannot be, or a worker could not be started.
     """
+    if workers < 0 or not 0 < seconds <= LONGEST:
+        raise MolflowError(
+            f"expected 0 or more workers and a limit of up to {LONGEST:,.0f} seconds, got {workers} and {seconds}"
+        )
     options = options or {}
     if not workers:
         yield from (_attempt(function, item, options) for item in items)
@@ -111,7 +117,9 @@ def named(name: str) -> Callable[..., Any]:
 
 def _attempt(function: Callable[..., Any], item: Any, options: dict[str, Any]) -> Any | Lost:
     try:
-        return function(item, **options)
+        result = function(item, **options)
+        json.dumps(result)  # what it cannot hold is lost here, with or without a process between
+        return result
     except Exception as error:
         return Lost("crashed", " ".join(f"{type(error).__name__}: {error}".split())[:200])
 
@@ -123,14 +131,18 @@ class _Worker:
         self.connection, theirs = Pipe()
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
         with theirs, ignored_interrupts():  # Ctrl-C reaches children too; this process decides what becomes of them
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _MAIN.format(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
+            try:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-P", "-c", _MAIN.format(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
+            except OSError as error:
+                self.connection.close()
+                raise MolflowError(f"a worker process did not start ({error}); use no workers") from error
         self.seconds = job.seconds
         _send(self.connection, job)
         self.ready = False
@@ -147,9 +159,11 @@ class _Worker:
     def wait_longer(self) -> None:
         self.deadline = time.monotonic() + PATIENCE * self.seconds
 
-    def end(self) -> int:
-        """Its exit code, or minus the signal that ended it."""
+    def end(self, patience: float = 0.0) -> int:
+        """Its exit code, or minus the signal that ended it; it may have so many seconds to end by itself."""
         self.connection.close()
+        with suppress(subprocess.TimeoutExpired):
+            return self.process.wait(patience)
         self.process.kill()
         return self.process.wait()
 
@@ -162,6 +176,7 @@ class _Crew:
         self.workers: list[_Worker] = []
         self.again: deque[tuple[int, Any]] = deque()  # given to a worker that ended before their turn
         self.done: dict[int, Any] = {}
+        self.failure: Exception | None = None  # of the items, to be raised after the results of those before it
 
     def run(self, items: Iterable[Any]) -> Iterator[Any | Lost]:
         source = enumerate(items)
@@ -171,7 +186,7 @@ class _Crew:
                 room = min(CHUNK, AHEAD - (taken - oldest))
                 chunk = [self.again.popleft() for _ in range(min(CHUNK, len(self.again)))]
                 if not chunk:
-                    chunk = list(islice(source, max(0, room)))
+                    chunk = self._take(source, room)
                     taken += len(chunk)
                 if not chunk:
                     break
@@ -180,11 +195,24 @@ class _Crew:
                     self.workers.append(worker)
                 worker.give(chunk)
             if not any(worker.todo for worker in self.workers):
+                if self.failure is not None:
+                    raise self.failure
                 return
             self._collect()
             while oldest in self.done:
                 yield self.done.pop(oldest)
                 oldest += 1
+
+    def _take(self, source: Iterator[tuple[int, Any]], room: int) -> list[tuple[int, Any]]:
+        chunk: list[tuple[int, Any]] = []
+        try:
+            while self.failure is None and len(chunk) < room:
+                chunk.append(next(source))
+        except StopIteration:
+            pass
+        except Exception as error:
+            self.failure = error
+        return chunk
 
     def _idle(self) -> list[_Worker | None]:
         """Workers without work, and None for each that can still be started."""
@@ -211,13 +239,13 @@ class _Crew:
                     result, lost = answer
                     self.done[worker.todo.popleft()[0]] = Lost(*lost) if lost else result
                 worker.ready = True
-        except (EOFError, OSError, ValueError):
+        except (EOFError, OSError, ValueError, TypeError):  # it ended, or what it says is no answer
             self._lose(worker)
 
     def _lose(self, worker: _Worker) -> None:
         self.workers.remove(worker)
         late = time.monotonic() >= worker.deadline
-        code = worker.end()
+        code = worker.end(0.0 if late else 1.0)
         if not worker.ready:
             raise MolflowError(
                 f"a worker process did not start (exit code {code}); use no workers, or see what it lacks"
@@ -254,7 +282,7 @@ def _serve(handle: int) -> None:
     job = _Job(*_received(connection))
     function = named(job.function)
     if job.prepare is not None:
-        named(job.prepare)()
+        named(job.prepare)(**job.options)
     _send(connection, None)  # ready: from now on its time is counted
     while True:
         try:

@@ -141,7 +141,7 @@ def write_page(path: str | Path, html: str) -> None:
     """
     check_writable(path)
     with atomic_path(path) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+        temporary.write_text(html, encoding="utf-8", errors="backslashreplace")
 
 
 def paragraph(text: str, *, notice: bool = False) -> str:

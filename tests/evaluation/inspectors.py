@@ -6,9 +6,11 @@ import sys
 import time
 from dataclasses import replace
 
+import numpy as np
+
 from molflow.evaluation.inspection import inspect_bonded, inspect_lookup
 
-HANG, SLEEP, EXIT, FAULT, ERROR, MEMORY = 111.0, 222.0, 333.0, 444.0, 555.0, 666.0
+HANG, SLEEP, EXIT, FAULT, ERROR, MEMORY, NOT_JSON = 111.0, 222.0, 333.0, 444.0, 555.0, 666.0, 777.0
 """First coordinate of a molecule at which something happens."""
 
 
@@ -27,6 +29,8 @@ def treacherous(molecule):
         raise RuntimeError("something\nbroke")
     if place == MEMORY:
         bytearray(64 << 30)
+    if place == NOT_JSON:
+        return replace(inspect_lookup(molecule), fragments=np.int64(1))
     return inspect_lookup(molecule)
 
 

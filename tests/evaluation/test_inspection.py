@@ -159,6 +159,21 @@ def test_uff_stands_in_where_mmff94_has_no_parameters():
     assert report.strain is None or report.strain.force_field == "UFF"
 
 
+def test_a_strain_that_is_no_number_is_none():
+    methane = embedded("C")
+    positions = methane.positions.copy()
+    positions[1] = positions[0]  # MMFF94 has no finite energy there
+    report = inspect(Structure(positions, methane.atomic_numbers), strain="mmff94")
+    assert report.strain is None
+    assert counts_of(histogram(report), "strain energy").sum() == 0
+
+
+def test_more_atoms_than_memory_is_taken_for(monkeypatch):
+    monkeypatch.setattr("molflow.evaluation.inspection.MOST_ATOMS", 5)
+    report = inspect(embedded("CO"))
+    assert (report.status, report.reason) == ("unsupported", "6 atoms, at most 5 are supported")
+
+
 def test_what_is_no_molecule_has_a_reason():
     assert inspect(Structure(np.zeros((0, 3)), np.zeros(0, dtype=int))).reason == "no atoms"
     lost = inspect(Structure(np.array([[0, 0, 0], [np.nan, 0, 0]]), np.array([1, 1])))

@@ -181,6 +181,13 @@ def test_bad_input_is_named():
         evaluate([WATER], scope="some")
     with pytest.raises(MolflowError, match="molecule 2: expected a Structure, an RDKit Mol, or PyG Data"):
         evaluate([WATER, None])
+    with pytest.raises(MolflowError, match=r"molecule 2, expected positions \(n, 3\) and atomic_numbers \(n,\)"):
+        evaluate([WATER, Structure(WATER.positions, HCN.atomic_numbers[:2])])
+    for options in ({"strain": "mmff94"}, {"posebusters": True}):
+        with pytest.raises(MolflowError, match="strain and posebusters need the scope 'all', not 'lookup'"):
+            evaluate([WATER], scope="lookup", **options)
+    with pytest.raises(MolflowError, match="each needs more than the scope 'stability'"):
+        evaluate([WATER], scope="stability", each=print)
 
 
 HYDROGEN_SULPHIDE = Structure(np.array([[0, 0, 0], [1.34, 0, 0], [-0.05, 1.34, 0]]), np.array([16, 1, 1]))
@@ -203,7 +210,8 @@ def test_an_element_outside_the_tables_is_perceived():
     assert (report.perceived_smiles, report.perceived_stable, report.smiles, report.clashes) == ("S", True, None, None)
     assert report.descriptors.molecular_weight == pytest.approx(34.08, abs=0.01)
     assert scores.metrics["valence_molecule_stability"].value == 1
-    assert scores.metrics["without_clashes"].value == 0  # not known without look-up bonds
+    without = scores.metrics["without_clashes"]
+    assert (without.value, without.of, without.what) == (None, 0, "molecules with look-up bonds")
 
 
 def test_each_scope_has_the_scores_of_the_one_before():

@@ -110,6 +110,37 @@ def test_an_endless_stream_is_read_a_bounded_number_ahead():
     results.close()
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_source_that_breaks_off_loses_nothing_before(workers):
+    def broken():
+        yield from [water()] * 1500
+        raise RuntimeError("broken")
+
+    found = []
+    with pytest.raises(RuntimeError, match="broken"):
+        found.extend(inspect_all(broken(), inspector=inspectors.treacherous, workers=workers))
+    assert [report.record for report in found] == list(range(1, 1501))
+
+
+@pytest.mark.parametrize("options", [{"workers": -1}, {"seconds": 0}, {"seconds": float("nan")}, {"seconds": 1e9}])
+def test_limits_that_cannot_be_are_refused(options):
+    with pytest.raises(MolflowError, match="expected 0 or more workers and a limit of up to 1,000,000 seconds"):
+        reports([water()], **options)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_json_cannot_hold_is_a_crash_with_its_reason(workers):
+    found = reports([water(inspectors.NOT_JSON), water()], workers=workers)
+    assert [r.status for r in found] == ["crashed", "stable"]
+    assert found[0].reason == "TypeError: Object of type int64 is not JSON serializable"
+
+
+def test_workers_that_cannot_be_spawned_are_an_error(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/nonexistent/python")
+    with pytest.raises(MolflowError, match=r"a worker process did not start .*No such file"):
+        reports([water()])
+
+
 def test_workers_that_cannot_start_are_an_error(monkeypatch):
     monkeypatch.setattr("molflow.evaluation.workers._MAIN", "raise SystemExit({})")
     with pytest.raises(MolflowError, match="a worker process did not start"):
