@@ -286,7 +286,7 @@ def test_an_interrupted_evaluation_keeps_what_it_has(molflow, tmp_path, monkeypa
     path = tmp_path / "a.csv"
     code, _, err = molflow("evaluate", QM9, "--scope", "lookup", "--details", path)
     assert code == 1
-    assert err.splitlines()[-1] == f"molflow: error: interrupted; {path} keeps the molecules that were finished"
+    assert err.splitlines()[-1] == f"molflow: error: interrupted; what was finished is in {path}"
     assert len(path.read_text().splitlines()) == 6
 
 

@@ -139,7 +139,7 @@ def evaluate(
             except MolflowError as error:
                 failures.append(str(error) if str(error).startswith(_name_of(file)) else f"{file}: {error}")
             except KeyboardInterrupt as error:
-                kept = f"; {', '.join(map(str, details))} keeps the molecules that were finished" if details else ""
+                kept = f"; what was finished is in {', '.join(map(str, details))}" if details else ""
                 raise MolflowError(f"interrupted{kept}") from error
     if records:
         show_scores(records, json, several=len(files) > 1)
