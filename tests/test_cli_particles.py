@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -355,14 +356,17 @@ def test_an_interrupted_sample_keeps_what_is_finished(model, tmp_path):
         (["sample", "-m", "MODEL", "--novelty"], "--novelty is for molecules; MODEL is a model of particles"),
         (["sample", "--correct", "importance"], "--correct is for particles; qm9 is a model of molecules"),
         (["evaluate", "EXACT", "--reference", "dw4", "--novelty"], "--novelty is for molecules; dw4 is a system"),
-        (["evaluate", "EXACT", "EXACT", "--reference", "dw4", "--report", "a.html"], "--report is for one file"),
-        (["evaluate", QM9, QM9, "--report", "a.html"], "--report is for one file at a time"),
+        (
+            ["evaluate", "EXACT", "COPY", "--reference", "dw4", "--report", "a.html"],
+            "--report of particles is for one file",
+        ),
         (["evaluate", QM9, "--reference", "qm9", "--model", "MODEL"], "--model is for particles"),
         (["benchmark", "training", "-m", "MODEL", "--n-atoms", 4], "--n-atoms is for molecules; MODEL is a model"),
     ],
 )
-def test_bad_usage(fails, model, exact, words, message):
+def test_bad_usage(fails, model, exact, tmp_path_factory, words, message):
     names = {"MODEL": str(model), "EXACT": str(exact())}
+    names["COPY"] = shutil.copy(names["EXACT"], tmp_path_factory.mktemp("copy") / "copy.npz")
     code, line = fails(*(names.get(word, word) for word in words))
     assert code == 2
     assert message.replace("MODEL", str(model)) in line

@@ -148,6 +148,8 @@ def test_workers_that_cannot_start_are_an_error(monkeypatch):
 
 
 SCRIPT = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored
 import inspectors
 from molflow.evaluation.workers import outcomes
 
