@@ -6,8 +6,26 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from molflow.errors import MolflowError
+
+
+class Closing:
+    """Closes itself at the end of a `with` block, also where that ends by an exception."""
+
+    def close(self) -> None:
+        """Finish."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 @contextmanager

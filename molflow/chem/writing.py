@@ -3,8 +3,6 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
@@ -39,7 +37,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     files.check_writable(path)
 
 
-class StructureWriter:
+class StructureWriter(files.Closing):
     """Writes molecules one by one to an .sdf, .xyz or .npz file; a run that is interrupted keeps what it wrote.
 
     SDF and XYZ grow with every call. NPZ (float32 positions and uint8 atomic_numbers, padded with zeros, and mask) is
@@ -88,14 +86,6 @@ class StructureWriter:
         elif self._suffix == ".npz":
             _write_npz(self.path, self._kept)
             self._suffix = ""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _to_xyz(structure: Structure, title: str) -> str:

@@ -4,8 +4,7 @@ import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self, get_args, get_type_hints
+from typing import Any, Protocol, get_args, get_type_hints
 
 from molflow.chem.io import Structure, StructureWriter
 from molflow.chem.relaxation import Strain
@@ -13,7 +12,7 @@ from molflow.chem.structure import fault
 from molflow.errors import MolflowError
 from molflow.evaluation.inspection import MoleculeReport
 from molflow.evaluation.screening import Descriptors
-from molflow.files import check_writable
+from molflow.files import Closing, check_writable
 
 SUFFIXES = (".csv", ".parquet", ".sdf")
 
@@ -28,7 +27,7 @@ class _Writer(Protocol):
     def close(self) -> None: ...
 
 
-class DetailWriter:
+class DetailWriter(Closing):
     """Writes the report on each molecule to a .csv, .parquet or .sdf file; one that is interrupted keeps what it has.
 
     A table has a row for every record, with the columns `COLUMNS`; words and figures that do not apply are empty, and
@@ -57,14 +56,6 @@ class DetailWriter:
     def close(self) -> None:
         """Finish the file."""
         self._writer.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def check_details(path: str | os.PathLike[str]) -> None:

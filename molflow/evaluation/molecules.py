@@ -94,23 +94,21 @@ def evaluate(
         >>> evaluate("mine.sdf", reference="qm9").molecule_stability  # doctest: +SKIP
         0.852
     """
-    _check(reference, scope)
-    if scope != "all" and (strain is not None or posebusters):
-        raise MolflowError(f"strain and posebusters need the scope 'all', not {scope!r}")
-    if scope == "stability" and each is not None:
-        raise MolflowError("each needs more than the scope 'stability'")
+    if reference is not None:
+        recorded_scores(reference)  # a name that is not known is told before the work
+    _check_scope(scope, of_all=strain is not None or posebusters, of_each=each is not None)
     tally = Tally(scope)
     items = _items(molecules)
     if scope == "stability":
         _count_stability(tally, items, progress)
         return tally.scores(reference=reference, training=training, progress=progress)
     if scope == "lookup":
-        found: Iterator[_Inspected] = _looked_up(items, progress)
+        found: Generator[_Inspected] = _looked_up(items, progress)
     else:
         found = _inspected(
             items, workers=workers, seconds=seconds, strain=strain, posebusters=posebusters, progress=progress
         )
-    with closing(found):  # type: ignore[type-var]
+    with closing(found):
         for structure, report in found:
             tally.add(report)
             if each is not None:
@@ -122,11 +120,13 @@ _Item = Structure | Record
 _Inspected = tuple[Structure | None, MoleculeReport]
 
 
-def _check(reference: str | None, scope: str) -> None:
-    if reference is not None:
-        recorded_scores(reference)  # a name that is not known is told before the work
+def _check_scope(scope: str, of_all: bool, of_each: bool) -> None:
     if scope not in SCOPES:
         raise MolflowError(f"unknown scope {scope!r}; expected one of {' '.join(SCOPES)}")
+    if scope != "all" and of_all:
+        raise MolflowError(f"strain and posebusters need the scope 'all', not {scope!r}")
+    if scope == "stability" and of_each:
+        raise MolflowError("each needs more than the scope 'stability'")
 
 
 def _items(molecules: Any) -> Iterable[_Item]:
@@ -219,7 +219,7 @@ def _inspected(
     )
     with closing(results), _bar(items, "inspecting", progress) as bar:
         for result in results:
-            yield pending.popleft().told(result)
+            yield pending.popleft().told(MoleculeReport.from_message(result) if isinstance(result, dict) else result)
             bar.update()
 
 
@@ -227,7 +227,7 @@ def _looked_up(items: Iterable[_Item], progress: bool) -> Generator[_Inspected]:
     """Each molecule with the report on its look-up bonds alone, in order."""
     with _bar(items, "inspecting", progress) as bar:
         for prepared in _prepared(items):
-            yield prepared.told(prepared.molecule and inspect_lookup(prepared.molecule).to_message())
+            yield prepared.told(prepared.molecule and inspect_lookup(prepared.molecule))
             bar.update()
 
 
@@ -273,10 +273,10 @@ class _Prepared:
             self.molecule = None if self.report else Bonded(*self.structure, None)
 
     def told(self, result: Any) -> _Inspected:
-        """The molecule with its report, given the answer to its message."""
-        if isinstance(result, dict):
-            return self.structure, MoleculeReport.from_message(result | self.origin)
-        report = lost(self.molecule, *result) if self.molecule else self.report
+        """The molecule with its report, given what its inspection came to: a report, or how it was lost."""
+        report = result if isinstance(result, MoleculeReport) else self.report
+        if report is None and self.molecule is not None:
+            report = lost(self.molecule, *result)
         assert report is not None
         return self.structure, replace(report, **self.origin)
 

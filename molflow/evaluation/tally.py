@@ -131,7 +131,6 @@ class Tally:
             with_fragments=report.fragments > 0,
             edm_valid=report.edm_smiles is not None,
             without_clashes=report.clashes == 0,
-            clashes=report.clashes or 0,
             examined=report.clashes is not None,
             checked=report.posebusters is not None,
             passed=report.posebusters == (),
