@@ -1,0 +1,197 @@
+"""Configuration as validated data: the base of all configuration classes, choices among registered ones, and errors.
+
+A `KindConfig` stands beside the class that it builds, and a `Registry` gives it its name. In a file the key `kind`
+chooses among them:
+
+    [model.encoder]
+    kind = "egnn"
+    hidden = 64
+"""
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from molflow.errors import MolflowError
+from molflow.registry import Registry
+
+
+class Config(BaseModel):
+    """Base of all configuration: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Parsed = TypeVar("Parsed", bound=Config)
+
+
+class KindConfig(Config):
+    """Base of configurations that are chosen among by `kind`, which `Registry.register` sets on the class."""
+
+    kind: ClassVar[str | None] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_kind(cls, table: Any) -> Any:
+        if isinstance(table, Mapping) and "kind" in table:
+            if table["kind"] != cls.kind:
+                raise ValueError(f"kind must be {cls.kind!r} here, got {table['kind']!r}")
+            return {key: value for key, value in table.items() if key != "kind"}
+        return table
+
+    @model_serializer(mode="wrap")
+    def _with_kind(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {"kind": self.kind, **serialize(self)}
+
+    def settings(self) -> dict[str, Any]:
+        """All values but the kind, as keyword arguments of what the configuration builds."""
+        return {name: getattr(self, name) for name in type(self).model_fields}
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Annotation of a field whose value is the configuration of any registered kind.
+
+    Args:
+        registry: kinds -> configuration classes.
+        default: the kind of a table that does not name one.
+        key: the key that names the kind.
+
+    Example:
+        Network = Annotated[SerializeAsAny[NetworkConfig], OneOf(NETWORKS)]
+    """
+
+    registry: Registry[Any]
+    default: str | None = None
+    key: str = "kind"
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._choose, handler(source))
+
+    def class_of(self, table: Mapping[str, Any]) -> type[Config] | None:
+        """The class that a table asks for; None where its kind is missing or unknown."""
+        name = table.get(self.key, self.default)
+        return self.registry[name] if isinstance(name, str) and name in self.registry else None
+
+    def _choose(self, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        name = value.get(self.key, self.default)
+        if name is None:
+            accepted = ", ".join(self.registry.names())
+            raise PydanticCustomError("no_kind", "has no {key}; accepted are: {accepted}", _context(self.key, accepted))
+        chosen = self.class_of(value)
+        if chosen is None:
+            raise PydanticCustomError("unknown_kind", "{accepted}", _context(self.key, self.registry.unknown(name)))
+        return chosen.model_validate(dict(value))
+
+
+def _context(key: str, accepted: str) -> dict[str, Any]:
+    return {"key": key, "accepted": accepted}
+
+
+def read_toml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """A TOML file with `a.b=value` overrides (value as in TOML; a bare word is a string).
+
+    Raises:
+        MolflowError: no such file, not TOML, or an override that is none.
+    """
+    path = Path(path)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MolflowError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise MolflowError(f"{path}: not a TOML file: {error}") from error
+    for override in overrides:
+        _apply(table, override)
+    return table
+
+
+def parse(model: type[Parsed], table: Mapping[str, Any], source: str) -> Parsed:
+    """Validate a table against a configuration class.
+
+    Raises:
+        MolflowError: one line that names `source` and every key at fault; for an unknown key the nearest known one.
+    """
+    try:
+        return model.model_validate(table)
+    except ValidationError as error:
+        explained = "; ".join(_explain(model, table, each) for each in error.errors())
+        raise MolflowError(f"{source}: {explained}") from error
+
+
+def _apply(table: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    *parents, last = key.strip().split(".")
+    if not equals or not last:
+        raise MolflowError(f"--set {override}: expected a.b=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    for name in parents:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            raise MolflowError(f"--set {override}: {name} is a value, not a table")
+    table[last] = value
+
+
+def _explain(model: type[Config], table: Mapping[str, Any], error: Any) -> str:
+    location = [str(part) for part in error["loc"]]
+    key = ".".join(location)
+    if error["type"] == "extra_forbidden":
+        near = _nearest(model, table, location)
+        return f"unknown key {key}" + (f"; did you mean {near}?" if near else "")
+    if error["type"] == "unknown_kind":
+        return f"{key}.{error['ctx']['key']}: {error['msg']}" if key else error["msg"]
+    message = error["msg"].removeprefix("Value error, ")
+    complete = error["type"] in ("missing", "no_kind") or isinstance(error["input"], dict) or ", got " in message
+    got = "" if complete else f" (got {error['input']!r})"
+    return (f"{key}: " if key else "") + message + got
+
+
+def _nearest(model: type[Config], table: Mapping[str, Any], location: Sequence[str]) -> str | None:
+    """The known key that was probably meant: of the same table by likeness, or of another under the same name."""
+    *parents, name = location
+    known = list(_known_keys(model, table))
+    beside = {key[-1]: key for key in known if list(key[:-1]) == parents}
+    if near := difflib.get_close_matches(name, beside, n=1):
+        return ".".join(beside[near[0]])
+    elsewhere = {key[-1]: key for key in known}
+    near = difflib.get_close_matches(name, elsewhere, n=1, cutoff=0.85)
+    return ".".join(elsewhere[near[0]]) if near else None
+
+
+def _known_keys(model: type[Config], table: Any, prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """All keys of a configuration, tables included; where a table chooses a kind, those of that kind."""
+    for name, field in model.model_fields.items():
+        yield (*prefix, name)
+        inner = table.get(name) if isinstance(table, Mapping) else None
+        chosen = _class_of(field, inner)
+        if chosen is not None:
+            yield from _known_keys(chosen, inner, (*prefix, name))
+
+
+def _class_of(field: FieldInfo, table: Any) -> type[Config] | None:
+    """The configuration class of a field's value, if it is one."""
+    for choice in field.metadata:
+        if isinstance(choice, OneOf):
+            return choice.class_of(table if isinstance(table, Mapping) else {})
+    annotation = field.annotation
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Config) else None
