@@ -1,10 +1,13 @@
 """The particle systems in use as benchmarks, and what is known of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from molflow.energies.base import Energy
 from molflow.energies.double_well import DoubleWell
 from molflow.energies.lennard_jones import LennardJones
+from molflow.energies.mcmc import Tempering
+from molflow.energies.registry import ENERGIES
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class System:
     log_z_error: float | None = None
     entropy: float | None = None
     entropy_error: float | None = None
+    start_width: float = 2.0
+    tempering: Tempering = Tempering((1.0,), n_burn_in=300, n_samples=200, thinning=12, n_leapfrog=20)
 
 
 # Own replica-exchange and bridge-sampling runs.
@@ -59,3 +64,16 @@ SYSTEMS = {
     )
 }
 """Name -> `System`. The Lennard-Jones ones sum over ordered pairs where their name does not say otherwise."""
+
+_LJ13 = (2.0, Tempering((1.0, 1.2), n_burn_in=300, n_samples=200, thinning=10, n_leapfrog=20))
+_LJ55 = (3.0, Tempering((1.0,), n_burn_in=300, n_samples=200, thinning=12, n_leapfrog=20))
+_RECIPES = {
+    "dw4": (3.0, Tempering((1.0, 1.5, 2.5), n_burn_in=300, n_samples=200, thinning=8, n_leapfrog=10)),
+    "lj13": _LJ13,
+    "lj13-unordered": _LJ13,
+    "lj55": _LJ55,
+    "lj55-unordered": _LJ55,
+}
+for _name, (_width, _tempering) in _RECIPES.items():
+    SYSTEMS[_name] = replace(SYSTEMS[_name], start_width=_width, tempering=_tempering)
+    ENERGIES.register(_name)(partial(SYSTEMS.get, _name))
