@@ -1,6 +1,7 @@
 """What a data set is: a configuration that can prepare, describe and load its splits."""
 
 from abc import abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
@@ -31,6 +32,31 @@ class Loaded(NamedTuple, Generic[Data]):
 
     data: Data
     condition: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Conditioned(Generic[Data]):
+    """A batch of data with its condition, float32 (B, C); it can be sliced and moved as the data alone can.
+
+    Example:
+        >>> batch = Conditioned(torch.zeros(4, 2), torch.arange(4.0).unsqueeze(1))
+        >>> len(batch[1:3]), batch[1:3].condition.squeeze(1).tolist()
+        (2, [1.0, 2.0])
+    """
+
+    data: Data
+    condition: Tensor
+
+    def __len__(self) -> int:
+        return len(self.condition)
+
+    def __getitem__(self, index: Any) -> "Conditioned[Data]":
+        data: Any = self.data
+        return Conditioned(data[index], self.condition[index])
+
+    def to(self, device: torch.device | str) -> "Conditioned[Data]":
+        data: Any = self.data
+        return Conditioned(data.to(device), self.condition.to(device))
 
 
 class DataSetConfig(KindConfig):
@@ -133,3 +159,19 @@ def columns(table: dict[str, np.ndarray], names: tuple[str, ...], source: str) -
         if table[name].dtype.kind not in "fiub" or not np.isfinite(table[name]).all():
             raise MolflowError(f"{source}: {name}: expected finite numbers to condition on")
     return torch.from_numpy(np.stack([table[name] for name in names], 1).astype(np.float32))
+
+
+def hold_out(n: int, split: Split, splits: tuple[Split, ...], source: str) -> Tensor:
+    """Indices of one split of n data in a user's file: a tenth each for validation and test, the rest for training.
+
+    Raises:
+        MolflowError: fewer than ten data.
+    """
+    if n < 10:
+        raise MolflowError(f"{source}: expected at least 10 data, got {n}")
+    held_out = [name for name in splits if name != "train"]
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
+    if split == "train":
+        return order[len(held_out) * (n // 10) :]
+    start = held_out.index(split) * (n // 10)
+    return order[start : start + n // 10]

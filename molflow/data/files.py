@@ -11,7 +11,7 @@ from molflow.files import atomic_path
 
 
 def cache_path(name: str, cache_dir: str | Path | None = None) -> Path:
-    """The cache file of a data set: in ``cache_dir``, else the folder in MOLFLOW_CACHE, else the user's cache folder."""
+    """The cache file of a data set, in ``cache_dir``, else in MOLFLOW_CACHE, else in the user's cache folder."""
     folder = cache_dir or os.environ.get("MOLFLOW_CACHE") or platformdirs.user_cache_dir("molflow")
     return Path(folder) / f"{name}.npz"
 
