@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from molflow.registry import lazy_names
 
 if TYPE_CHECKING:
-    from molflow.data.base import SPLITS, Conditioned, DataConfig, DataSetConfig, Loaded, Split, default_data
+    from molflow.data.base import SPLITS, DataConfig, DataSetConfig, Loaded, Split, default_data
+    from molflow.data.batches import Batch
     from molflow.data.files import NoArrayError, cache_path, read_array
     from molflow.data.loaders import Batches, EqualSizeBatches, MixedSizeBatches
     from molflow.data.particles import load_particles, particle_diagnostics, prepare_particles, read_configurations
@@ -18,8 +19,8 @@ _HOMES = {
     "DATASETS": "molflow.data.registry",
     "PROPERTIES": "molflow.data.qm9",
     "SPLITS": "molflow.data.base",
+    "Batch": "molflow.data.batches",
     "Batches": "molflow.data.loaders",
-    "Conditioned": "molflow.data.base",
     "DataConfig": "molflow.data.base",
     "DataSetConfig": "molflow.data.base",
     "EqualSizeBatches": "molflow.data.loaders",
@@ -45,8 +46,8 @@ __all__ = [
     "DATASETS",
     "PROPERTIES",
     "SPLITS",
+    "Batch",
     "Batches",
-    "Conditioned",
     "DataConfig",
     "DataSetConfig",
     "EqualSizeBatches",

@@ -1,7 +1,6 @@
 """What a data set is: a configuration that can prepare, describe and load its splits."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
@@ -32,31 +31,6 @@ class Loaded(NamedTuple, Generic[Data]):
 
     data: Data
     condition: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Conditioned(Generic[Data]):
-    """A batch of data with its condition, float32 (B, C); it can be sliced and moved as the data alone can.
-
-    Example:
-        >>> batch = Conditioned(torch.zeros(4, 2), torch.arange(4.0).unsqueeze(1))
-        >>> len(batch[1:3]), batch[1:3].condition.squeeze(1).tolist()
-        (2, [1.0, 2.0])
-    """
-
-    data: Data
-    condition: Tensor
-
-    def __len__(self) -> int:
-        return len(self.condition)
-
-    def __getitem__(self, index: Any) -> "Conditioned[Data]":
-        data: Any = self.data
-        return Conditioned(data[index], self.condition[index])
-
-    def to(self, device: torch.device | str) -> "Conditioned[Data]":
-        data: Any = self.data
-        return Conditioned(data.to(device), self.condition.to(device))
 
 
 class DataSetConfig(KindConfig):
