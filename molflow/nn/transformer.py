@@ -1,8 +1,8 @@
 """An efficient E(n)-equivariant network: wide scalars on points, a few vectors, narrow features on pairs.
 
-Pairs outnumber points, so the layers of pairs are narrow. One pass computes a message from the distances between learned
-vector channels, and from it the attention weights, a pooled message and the strengths that move the vectors. Learned
-vector channels come from SemlaFlow (arXiv 2406.07266).
+Pairs outnumber points, so the layers of pairs are narrow. One pass computes a message from the distances between
+learned vector channels, and from it the attention weights, a pooled message and the strengths that move the vectors.
+Learned vector channels come from SemlaFlow (arXiv 2406.07266).
 """
 
 import copy
