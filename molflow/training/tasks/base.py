@@ -15,11 +15,14 @@ from molflow.data.loaders import Batches, MixedSizeBatches
 from molflow.energies.base import Potential
 from molflow.errors import MolflowError
 from molflow.flows.base import Flow
+from molflow.flows.conditions import ConditionsConfig
+from molflow.flows.domains import Domain
 from molflow.training.tasks.sampling import Record, Sampler, Samples, SampleWriter, Sampling, SamplingOptions
 
 if TYPE_CHECKING:
     from molflow.evaluation import TrainingReference
     from molflow.training.config import ExperimentConfig
+    from molflow.training.objectives.base import ObjectiveConfig
 
 Data = TypeVar("Data")
 
@@ -30,25 +33,26 @@ class Splits(ABC, Generic[Data]):
     """Training and validation data of an experiment, and its model fitted to them.
 
     Attributes:
+        task: the task of the data.
         config: the experiment; the fields of its model that follow from the data are filled in.
         training, validation: a `MoleculeSet`, or a tensor.
         conditions: of training and validation data, (n, C) each, or None.
     """
 
-    config: "ExperimentConfig"
     training: Any
     validation: Any
-    conditions: tuple[Tensor, Tensor] | None
 
-    def __init__(self, config: "ExperimentConfig", training: Loaded[Any], validation: Loaded[Any]):
+    def __init__(self, task: "Task[Data]", config: "ExperimentConfig", training: Loaded[Any], validation: Loaded[Any]):
+        self.task = task
         self.config = _with_conditions(config, training.condition)
         self.training, self.validation = training.data, validation.data
-        both = training.condition, validation.condition
-        self.conditions = None if both[0] is None or both[1] is None else (both[0], both[1])
+        self.conditions: tuple[Tensor, Tensor] | None = None
+        if training.condition is not None and validation.condition is not None:
+            self.conditions = training.condition, validation.condition
 
     @property
-    def description(self) -> str:
-        """What the model is trained on, for its card."""
+    def split(self) -> str:
+        """What the model is trained on, in words, for its card."""
         return self.config.data.split_text(len(self.training))
 
     @property
@@ -56,12 +60,23 @@ class Splits(ABC, Generic[Data]):
         """The energy for objectives that train by energy, kT, where it is known."""
         return None
 
-    def fit(self, domain: Any) -> None:  # noqa: B027, most domains need nothing
+    def fit(self, domain: Domain[Any]) -> None:
         """Give a new domain what it takes from the training data."""
 
     def batches(self) -> Batches:
         """The order of training data in batches; by default full batches in random order."""
         return MixedSizeBatches(len(self.training), self.config.training.batch_size, self.config.seed)
+
+    @property
+    def one_shape(self) -> bool:
+        """Whether all batches have the same shape, which a compiled loss needs."""
+        return True
+
+    def validates_likelihood(self, objective: "ObjectiveConfig") -> bool:
+        """Whether validation computes the exact likelihood of held-out data."""
+        return objective.exact_likelihood == "always" or (
+            objective.exact_likelihood == "cheap" and self.task.exact_likelihood
+        )
 
     def batch(self, indices: np.ndarray) -> Batch:
         """Training data on the CPU."""
@@ -101,14 +116,12 @@ def _with_conditions(config: "ExperimentConfig", values: Tensor | None) -> "Expe
     """The experiment with names, means and standard deviations of the training data's conditions in its model."""
     if values is None:
         return config
-    from molflow.flows.conditions import ConditionsConfig
-
     mean, std = values.double().mean(0), values.double().std(0)
     if not (std > 0).all():
         constant = config.data.condition[int((std > 0).long().argmin())]
         raise MolflowError(f"data.condition: {constant} is the same for all training data")
     fitted = ConditionsConfig(names=config.data.condition, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
-    return with_model(config, condition=fitted)
+    return with_model(config, conditions=fitted)
 
 
 def with_model(config: "ExperimentConfig", **update: Any) -> "ExperimentConfig":
@@ -130,7 +143,6 @@ class Task(ABC, Generic[Data]):
         noun: what one counts, in the plural.
         default_output: file of `molflow sample`.
         exact_likelihood: whether exact likelihoods are cheap enough for every validation.
-        options: names of the options of `molflow sample` that this task takes, apart from those that all take.
         rate_key: key of the speed in the record of `molflow benchmark training`.
         price_key: key of the cost by which `molflow benchmark sampling` compares models.
     """
@@ -144,6 +156,11 @@ class Task(ABC, Generic[Data]):
 
     def __init__(self, data: type[DataSetConfig] | None = None):
         self.data = data
+
+    @property
+    def energy(self) -> Potential | None:
+        """The energy whose samples the data are, kT, where it is known."""
+        return None
 
     @abstractmethod
     def splits(self, config: "ExperimentConfig") -> Splits[Data]:
@@ -172,7 +189,7 @@ class Task(ABC, Generic[Data]):
 
     @abstractmethod
     def random_data(self, flow: Flow[Data], n: int, n_atoms: int | None = None) -> tuple[Data, Record]:
-        """n random data of the right shape on the CPU, for the benchmark of training, and the figures of their shape."""
+        """n random data on the CPU for the benchmark of training, and the figures of their shape."""
 
     @abstractmethod
     def throughput(
@@ -186,6 +203,14 @@ class Task(ABC, Generic[Data]):
             novelty: gives the reference for novelty, where it can be had.
             settings: `batch_size`, `device` and `progress` of `molflow.evaluation.throughput`.
         """
+
+    def random_condition(self, flow: Flow[Data], n: int) -> Tensor | None:
+        """Random conditions of n data (n, C) on the CPU; None for a model without conditions."""
+        if flow.conditions is None:
+            return None
+        mean, std = flow.conditions.mean.cpu(), flow.conditions.std.cpu()
+        noise = torch.randn(n, len(mean), generator=torch.Generator().manual_seed(0), dtype=mean.dtype)
+        return mean + std * noise
 
     def check_data(self, config: "ExperimentConfig") -> None:
         """Raise MolflowError if the model is not for this kind of data."""

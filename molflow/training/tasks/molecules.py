@@ -11,14 +11,14 @@ from torch import Tensor
 
 from molflow.batch import MoleculeBatch
 from molflow.chem.io import StructureWriter, check_writable
+from molflow.data.base import Loaded
 from molflow.data.loaders import Batches, EqualSizeBatches, MixedSizeBatches
 from molflow.data.structures import MoleculeSet
 from molflow.errors import MolflowError
 from molflow.evaluation import evaluate
 from molflow.evaluation.throughput import sampling_record, sampling_throughput
 from molflow.flows.base import Flow
-from molflow.flows.config import ComposedMoleculesConfig
-from molflow.flows.domains import ComposedMoleculeDomain, MoleculeDomain, type_name
+from molflow.flows.domains import ComposedMoleculeDomain, ComposedMoleculesConfig, Domain, MoleculeDomain, type_name
 from molflow.interrupts import held_interrupts
 from molflow.training.metrics import attempt
 from molflow.training.tasks.base import Novelty, Splits, Task, evaluations_to_try, suffix, with_model
@@ -49,7 +49,7 @@ class MoleculesTask(Task[MoleculeBatch]):
         domain: Any = config.model.domain
         loaded = {split: config.data.load(split) for split in config.data.splits}
         if domain.representation != "all-atom":
-            loaded = {split: each._replace(data=each.data.united()) for split, each in loaded.items()}
+            loaded = {split: each._replace(data=each.data.united_atom()) for split, each in loaded.items()}
         known = np.unique(np.concatenate([_keys(each.data) for each in loaded.values()]))
         training, validation = loaded["train"], loaded["validation"]
         found_types = tuple(type_name(*divmod(key, _BASE)) for key in known.tolist())
@@ -63,13 +63,13 @@ class MoleculesTask(Task[MoleculeBatch]):
             table, counts = np.unique(_compositions(training.data, known), axis=0, return_counts=True)
             possible = _rows_in(_compositions(validation.data, known), table)
             condition = None if validation.condition is None else validation.condition[torch.from_numpy(possible)]
-            validation = type(validation)(validation.data.subset(possible), condition)
+            validation = Loaded(validation.data.subset(possible), condition)
             compositions = torch.from_numpy(table), torch.from_numpy(counts)
             found["n_compositions"] = len(table)
         else:
             found["atom_counts"] = domain.atom_counts or tuple(np.bincount(training.data.n_atoms).tolist())
         config = with_model(config, domain=domain.model_copy(update=found))
-        return MoleculeSplits(config, training, validation, compositions)
+        return MoleculeSplits(self, config, training, validation, compositions)
 
     def sampling(self, flow: Flow[MoleculeBatch], options: SamplingOptions) -> "MoleculeSampling":
         return MoleculeSampling(flow, options, self.noun)
@@ -117,18 +117,28 @@ class MoleculeSplits(Splits[MoleculeBatch]):
     validation: MoleculeSet
 
     def __init__(
-        self, config: "ExperimentConfig", training: Any, validation: Any, compositions: tuple[Tensor, Tensor] | None
+        self,
+        task: MoleculesTask,
+        config: "ExperimentConfig",
+        training: Loaded[MoleculeSet],
+        validation: Loaded[MoleculeSet],
+        compositions: tuple[Tensor, Tensor] | None,
     ):
-        super().__init__(config, training, validation)
+        super().__init__(task, config, training, validation)
         self.compositions = compositions
 
-    def fit(self, domain: Any) -> None:
+    def fit(self, domain: Domain[Any]) -> None:
         if self.compositions is not None:
+            assert isinstance(domain, ComposedMoleculeDomain)
             domain.compositions.fit(*self.compositions)
 
     @property
     def _mixed(self) -> bool:
         return self.config.training.batches == "mixed_size"
+
+    @property
+    def one_shape(self) -> bool:
+        return self._mixed
 
     def batches(self) -> Batches:
         if self._mixed:

@@ -1,4 +1,4 @@
-"""Identical particles: energies and weights in validation, exact densities, and samples corrected towards the target."""
+"""Identical particles: energies and weights in validation, exact densities, and corrected samples."""
 
 import logging
 import math
@@ -62,14 +62,17 @@ class ParticlesTask(Task[Tensor]):
         """The energy that the model was trained for, where it is known."""
         return None if self.data is None else self.data.system()
 
+    @property
+    def energy(self) -> Potential | None:
+        return None if self.system is None else self.system.energy
+
     def splits(self, config: "ExperimentConfig") -> "ParticleSplits":
         self.check_data(config)
-        domain: Any = config.model.domain
         if self.system is not None:
             self._check_shape(config, (self.system.energy.n_particles, self.system.energy.dim))
         loaded: list[Loaded[Tensor]] = [config.data.load(split) for split in ("train", "validation")]
         self._check_shape(config, tuple(loaded[0].data.shape[1:]))
-        return ParticleSplits(config, *loaded, energy=None if self.system is None else self.system.energy)
+        return ParticleSplits(self, config, *loaded)
 
     def _check_shape(self, config: "ExperimentConfig", shape: tuple[int, ...]) -> None:
         domain: Any = config.model.domain
@@ -158,10 +161,14 @@ class ParticleSplits(Splits[Tensor]):
     validation: Tensor
 
     def __init__(
-        self, config: "ExperimentConfig", training: Loaded[Tensor], validation: Loaded[Tensor], energy: Potential | None
+        self,
+        task: ParticlesTask,
+        config: "ExperimentConfig",
+        training: Loaded[Tensor],
+        validation: Loaded[Tensor],
     ):
-        super().__init__(config, training, validation)
-        self.energy = energy
+        super().__init__(task, config, training, validation)
+        self.energy = task.energy
 
     @cached_property
     def target(self) -> Potential | None:
@@ -203,22 +210,16 @@ class ParticleSampling(Sampling[Tensor]):
         system: the target, if it is known.
 
     Raises:
-        MolflowError: a correction without a known energy, or without densities.
+        MolflowError: a correction without a known energy.
     """
 
     def __init__(self, flow: Flow[Tensor], options: SamplingOptions, noun: str, system: System | None):
         super().__init__(flow, options, noun, options.density and flow.has_density(options.evaluations))
         self.system = system
         self.correction: Record | None = None
-        if options.correct is None:
-            return
-        if system is None:
+        if options.correct is not None and system is None:
             raise MolflowError(
                 f"{options.model}: was not trained on a system whose energy is known, which --correct needs"
-            )
-        if not self.with_density:
-            raise UnusableOptionError(
-                "--correct needs the density of samples: leave out --no-density and --evaluations"
             )
 
     def __iter__(self) -> Iterator[Samples[Tensor]]:
@@ -233,7 +234,7 @@ class ParticleSampling(Sampling[Tensor]):
             for samples in self._batches(n, seed):
                 parts.append(samples)
                 bar.update(len(samples.data))
-        x, log_prob = join(parts)
+        x, log_prob = join(parts, torch.cat)
         assert log_prob is not None
         self._proposals = x, log_prob
         return x, log_prob
@@ -281,14 +282,10 @@ class ParticleSampling(Sampling[Tensor]):
         return (f"{text} The errors treat them as independent and are too small.",)
 
 
-class UnusableOptionError(MolflowError):
-    """Options of a command that contradict each other."""
-
-
 def likelihoods(flow: Flow[Tensor], data: Tensor) -> dict[str, Tensor]:
-    """-log density of the first configurations by both maps, and the reconstruction error, as `evaluate_boltzmann` takes.
+    """Arguments of `evaluate_boltzmann`: -log density by both maps, and the reconstruction error in data units.
 
-    It uses as many configurations as take about a minute.
+    They are computed for the first configurations, as many as take about a minute.
     """
     n = min(len(data), n_densities(flow))
     parts = data[:n].split(max(1, n // _TICKS))

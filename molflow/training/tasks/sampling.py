@@ -1,7 +1,7 @@
 """Samples of a flow for the command line: drawn in batches, counted, timed, and written to a file."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
@@ -195,16 +195,16 @@ class ArrayWriter(SampleWriter[Tensor]):
 
     def close(self) -> None:
         if self._parts:
-            data, log_prob = join(self._parts)
+            data, log_prob = join(self._parts, torch.cat)
             density = {} if log_prob is None else {"log_prob": log_prob.numpy()}
             save_arrays(self.path, {self.key: data.numpy(), **density, **self.about})
             self._parts = []
 
 
-def join(parts: Sequence[Samples[Tensor]]) -> Samples[Tensor]:
+def join(parts: Sequence[Samples[Data]], concatenate: Callable[[Sequence[Data]], Data]) -> Samples[Data]:
     """All samples of several batches."""
     known = [part.log_prob for part in parts if part.log_prob is not None]
-    return Samples(torch.cat([part.data for part in parts]), torch.cat(known) if known else None)
+    return Samples(concatenate([part.data for part in parts]), torch.cat(known) if known else None)
 
 
 def check_npz(path: Path, noun: str) -> None:

@@ -57,7 +57,7 @@ class VectorsTask(Task[Tensor]):
             "std": domain.std or tuple(std.tolist()),
         }
         config = with_model(config, domain=domain.model_copy(update=found))
-        return VectorSplits(config, training, validation)
+        return VectorSplits(self, config, training, validation)
 
     def sampling(self, flow: Flow[Tensor], options: SamplingOptions) -> Sampling[Tensor]:
         return Sampling(flow, options, self.noun, options.density and flow.has_density(options.evaluations))
