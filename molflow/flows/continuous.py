@@ -126,7 +126,7 @@ class ContinuousFlow(Flow[Data]):
 
     def integrate(
         self,
-        points: P,
+        points: Any,
         context: Context,
         start: float,
         end: float,
