@@ -122,7 +122,7 @@ def data_of(model: str) -> "type[DataSetConfig] | None":
     from molflow.data import DATASETS
 
     name = (experiment_of(model).get("data") or {}).get("name")
-    return DATASETS[name] if name in DATASETS else None
+    return DATASETS[name] if isinstance(name, str) and name in DATASETS else None
 
 
 def training_reference(novelty: bool | None, reference: str | None = DEFAULT_REFERENCE) -> "TrainingReference | None":
