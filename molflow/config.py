@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     GetCoreSchemaHandler,
@@ -101,6 +102,21 @@ class OneOf:
         return chosen.model_validate(dict(value))
 
 
+def name_in(registry: Registry[Any]) -> AfterValidator:
+    """Annotation of a field whose value is the name of a registered object.
+
+    Example:
+        pairing: Annotated[str, name_in(PAIRINGS)] = "alignment"
+    """
+
+    def check(name: str) -> str:
+        if name not in registry:
+            raise PydanticCustomError("unknown_name", "{accepted}", {"accepted": registry.unknown(name)})
+        return name
+
+    return AfterValidator(check)
+
+
 def _context(key: str, accepted: str) -> dict[str, Any]:
     return {"key": key, "accepted": accepted}
 
@@ -161,7 +177,11 @@ def _explain(model: type[Config], table: Mapping[str, Any], error: Any) -> str:
     if error["type"] == "unknown_kind":
         return f"{key}.{error['ctx']['key']}: {error['msg']}" if key else error["msg"]
     message = error["msg"].removeprefix("Value error, ")
-    complete = error["type"] in ("missing", "no_kind") or isinstance(error["input"], dict) or ", got " in message
+    complete = (
+        error["type"] in ("missing", "no_kind", "unknown_name")
+        or isinstance(error["input"], dict)
+        or ", got " in message
+    )
     got = "" if complete else f" (got {error['input']!r})"
     return (f"{key}: " if key else "") + message + got
 

@@ -6,8 +6,8 @@ probe vectors, exact Jacobians and units all ask it.
 """
 
 import math
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -43,20 +43,62 @@ class Points(NamedTuple):
         return Points(self.x.detach(), self.h.detach())
 
 
+P = TypeVar("P", Points, Tensor)
+"""A point of a space: `Points` for point clouds, a tensor (B, F) for vectors."""
+
+
+def tensors_of(point: Points | Tensor) -> tuple[Tensor, ...]:
+    """The tensors that a point consists of."""
+    return (point,) if isinstance(point, Tensor) else tuple(point)
+
+
+def point_of(tensors: Sequence[Tensor]) -> Points | Tensor:
+    """The point that consists of these tensors: the inverse of `tensors_of`."""
+    return tensors[0] if len(tensors) == 1 else Points(*tensors)
+
+
+def scale(point: P, factor: Tensor) -> P:
+    """Multiply each configuration by its own number, (B,)."""
+    return point * factor.unsqueeze(1) if isinstance(point, Tensor) else point * factor
+
+
+def inner(a: P, b: P) -> Tensor:
+    """Inner product over all numbers of a configuration, (B,)."""
+    return (a * b).sum(1) if isinstance(a, Tensor) else a.dot(b)
+
+
+def squared_norm(point: Points | Tensor) -> Tensor:
+    """Squared Euclidean length of each configuration, (B,)."""
+    return point.square().sum(1) if isinstance(point, Tensor) else point.squared_norm()
+
+
+def select(point: P, index: Tensor, n: int) -> P:
+    """The configurations `index`; those of point clouds are cut to their first n points."""
+    return point[index] if isinstance(point, Tensor) else Points(point.x[index, :n], point.h[index, :n])
+
+
 class Context(NamedTuple):
-    """What is given about configurations before their points are drawn.
+    """The values that are given about configurations before their points are drawn.
 
     Attributes:
-        mask: True for a real point, padding at the end, (B, N).
+        mask: True for a real point, padding at the end, (B, N); for vectors (B, 1).
         labels: fixed features of the points, zero at padding, (B, N, L); L may be 0.
+        condition: numbers that describe the whole configuration, (B, C); None in a model without conditions.
     """
 
     mask: Tensor
     labels: Tensor
+    condition: Tensor | None = None
 
-    def select(self, index: Tensor, n: int) -> "Context":
+    def select(self, index: Tensor | slice, n: int | None = None) -> "Context":
         """The configurations `index`, cut to their first n points."""
-        return Context(self.mask[index, :n], self.labels[index, :n])
+        condition = None if self.condition is None else self.condition[index]
+        return Context(self.mask[index, :n], self.labels[index, :n], condition)
+
+    def to(self, device: torch.device | str) -> "Context":
+        """The same context on another device."""
+        condition = None if self.condition is None else self.condition.to(device)
+        return Context(self.mask.to(device), self.labels.to(device), condition)
 
 
 def project(x: Tensor, mask: Tensor) -> Tensor:
@@ -148,7 +190,7 @@ class MeanFreeSpace:
         noise = masked_randn(self.mask, self.dim + self.n_features, generator, dtype)
         return self.project((noise[..., : self.dim], noise[..., self.dim :]))
 
-    def divisor(self, dtype: torch.dtype) -> Tensor:
+    def dof_or_one(self, dtype: torch.dtype) -> Tensor:
         """Degrees of freedom to divide squares by, (B,): 1 for a single point without features, which has none."""
         return self.dof.clamp(min=1).to(dtype)
 

@@ -188,7 +188,9 @@ class Flow(nn.Module, ABC, Generic[Data]):
         return self.likelihood(data, which=which, seed=seed).log_prob
 
     @torch.no_grad()
-    def likelihood(self, data: Data, *, which: Which = "encoder", seed: int = 0) -> Likelihood:
+    def likelihood(
+        self, data: Data, *, condition: Tensor | None = None, which: Which = "encoder", seed: int = 0
+    ) -> Likelihood:
         """Log-likelihood on the mean-free space in data units, with the exact volume change of one of the maps.
 
         Where types are dequantised it is the variational bound at one draw of the noise; otherwise it is exact, and
@@ -202,17 +204,25 @@ class Flow(nn.Module, ABC, Generic[Data]):
         """
         if which not in ("encoder", "decoder"):
             raise ValueError(f"which must be 'encoder' or 'decoder', got {which!r}")
-        points, context, correction = self.to_points(data, self.generator(seed))
+        points, context, correction = self.to_points(data, self.generator(seed), condition)
         log_p, error = self.points_log_prob(points, context, which)
         return Likelihood(log_p + correction, error, which)
 
-    def to_points(self, data: Data, generator: torch.Generator | None) -> tuple[Points, Context, Tensor]:
+    def nll(self, data: Data, condition: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        """-log p(data) through the encoder in nats, (B,), differentiable."""
+        points, context, correction = self.to_points(data, generator, condition)
+        return -(self.points_log_prob(points, context, "encoder")[0] + correction)
+
+    def to_points(
+        self, data: Data, generator: torch.Generator | None, condition: Tensor | None = None
+    ) -> tuple[Points, Context, Tensor]:
         """`Domain.to_points` in the precision of the flow.
 
         Raises:
             MolflowError: no configurations, or one without points.
         """
-        return self.domain.to_points_in(self.dtype, data, generator)
+        points, context, correction = self.domain.to_points_in(self.dtype, data, generator)
+        return points, context if condition is None else context._replace(condition=condition), correction
 
     def points_log_prob(self, points: Points, context: Context, which: Which) -> tuple[Tensor, Tensor]:
         """Log density of points in model units given their context, and the reconstruction error, both (B,).

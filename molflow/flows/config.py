@@ -2,8 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
+from molflow.config import Config
 from molflow.distributions import AtomCounts
 from molflow.flows.continuous import ContinuousFlow
 from molflow.flows.dequantization import DEQUANTIZERS
@@ -12,12 +13,6 @@ from molflow.flows.free_form import FreeFormFlow
 from molflow.flows.solvers import AdaptiveSolver, FixedStepMethod, FixedStepSolver, Solver
 from molflow.nn import EGNN, Chain, EquivariantTransformer, PointNetwork, TensorProductNetwork
 from molflow.nn.tensor_product import parse_irreps
-
-
-class Config(BaseModel):
-    """Base of all configuration: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class EGNNConfig(Config):

@@ -1,7 +1,7 @@
 """Continuous normalizing flows (arXiv 1806.07366, 1810.01367): points move along a velocity that a network gives."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +11,20 @@ from molflow.flows.base import Flow
 from molflow.flows.domains import Data, Domain
 from molflow.flows.solvers import AdaptiveSolver, FixedStepSolver, Solver
 from molflow.geometry import Context, MeanFreeSpace, Points
+from molflow.registry import Registry
 from molflow.volume import Map, divergence
 
-DivergenceKind = Literal["exact", "rademacher", "gaussian"]
 Integrand = Callable[[Map, Points], tuple[Points, tuple[Tensor, ...]]]
 
-PROBES = {"rademacher": MeanFreeSpace.rademacher, "gaussian": MeanFreeSpace.randn}
+DIVERGENCES: Registry[Callable[..., Points] | None] = Registry("divergence")
+"""Name -> draw of a probe vector."""
+DIVERGENCES.register("rademacher")(MeanFreeSpace.rademacher)
+DIVERGENCES.register("gaussian")(MeanFreeSpace.randn)
+
+
+@DIVERGENCES.register("exact")
+def _no_probe(*arguments: object) -> Points:
+    raise ValueError("the exact divergence takes no probes")
 
 
 class Path(NamedTuple):
@@ -159,17 +167,54 @@ class ContinuousFlow(Flow[Data]):
         path = self.integrate(points, context, start, end, integrand, 1)
         return path.points, path.integrals[0]
 
+    def nll(
+        self,
+        data: Data,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        *,
+        divergence: str = "rademacher",
+        n_probes: int = 1,
+        kinetic_energy: float = 0.0,
+    ) -> Tensor:
+        """-log p(data) + kinetic_energy int |f|^2 dt / dof in nats, (B,); the divergence is estimated with probes."""
+        return self.nll_terms(
+            data, condition, generator, divergence=divergence, n_probes=n_probes, kinetic_energy=kinetic_energy
+        )[0]
+
+    def nll_terms(
+        self,
+        data: Data,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        *,
+        divergence: str = "rademacher",
+        n_probes: int = 1,
+        kinetic_energy: float = 0.0,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """`nll`, and the terms that it consists of by name."""
+        terms = self.terms(data, generator, divergence, n_probes, condition)
+        nll = terms.latent - terms.log_det - terms.correction + kinetic_energy * terms.kinetic_energy
+        return nll, {
+            "latent_nll": terms.latent,
+            "log_det": terms.log_det,
+            "kinetic_energy": terms.kinetic_energy,
+            "correction": terms.correction,
+            "evaluations": torch.tensor(float(terms.n_evaluations)),
+        }
+
     def terms(
         self,
         data: Data,
         generator: torch.Generator | None,
-        kind: DivergenceKind = "rademacher",
+        kind: str = "rademacher",
         n_probes: int = 1,
+        condition: Tensor | None = None,
     ) -> ContinuousTerms:
         """The terms of the training loss for a batch of data; probes are drawn once and stay fixed along the path."""
-        points, context, correction = self.to_points(data, generator)
+        points, context, correction = self.to_points(data, generator, condition)
         space = self.domain.space(context.mask)
-        probes = [PROBES[kind](space, generator, self.dtype) for _ in range(n_probes)] if kind != "exact" else None
+        probes = [DIVERGENCES[kind](space, generator, self.dtype) for _ in range(n_probes)] if kind != "exact" else None
         return self.terms_of_points(points, context, correction, probes)
 
     def terms_of_points(
@@ -177,7 +222,7 @@ class ContinuousFlow(Flow[Data]):
     ) -> ContinuousTerms:
         """`terms` where the data are points already and the probes are drawn; without any, the divergence is exact."""
         space = self.domain.space(context.mask)
-        dof = space.divisor(points.x.dtype)
+        dof = space.dof_or_one(points.x.dtype)
 
         def integrand(field: Map, at: Points) -> tuple[Points, tuple[Tensor, ...]]:
             velocity, trace = divergence(field, at, space, probes)

@@ -65,7 +65,7 @@ class Domain(nn.Module, ABC, Generic[Data]):
         if not len(context.mask) or not context.mask.any(1).all():
             raise MolflowError("expected at least one configuration, and at least one point in each")
         points = Points(points.x.to(dtype), points.h.to(dtype))
-        return points, Context(context.mask, context.labels.to(dtype)), correction.to(dtype)
+        return points, context._replace(labels=context.labels.to(dtype)), correction.to(dtype)
 
     @abstractmethod
     def from_points(self, points: Points, context: Context) -> Data:

@@ -1,8 +1,8 @@
 """Free-form flows (arXiv 2310.16624): two unconstrained networks, one the approximate inverse of the other."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,12 @@ from molflow.flows.base import Flow
 from molflow.flows.domains import Data, Domain
 from molflow.geometry import Context, Points
 from molflow.nn import Chain, EquivariantTransformer
+from molflow.registry import Registry
 from molflow.volume import exact_log_det, surrogate_decoder_jvp, surrogate_encoder_jvp
 
-Surrogate = Literal["encoder_jvp", "decoder_jvp"]
-SURROGATES = {"encoder_jvp": surrogate_encoder_jvp, "decoder_jvp": surrogate_decoder_jvp}
+SURROGATES: Registry[Callable[..., tuple[Points, Points, Tensor]]] = Registry("surrogate")
+SURROGATES.register("encoder_jvp")(surrogate_encoder_jvp)
+SURROGATES.register("decoder_jvp")(surrogate_decoder_jvp)
 
 
 class FreeFormTerms(NamedTuple):
@@ -104,7 +106,7 @@ class FreeFormFlow(Flow[Data]):
         return exact_log_det(lambda z: self.decode(z, context), latent, self.domain.space(context.mask))
 
     def terms(
-        self, data: Data, generator: torch.Generator | None, n_probes: int = 1, surrogate: Surrogate = "encoder_jvp"
+        self, data: Data, generator: torch.Generator | None, n_probes: int = 1, surrogate: str = "encoder_jvp"
     ) -> FreeFormTerms:
         """The terms of the training loss for a batch of data."""
         points, context, correction = self.to_points(data, generator)
@@ -112,7 +114,7 @@ class FreeFormFlow(Flow[Data]):
         return self.terms_of_points(points, context, correction, probes, surrogate)
 
     def terms_of_points(
-        self, points: Points, context: Context, correction: Tensor, probes: Sequence[Points], surrogate: Surrogate
+        self, points: Points, context: Context, correction: Tensor, probes: Sequence[Points], surrogate: str
     ) -> FreeFormTerms:
         """`terms` where the data are points already and the probes are drawn: arithmetic alone."""
         z, reconstruction, value = SURROGATES[surrogate](
@@ -126,7 +128,7 @@ class FreeFormFlow(Flow[Data]):
         )
 
     def reverse_terms(
-        self, latent: Points, context: Context, probes: Sequence[Points], surrogate: Surrogate
+        self, latent: Points, context: Context, probes: Sequence[Points], surrogate: str
     ) -> tuple[Points, Tensor, Tensor]:
         """The other way round: p = g(z), |z - f(p)|^2, and a surrogate whose gradient is that of log |det g'(z)|."""
         points, returned, value = SURROGATES[surrogate](

@@ -1,10 +1,6 @@
-"""Models on disk: a folder with config.json, model.safetensors and card.json; beside them the state for resuming.
-
-Nothing here ever unpickles: weights are safetensors, and the training state is read with torch's weights-only reader.
-"""
+"""Models on disk: a folder with config.json, model.safetensors and card.json. Nothing here unpickles."""
 
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +9,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
+from molflow.config import parse
 from molflow.errors import MolflowError
 from molflow.files import atomic_path
 from molflow.flows.base import Flow
 from molflow.flows.config import FlowConfig
-from molflow.training.config import ExperimentConfig, parse
+from molflow.training.config import ExperimentConfig
 
-CONFIG, WEIGHTS, CARD, STATE = "config.json", "model.safetensors", "card.json", "training_state.pt"
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.json"
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -94,22 +91,3 @@ def load_weights(flow: nn.Module, path: Path) -> None:
             got, want = tuple(tensor.shape), tuple(expected[name].shape)
             raise MolflowError(f"{path}: {name} has shape {got}, config.json asks for {want}")
     flow.load_state_dict(weights)
-
-
-def save_state(folder: Path, state: dict[str, Any]) -> None:
-    """Write what resuming needs."""
-    with atomic_path(folder / STATE) as temporary:
-        torch.save(state, temporary)
-
-
-def load_state(folder: Path) -> dict[str, Any]:
-    """Read what `save_state` wrote. Tensors and plain values only; anything else in the file is refused."""
-    path = folder / STATE
-    if not path.is_file():
-        raise MolflowError(f"{path}: no such file; there is nothing to resume in {folder}")
-    try:
-        if not zipfile.is_zipfile(path):  # torch would try it as a bare pickle
-            raise ValueError("not a zip archive")
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged archive can raise nearly anything, and torch's advice is to unpickle it
-        raise MolflowError(f"{path}: damaged, or not a training state; nothing in it was executed") from error

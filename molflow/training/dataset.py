@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from molflow.batch import MoleculeBatch
 from molflow.chem import stability
 from molflow.data import (
     EqualSizeBatches,
@@ -22,6 +21,7 @@ from molflow.data import (
     qm9_split,
     read_configurations,
 )
+from molflow.data.batches import Batch
 from molflow.data.loaders import Batches
 from molflow.energies import SYSTEMS, Energy, check_convention, softened
 from molflow.energies.base import Potential
@@ -33,6 +33,7 @@ from molflow.flows.domains import ComposedMoleculeDomain, Domain, type_name
 from molflow.flows.free_form import FreeFormFlow
 from molflow.training.config import ExperimentConfig
 from molflow.training.metrics import attempt
+from molflow.training.objectives.base import ObjectiveConfig
 
 SEVERAL_EVALUATIONS = (4, 16)  # that validation tries where one is not all
 
@@ -66,12 +67,21 @@ class Dataset(ABC):
     def batches(self) -> Batches:
         """Which training data make a batch."""
 
+    @property
     @abstractmethod
-    def batch(self, indices: np.ndarray) -> Any:
+    def one_shape(self) -> bool:
+        """Whether all batches have one shape, which a compiled loss needs."""
+
+    def validates_likelihood(self, objective: ObjectiveConfig) -> bool:
+        """Whether validation computes the exact likelihood of held-out data for this objective."""
+        return objective.exact_likelihood == "always"
+
+    @abstractmethod
+    def batch(self, indices: np.ndarray) -> Batch:
         """Training data."""
 
     @abstractmethod
-    def held_out(self, n: int) -> Any:
+    def held_out(self, n: int) -> Batch:
         """The first n validation data."""
 
     @abstractmethod
@@ -121,13 +131,16 @@ class MoleculeDataset(Dataset):
             return MixedSizeBatches(len(self.training), training.batch_size, self.config.seed)
         return EqualSizeBatches(self.training.n_atoms, training.batch_size, self.config.seed)
 
-    def batch(self, indices: np.ndarray) -> MoleculeBatch:
-        """Training molecules; batches of mixed sizes are all padded to the largest molecule."""
-        mixed = self.config.training.batches == "mixed_size"
-        return self.training.batch(indices, int(self.training.n_atoms.max()) if mixed else None)
+    @property
+    def one_shape(self) -> bool:
+        return self.config.training.batches == "mixed_size"
 
-    def held_out(self, n: int) -> MoleculeBatch:
-        return self.validation.batch(slice(n))
+    def batch(self, indices: np.ndarray) -> Batch:
+        """Training molecules; batches of mixed sizes are all padded to the largest molecule."""
+        return Batch(self.training.batch(indices, int(self.training.n_atoms.max()) if self.one_shape else None))
+
+    def held_out(self, n: int) -> Batch:
+        return Batch(self.validation.batch(slice(n)))
 
     def sample_figures(self, flow: Flow, n: int, seed: int) -> dict[str, Any]:
         """Stability by EDM's rules; an average velocity is sampled with more evaluations too."""
@@ -176,11 +189,18 @@ class ParticleDataset(Dataset):
         """All configurations have one size, so every batch is full and has the same shape."""
         return MixedSizeBatches(len(self.training), self.config.training.batch_size, self.config.seed)
 
-    def batch(self, indices: np.ndarray) -> Tensor:
-        return self.training[torch.from_numpy(indices)]
+    @property
+    def one_shape(self) -> bool:
+        return True
 
-    def held_out(self, n: int) -> Tensor:
-        return self.validation[:n]
+    def validates_likelihood(self, objective: ObjectiveConfig) -> bool:
+        return objective.exact_likelihood != "never"  # particles have few dimensions
+
+    def batch(self, indices: np.ndarray) -> Batch:
+        return Batch(self.training[torch.from_numpy(indices)])
+
+    def held_out(self, n: int) -> Batch:
+        return Batch(self.validation[:n])
 
     def sample_figures(self, flow: Flow, n: int, seed: int) -> dict[str, Any]:
         """Median energies; where one evaluation is all, the effective sample size by the exact density too."""
