@@ -1,5 +1,6 @@
 """Writing files so that they appear whole or not at all, and finding out beforehand whether they can be written."""
 
+import json
 import os
 import secrets
 import tempfile
@@ -7,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from molflow.errors import MolflowError
 
@@ -95,3 +96,23 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise MolflowError(
             f"{path}: cannot be written ({error.strerror or error}); expected a writable place"
         ) from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        MolflowError: no such file, or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MolflowError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise MolflowError(f"{path}: not JSON: {error}") from error

@@ -107,7 +107,9 @@ def train(
     json: Json = None,
 ) -> None:
     """Train a flow."""
-    from molflow.training.checkpoint import CARD, STATE, read_json
+    from molflow.files import read_json
+    from molflow.flows.storage import CARD
+    from molflow.training.state import STATE
 
     check_json(json)
     experiment = molflow.load_experiment(config, set_ or ())

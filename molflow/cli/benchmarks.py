@@ -16,6 +16,7 @@ from molflow.cli.options import Draw, UsageError, of_particles, refuse, system_o
 from molflow.cli.output import Record, show
 from molflow.cli.particles import n_densities
 from molflow.data import load_qm9
+from molflow.data.batches import Batch
 from molflow.errors import MolflowError
 from molflow.evaluation.molecules import default_workers
 from molflow.evaluation.tally import SCOPES, Scope
@@ -29,10 +30,12 @@ from molflow.evaluation.throughput import (
     seconds,
     training_throughput,
 )
+from molflow.files import read_json
 from molflow.flows import ComposedMoleculeDomain, Flow, MoleculeDomain, ParticleDomain
+from molflow.flows.storage import CARD
 from molflow.pretrained import folder_of
-from molflow.training.checkpoint import CARD, read_config, read_json
-from molflow.training.objectives import accumulate_gradients, build_objective
+from molflow.training.config import read_experiment
+from molflow.training.objectives.base import accumulate_gradients
 
 _N_ATOMS = 18  # the mean of QM9
 
@@ -175,7 +178,7 @@ def _training_step(
     try:
         system = system_of(model)
         energy = None if system is None else system.energy
-        objective = build_objective(flow, read_config(folder_of(model)).objective, energy=energy)
+        objective = read_experiment(folder_of(model)).objective.build(flow, energy=energy)
     except ValueError as error:
         raise MolflowError(f"{model}: {error}") from error
     optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-5)
@@ -183,7 +186,7 @@ def _training_step(
 
     def step() -> None:
         optimizer.zero_grad()
-        batch = prepare(data.to("cpu"), drawing).to(flow.device)
+        batch = prepare(Batch(data.to("cpu")), drawing).to(flow.device)
         accumulate_gradients(objective, batch, generator, micro_batch)
         optimizer.step()
 

@@ -95,9 +95,9 @@ def system_of(model: str) -> "System | None":
     """The system that a model was trained on, if it is a known one."""
     from molflow.energies import SYSTEMS
     from molflow.pretrained import folder_of
-    from molflow.training.checkpoint import read_config
+    from molflow.training.config import read_experiment
 
-    return SYSTEMS.get(read_config(folder_of(model)).data.name)
+    return SYSTEMS.get(read_experiment(folder_of(model)).data.name)
 
 
 def of_particles(flow: "Flow") -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from molflow.chem.build import bond_list, canonical_smiles, is_connected, is_sanitised, mol_of_bonds
+from molflow.chem.build import bond_list, bonded_mol, canonical_smiles, is_connected, is_sanitised
 from molflow.chem.elements import atomic_number, formula, symbol
 from molflow.chem.perception import Perceived, accepted_by_default, perceive
 from molflow.chem.posebusters import check_installed, failed_checks
@@ -188,7 +188,7 @@ def inspect(structure: Structure, *, strain: str | None = None, posebusters: boo
     from molflow.chem.bonds import orders_of_one
 
     check_extras(strain, posebusters)
-    positions, numbers = structure
+    positions, numbers, *_ = structure
     problem = unfit(positions, numbers)
     if problem is not None:
         return problem
@@ -295,7 +295,7 @@ def inspect_lookup(molecule: Bonded) -> MoleculeReport:
     stable = _stable(molecule)
     if bonds is None:
         return _report(molecule, stable, "unsupported", _foreign(numbers))
-    raw = mol_of_bonds(positions, numbers, bonds)
+    raw = bonded_mol(positions, numbers, bonds)
     mol = Chem.Mol(raw)
     valid = is_sanitised(mol)
     fragments = len(Chem.GetMolFrags(raw))

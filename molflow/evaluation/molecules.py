@@ -269,8 +269,8 @@ class _Prepared:
         if isinstance(item, Record) and item.structure is None:
             self.report = MoleculeReport(n_atoms=0, formula="", status="unreadable", reason=item.error or "")
         elif self.structure is not None:
-            self.report = unfit(*self.structure)
-            self.molecule = None if self.report else Bonded(*self.structure, None)
+            self.report = unfit(*self.structure[:2])
+            self.molecule = None if self.report else Bonded(*self.structure[:2], None)
 
     def told(self, result: Any) -> _Inspected:
         """The molecule with its report, given what its inspection came to: a report, or how it was lost."""

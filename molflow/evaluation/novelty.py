@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from molflow.chem.build import canonical_smiles, to_rdkit
+from molflow.chem.build import bond_list, canonical_smiles, to_rdkit
 from molflow.chem.elements import formula
 from molflow.chem.io import Structure
 from molflow.data.qm9 import load_qm9, prepare_qm9
@@ -150,7 +150,7 @@ def qm9_training_reference(cache_dir: str | Path | None = None, progress: bool =
 def _looked_up(structures: Sequence[Structure]) -> Iterator[str | None]:
     """Canonical SMILES of each molecule by its look-up bonds, in the order of the chunks; None where RDKit refuses."""
     for _, positions, numbers, orders in bonded_chunks(structures):
-        for mol in map(to_rdkit, positions, numbers, orders.numpy()):
+        for mol in map(to_rdkit, positions, numbers, map(bond_list, orders.numpy())):
             yield None if mol is None else canonical_smiles(mol)
 
 

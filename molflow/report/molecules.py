@@ -90,20 +90,19 @@ def example(name: str, structure: Any, report: Any, source: str = "") -> Example
         source: name of the set that it is from, where there are several.
     """
     from molflow.chem import symbol
-    from molflow.chem.build import bond_list
-    from molflow.chem.depict import depict, drawn_orders
+    from molflow.chem.depict import depict, drawn_bonds
 
-    positions, numbers = structure
-    orders = drawn_orders(positions, numbers)
+    positions, numbers, *_ = structure
+    bonds = drawn_bonds(*structure)
     return Example(
         name=name,
         status=report.status,
         reason=report.reason,
         smiles=report.smiles or report.perceived_smiles,
-        depiction=depict(positions, numbers, orders),
+        depiction=depict(positions, numbers, bonds),
         elements=[symbol(number) for number in numbers.tolist()],
         positions=positions.tolist(),
-        bonds=[(i, j, order) for i, j, order in bond_list(orders).tolist()],
+        bonds=[(i, j, order) for i, j, order in bonds.tolist()],
         source=source,
     )
 

@@ -8,7 +8,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "ExperimentConfig": "molflow.training.config",
-        "load": "molflow.training.checkpoint",
+        "load": "molflow.flows.storage",
         "load_experiment": "molflow.training.config",
         "train": "molflow.training.loop",
     },

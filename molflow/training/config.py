@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, SerializeAsAny, model_validator
 
 from molflow.config import Config, OneOf, parse, read_toml
-from molflow.flows.config import FlowConfig
+from molflow.errors import MolflowError
+from molflow.flows.base import FlowChoice
+from molflow.flows.storage import CONFIG, read_config
 from molflow.training.objectives import OBJECTIVES
 from molflow.training.objectives.base import ObjectiveConfig
 
@@ -66,19 +68,12 @@ class ExperimentConfig(Config):
     name: str = Field(min_length=1)
     seed: int = Field(0, ge=0, lt=2**63)
     data: DataConfig = DataConfig()
-    model: Annotated[FlowConfig, Field(discriminator="kind")]
+    model: FlowChoice
     objective: Annotated[SerializeAsAny[ObjectiveConfig], OneOf(OBJECTIVES, default="free_form")] = Field(
         default_factory=lambda: OBJECTIVES["free_form"]()
     )
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _free_form_by_default(cls, table: Any) -> Any:
-        if isinstance(table, dict) and isinstance(table.get("model"), dict):
-            return table | {"model": {"kind": "free_form"} | table["model"]}
-        return table
 
 
 def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
@@ -88,3 +83,15 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
         MolflowError: no such file, not TOML, an unknown key (the nearest known one is named) or an invalid value.
     """
     return parse(ExperimentConfig, read_toml(path, overrides), str(path))
+
+
+def read_experiment(folder: Path) -> ExperimentConfig:
+    """The experiment that made a model.
+
+    Raises:
+        MolflowError: a missing or damaged config.json, or a model that no experiment made.
+    """
+    content = read_config(folder)
+    if content["experiment"] is None:
+        raise MolflowError(f"{folder / CONFIG}: the model was not made by an experiment of molflow")
+    return parse(ExperimentConfig, {**content["experiment"], "model": content["model"]}, str(folder / CONFIG))

@@ -28,8 +28,13 @@ from molflow.energies.base import Potential
 from molflow.energies.reweighting import effective_sample_size, weigh
 from molflow.errors import MolflowError
 from molflow.flows.base import Flow
-from molflow.flows.config import ComposedMoleculesConfig, ParticlesConfig
-from molflow.flows.domains import ComposedMoleculeDomain, Domain, type_name
+from molflow.flows.domains import (
+    ComposedMoleculeDomain,
+    ComposedMoleculesConfig,
+    Domain,
+    ParticlesConfig,
+    type_name,
+)
 from molflow.flows.free_form import FreeFormFlow
 from molflow.training.config import ExperimentConfig
 from molflow.training.metrics import attempt
@@ -257,8 +262,8 @@ def _load_molecules(config: ExperimentConfig) -> MoleculeDataset:
     domain = config.model.domain
     assert not isinstance(domain, ParticlesConfig)
     molecules = load_qm9("all")
-    if domain.representation == "united":
-        molecules = molecules.united()
+    if domain.representation == "united-atom":
+        molecules = molecules.united_atom()
     split = qm9_split()
     known, of_atom = np.unique(_keys(molecules), return_inverse=True)
     found_types = tuple(type_name(*divmod(key, _BASE)) for key in known.tolist())

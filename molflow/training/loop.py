@@ -24,7 +24,7 @@ from molflow.training.objectives.base import accumulate_gradients
 from molflow.training.prefetch import Request, prefetch
 from molflow.training.recorder import Recorder, forget_after, origin, prepare_folder
 from molflow.training.run import Run, new_run
-from molflow.training.state import resume as restore
+from molflow.training.state import restore_run
 
 log = logging.getLogger("molflow")
 
@@ -53,20 +53,20 @@ def train(
     """
     folder = Path(folder)
     _check_start(config, resume, start_from)
-    task = load_dataset(config)
-    batches, training, device = task.batches(), task.config.training, _device(config.training.device)
+    splits = load_dataset(config)
+    batches, training, device = splits.batches(), splits.config.training, _device(config.training.device)
     total_steps = min(training.epochs * len(batches), training.max_steps or sys.maxsize)
-    _warn_of_length(total_steps * batches.batch_size, task.kind, device)
-    run = new_run(task, device, total_steps, start_from)
+    _warn_of_length(total_steps * batches.batch_size, splits.kind, device)
+    run = new_run(splits, device, total_steps, start_from)
     if resume:
-        restore(run, task.config, folder)
+        restore_run(run, splits.config, folder)
         forget_after(folder, run.step)
     else:
         prepare_folder(folder)
 
-    requests = _requests(task, batches, run.step, total_steps)
+    requests = _requests(splits, batches, run.step, total_steps)
     with (
-        Recorder(run, task, folder, total_steps, origin(start_from)) as recorder,
+        Recorder(run, splits, folder, total_steps, origin(start_from)) as recorder,
         held_interrupts() as interrupted,  # half a step cannot be resumed
         prefetch(run.objective.preparation(), requests, training.workers) as prepared,
     ):
@@ -102,13 +102,13 @@ def _gradients(run: Run, batch: Any, seed: int, micro_batch: int | None) -> tupl
         return math.nan, {}
 
 
-def _requests(task: Dataset, batches: Batches, first: int, total_steps: int) -> Iterator[Request]:
+def _requests(splits: Dataset, batches: Batches, first: int, total_steps: int) -> Iterator[Request]:
     """The data of each step from `first` on: a pure function of the configuration and the step."""
     step = first
     while step < total_steps:
         epoch, done = divmod(step, len(batches))
         for indices in batches.epoch(epoch)[done : done + total_steps - step]:
-            yield Request(indices, task.batch(indices), step_seed(task.config.seed, step))
+            yield Request(indices, splits.batch(indices), step_seed(splits.config.seed, step))
             step += 1
 
 

@@ -120,7 +120,7 @@ def _assign(cost: np.ndarray, maximize: bool = False) -> tuple[np.ndarray, np.nd
     from scipy.optimize import linear_sum_assignment  # half a second, which sampling does not need
 
     rows, columns = linear_sum_assignment(cost, maximize=maximize)
-    return rows, columns
+    return np.asarray(rows), np.asarray(columns)
 
 
 def align(points: Points, latent: Points, context: Context, n_rounds: int = 2) -> Points:
@@ -153,7 +153,7 @@ def align(points: Points, latent: Points, context: Context, n_rounds: int = 2) -
 
 def _differ(labels: np.ndarray) -> np.ndarray:
     """1 for pairs of points with different labels, else 0; (B, N, L) -> (B, N, N)."""
-    return (labels[:, :, None] != labels[:, None]).any(-1).astype(np.float64)
+    return np.asarray((labels[:, :, None] != labels[:, None]).any(-1), np.float64)
 
 
 def _rotation(x: np.ndarray, z: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ class Paths:
     Attributes:
         at: p_t, (B, N, D) and (B, N, F).
         velocity: z - p, the same shapes.
-        context: context of the data.
+        context: context of the data; its condition is in the user's units, as in `Batch`.
         r: the other end of an interval of time, (B,).
         t: time, (B,).
         n_intervals: number of configurations, the first of the batch, whose r differs from t.
@@ -75,7 +75,7 @@ class DrawPaths:
     def __call__(self, batch: Batch, generator: torch.Generator | None) -> Paths:
         points, context, _ = self.domain.to_points_in(self.dtype, batch.data, generator)
         if batch.condition is not None:
-            context = context._replace(condition=batch.condition.to(self.dtype))
+            context = context._replace(condition=batch.condition)
         latent = self.domain.space(context.mask).randn(generator, self.dtype)
         points, latent = PAIRINGS[self.pairing](points, latent, context, generator)
         r, t, n_intervals = self.times(len(context.mask), generator)

@@ -15,9 +15,9 @@ import torch
 from tqdm import tqdm
 
 from molflow.errors import MolflowError
-from molflow.files import atomic_path
+from molflow.files import atomic_path, read_json
 from molflow.flows.base import Flow
-from molflow.training.checkpoint import CARD, read_json, save_model
+from molflow.flows.storage import CARD, save_model
 from molflow.training.dataset import Dataset
 from molflow.training.metrics import mean
 from molflow.training.run import Run
@@ -35,7 +35,7 @@ class Recorder:
 
     Args:
         run: the run, at its first step or restored from `folder`.
-        task: data and experiment.
+        splits: data and experiment.
         folder: folder of the run, prepared by `prepare_folder`.
         total_steps: steps of the whole run.
         started_from: origin of the weights that a new run starts from; None for random ones and for a resumed run.
@@ -45,14 +45,16 @@ class Recorder:
     """
 
     def __init__(
-        self, run: Run, task: Dataset, folder: Path, total_steps: int, started_from: dict[str, Any] | None = None
+        self, run: Run, splits: Dataset, folder: Path, total_steps: int, started_from: dict[str, Any] | None = None
     ):
-        self.run, self.task, self.folder, self.total_steps = run, task, folder, total_steps
-        self.good, self._candidate = run.state(), None
+        self.run, self.splits, self.folder, self.total_steps = run, splits, folder, total_steps
+        self.good = run.state()
+        self._candidate: dict[str, Any] | None = None
         self._started, self._first_step = time.monotonic(), run.step
         self._flow = cast(Flow[Any], run.ema.module)
         self._validation: Figures = {}
         self._started_from = started_from
+        self._steps_per_epoch = len(splits.batches())
 
     def __enter__(self) -> "Recorder":
         """Open the log; a new run is saved at once, so that there is always something to resume."""
@@ -67,7 +69,7 @@ class Recorder:
                 tqdm(
                     total=self.total_steps,
                     initial=self.run.step,
-                    desc=self.task.config.name,
+                    desc=self.splits.config.name,
                     unit="step",
                     dynamic_ncols=True,
                 )
@@ -84,7 +86,7 @@ class Recorder:
         self._stack.close()
 
     def checked(self, finite: bool) -> None:
-        """Note that the loss and the gradient of the present weights are finite or not; a checkpoint may wait for it."""
+        """Note whether loss and gradient of the present weights are finite; save a checkpoint that waited for it."""
         self._bar.update()
         if self._candidate is not None and finite:
             self.run.rollbacks = 0
@@ -93,7 +95,7 @@ class Recorder:
 
     def stepped(self) -> None:
         """Log, validate and prepare a checkpoint after a step, each where it is due."""
-        run, training = self.run, self.task.config.training
+        run, training = self.run, self.splits.config.training
         unfinished = run.step < self.total_steps
         if run.step % training.log_every == 0:
             self._log()
@@ -125,12 +127,12 @@ class Recorder:
         run = self.run
         line = mean(run.pending)
         rate = (run.step - self._first_step) / (time.monotonic() - self._started)
-        self._write(**line, learning_rate=run.scheduler.get_last_lr()[0], steps_per_s=rate)
+        self._write(**line, learning_rate=float(run.scheduler.get_last_lr()[0]), steps_per_s=rate)
         self._bar.set_postfix(loss=f"{line['loss']:.4g}")
         run.pending = []
 
     def _validate(self) -> None:
-        self._validation = validate(self._flow, self.task, self.run.objective.teacher)
+        self._validation = validate(self._flow, self.splits, self.run.objective.teacher)
         self._write(**self._validation)
 
     def _write(self, **figures: float | None) -> None:
@@ -144,20 +146,22 @@ class Recorder:
     def _save(self, state: dict[str, Any]) -> None:
         self.good = state
         save_state(self.folder, state)
-        save_model(self.folder, self.task.config, self._flow, self._card())
+        config = self.splits.config
+        experiment = config.model_dump(mode="json", exclude={"model"})
+        save_model(self.folder, config.model, self._flow, self._card(), experiment)
 
     def _card(self) -> dict[str, Any]:
         """Origin of the model; `scores` are filled in when it is measured on many samples."""
-        config, step = self.task.config, self.run.step
+        config, step = self.splits.config, self.run.step
         return {
             "name": config.name,
             "data": config.data.name,
             "domain": config.model.domain.kind,
             "representation": getattr(config.model.domain, "representation", None),
-            "split": self.task.split,
+            "split": self.splits.split,
             "seed": config.seed,
             "steps": step,
-            "epochs": round(step / len(self.task.batches()), 3),
+            "epochs": round(step / self._steps_per_epoch, 3),
             "versions": {
                 "molflow": version("molflow"),
                 "torch": torch.__version__,
@@ -213,4 +217,4 @@ def _tensorboard(folder: Path, step: int) -> Any:
         return None
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=step)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=step)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from molflow.errors import MolflowError
-from molflow.training.checkpoint import build_flow, load_weights
+from molflow.flows.storage import build_flow, load_weights
 from molflow.training.config import OptimizerConfig
 from molflow.training.dataset import Dataset
 from molflow.training.objectives.base import Objective
@@ -130,11 +130,11 @@ class Run:
             group["lr"] = base * factor(self.step)
 
 
-def new_run(task: Dataset, device: torch.device, total_steps: int, start_from: Path | None) -> Run:
+def new_run(splits: Dataset, device: torch.device, total_steps: int, start_from: Path | None) -> Run:
     """A run at its beginning.
 
     Args:
-        task: data and experiment.
+        splits: data and experiment.
         device: device of the networks.
         total_steps: length of the learning-rate schedule.
         start_from: weights to begin with in place of random ones.
@@ -142,18 +142,18 @@ def new_run(task: Dataset, device: torch.device, total_steps: int, start_from: P
     Raises:
         MolflowError: the model, its weights, the objective and the data do not fit together.
     """
-    config = task.config
-    if config.training.compile and not task.one_shape:
+    config = splits.config
+    if config.training.compile and not splits.one_shape:
         raise MolflowError("training.compile needs batches = 'mixed_size': every other shape would be compiled anew")
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         flow = build_flow(config.model, "model")
-    task.fit(flow.domain)
+    splits.fit(flow.domain)
     if start_from is not None:
         load_weights(flow, start_from)
     teacher = config.objective.load_teacher(config.model)
     try:
-        objective = config.objective.build(flow, teacher=teacher, energy=task.target).to(device)
+        objective = config.objective.build(flow, teacher=teacher, energy=splits.target).to(device)
         if config.training.compile:
             objective.compile_loss()
     except ValueError as error:

@@ -12,8 +12,7 @@ import torch
 
 from molflow.errors import MolflowError
 from molflow.files import atomic_path
-from molflow.training.checkpoint import read_config
-from molflow.training.config import ExperimentConfig
+from molflow.training.config import ExperimentConfig, read_experiment
 from molflow.training.run import Run
 
 STATE = "training_state.pt"
@@ -48,14 +47,14 @@ def load_state(folder: Path) -> dict[str, Any]:
         raise MolflowError(f"{path}: damaged, or not a training state; nothing in it was executed") from error
 
 
-def resume(run: Run, config: ExperimentConfig, folder: Path) -> None:
+def restore_run(run: Run, config: ExperimentConfig, folder: Path) -> None:
     """Put a run into the state saved in `folder`.
 
     Raises:
         MolflowError: nothing to resume, or the run there had another configuration.
     """
     state = load_state(folder)
-    if differing := differences(read_config(folder).model_dump(), config.model_dump()):
+    if differing := differences(read_experiment(folder).model_dump(), config.model_dump()):
         raise MolflowError(
             f"{folder}: its run has another {differing[0]}; resume it with the configuration it began with"
         )

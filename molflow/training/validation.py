@@ -16,18 +16,18 @@ from molflow.training.objectives.base import Objective
 Figures = dict[str, float | None]
 
 
-def validate(flow: Flow[Any], task: Dataset, teacher: nn.Module | None = None) -> Figures:
-    """Held-out loss and figures of samples, and the exact likelihood in nats where the task validates it.
+def validate(flow: Flow[Any], splits: Dataset, teacher: nn.Module | None = None) -> Figures:
+    """Held-out loss and figures of samples, and the exact likelihood in nats where it is validated.
 
     A figure that is not finite, or needs a path that cannot be integrated, is None.
     """
-    config = task.config
-    batch = task.held_out(config.training.validation_molecules)
-    objective = config.objective.build(flow, teacher=teacher, energy=task.target)
+    config = splits.config
+    batch = splits.held_out(config.training.validation_molecules)
+    objective = config.objective.build(flow, teacher=teacher, energy=splits.target)
     figures = attempt(["validation_loss"], lambda: [_held_out_loss(objective, batch, config)])
-    if task.validates_likelihood(config.objective):
+    if splits.validates_likelihood(config.objective):
         figures |= attempt(objective.likelihood_names, lambda: objective.likelihood(batch.to(flow.device), config.seed))
-    figures |= task.sample_figures(flow, config.training.validation_samples, config.seed)
+    figures |= splits.sample_figures(flow, config.training.validation_samples, config.seed)
     values = {name: float(value) for name, value in figures.items()}
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from molflow.config import Config, KindConfig
+from molflow.config import KindConfig
 from molflow.data.batches import Batch
 from molflow.energies.base import Potential
 from molflow.errors import MolflowError
-from molflow.flows.base import Flow
-from molflow.geometry import Context, Points
+from molflow.flows.base import Flow, FlowConfig
+from molflow.geometry import Context
 from molflow.training.objectives import OBJECTIVES
 
 Parts = dict[str, Tensor]
@@ -78,7 +78,7 @@ class ObjectiveConfig(KindConfig):
         """Why a new run must start from given weights; None where it may start from random ones."""
         return None
 
-    def load_teacher(self, model: Config) -> Flow[Any] | None:
+    def load_teacher(self, model: FlowConfig) -> Flow[Any] | None:
         """The trained flow to learn from, where the configuration names one.
 
         Args:
@@ -137,7 +137,7 @@ class Objective(nn.Module, ABC):
         likelihood = self.flow.likelihood(batch.data, condition=batch.condition, seed=seed)
         return -likelihood.log_prob.mean(), likelihood.reconstruction_error.mean()
 
-    def to_points(self, batch: Batch, generator: torch.Generator | None) -> tuple[Points, Context, Tensor]:
+    def to_points(self, batch: Batch, generator: torch.Generator | None) -> tuple[Any, Context, Tensor]:
         """Points, their context with the condition of the batch, and the domain's correction, as `Flow.to_points`."""
         return self.flow.to_points(batch.data, generator, condition=batch.condition)
 

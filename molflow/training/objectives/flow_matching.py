@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from molflow.config import name_in
+from molflow.config import NameIn
 from molflow.energies.base import Potential
 from molflow.flows.base import Flow
 from molflow.flows.continuous import ContinuousFlow
@@ -35,7 +35,7 @@ class PathObjectiveConfig(ObjectiveConfig):
         loss_exponent: a of the loss |error|^(2 - 2 a).
     """
 
-    pairing: Annotated[str, name_in(PAIRINGS)] = "alignment"
+    pairing: Annotated[str, NameIn(PAIRINGS)] = "alignment"
     loss_exponent: float = Field(0.0, ge=0, le=1, description="a of the loss |d|^(2 - 2 a); 0 is the squared error")
 
 
@@ -46,10 +46,8 @@ class PathObjective(Objective):
 
     def __init__(self, flow: Flow[Any], config: PathObjectiveConfig):
         super().__init__(flow, config)
-        if config.pairing in NEED_POSITIONS and not getattr(flow.domain, "dim", 0):
-            raise ValueError(
-                f"pairing {config.pairing} rotates positions, and these data have none; set pairing = 'none'"
-            )
+        if config.pairing in NEED_POSITIONS and flow.domain.acts_on != "points":
+            raise ValueError(f"pairing {config.pairing} rotates positions, which these data lack; set pairing = 'none'")
         self._errors: Callable[..., Tensor] = self._of_tensors
 
     @abstractmethod
@@ -67,9 +65,10 @@ class PathObjective(Objective):
         return DrawPaths(domain, self.flow.dtype, self.config.pairing, self._times())
 
     def forward(self, batch: Paths, generator: torch.Generator | None = None) -> tuple[Tensor, Parts]:
-        dof = self.flow.domain.space(batch.context.mask).dof_or_one(batch.t.dtype)
-        n = batch.n_intervals
-        errors = self._errors(batch.at, batch.velocity, batch.context, batch.r, batch.t, dof, n)
+        context, n = batch.context, batch.n_intervals
+        context = context._replace(condition=self.flow.standardized(context.condition, len(batch)))
+        dof = self.flow.domain.space(context.mask).dof_or_one(batch.t.dtype)
+        errors = self._errors(batch.at, batch.velocity, context, batch.r, batch.t, dof, n)
         parts = {"flow_matching": errors[n:], "average_velocity": errors[:n]}
         loss = robust_mean(errors, self.config.loss_exponent)
         return loss, {name: e.detach().mean() for name, e in parts.items() if len(e)}

@@ -1,4 +1,4 @@
-"""The free-form objective (arXiv 2310.16624): maximum likelihood with a reconstruction error, optionally by energy too."""
+"""The free-form objective (arXiv 2310.16624): maximum likelihood with a reconstruction error, and by energy."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
@@ -7,11 +7,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from molflow.config import name_in
+from molflow.config import NameIn
 from molflow.data.batches import Batch
 from molflow.energies.base import Potential
 from molflow.flows.base import Flow
-from molflow.flows.free_form import SURROGATES, FreeFormFlow, FreeFormTerms
+from molflow.flows.free_form import FreeFormFlow, FreeFormTerms
+from molflow.flows.registry import SURROGATES
 from molflow.geometry import Context, Points
 from molflow.training.objectives import OBJECTIVES
 from molflow.training.objectives.base import CheckedCompile, Objective, ObjectiveConfig, Parts
@@ -27,7 +28,7 @@ class FreeFormObjectiveConfig(ObjectiveConfig):
 
     beta: float = Field(100.0, gt=0)
     n_probes: int = Field(1, gt=0)
-    surrogate: Annotated[str, name_in(SURROGATES)] = "encoder_jvp"
+    surrogate: Annotated[str, NameIn(SURROGATES)] = "encoder_jvp"
     frozen_decoder: bool = Field(False, description="train the encoder alone, to keep a decoder that samples well")
     energy_weight: float = Field(
         0.0, ge=0, lt=1, description="share of training by energy, for data whose energy is known"

@@ -7,11 +7,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from molflow.config import name_in
+from molflow.config import NameIn
 from molflow.data.batches import Batch
 from molflow.energies.base import Potential
 from molflow.flows.base import Flow
-from molflow.flows.continuous import DIVERGENCES
+from molflow.flows.registry import DIVERGENCES
 from molflow.training.objectives import OBJECTIVES
 from molflow.training.objectives.base import Objective, ObjectiveConfig, Parts
 
@@ -23,7 +23,7 @@ class LikelihoodObjectiveConfig(ObjectiveConfig):
     requires: ClassVar[tuple[str, ...]] = ("nll",)
     exact_likelihood: ClassVar[Literal["always", "cheap", "never"]] = "always"
 
-    divergence: Annotated[str, name_in(DIVERGENCES)] | None = Field(
+    divergence: Annotated[str, NameIn(DIVERGENCES)] | None = Field(
         None, description="of a continuous flow: exact, or estimated with `n_probes` random vectors"
     )
     n_probes: int | None = Field(None, gt=0)

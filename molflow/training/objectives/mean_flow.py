@@ -70,7 +70,7 @@ class MeanFlowObjective(PathObjective):
     def _of_tensors(
         self, at: Points, velocity: Points, context: Context, r: Tensor, t: Tensor, dof: Tensor, n_intervals: int
     ) -> Tensor:
-        target = velocity
+        target: Any = velocity
         if n := n_intervals:
             with torch.no_grad():
                 make = self._mean_flow_target if self.config.target == "mean_flow" else self._lagrangian_target
@@ -85,19 +85,25 @@ class MeanFlowObjective(PathObjective):
     def _mean_flow_target(self, at: Points, context: Context, v: Points, r: Tensor, t: Tensor) -> Points:
         def u(*arguments: Tensor) -> tuple[Tensor, ...]:
             *tensors, t = arguments
-            return tensors_of(self.flow.average_velocity(point_of(tensors), context, r, t))
+            points: Any = point_of(tensors)
+            return tensors_of(self.flow.average_velocity(points, context, r, t))
 
         _, change = torch.func.jvp(u, (*tensors_of(at), t), (*tensors_of(v), torch.ones_like(t)))  # type: ignore[misc]
-        return v - scale(point_of(change), t - r)
+        return v - _scaled(change, t - r)
 
     def _lagrangian_target(self, at: Points, context: Context, v: Points, r: Tensor, t: Tensor) -> Points:
         def u(r: Tensor) -> tuple[Tensor, ...]:
             return tensors_of(self.flow.average_velocity(at, context, r, t))
 
         value, change = torch.func.jvp(u, (r,), (torch.ones_like(r),))  # type: ignore[misc]
-        arrived = at - scale(point_of(value), t - r)
+        arrived = at - _scaled(value, t - r)
         assert self.teacher is not None
-        return average_velocity(self.teacher, arrived, context, r, r) + scale(point_of(change), t - r)
+        return average_velocity(self.teacher, arrived, context, r, r) + _scaled(change, t - r)
+
+
+def _scaled(tensors: tuple[Tensor, ...], factor: Tensor) -> Points:
+    """The point that consists of these tensors, each configuration times its own number."""
+    return scale(point_of(tensors), factor)  # type: ignore[return-value, type-var]
 
 
 def interval_times(

@@ -8,11 +8,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from molflow.config import Config
 from molflow.data.batches import Batch
 from molflow.energies.base import Potential
 from molflow.errors import MolflowError
-from molflow.flows.base import Flow
+from molflow.flows.base import Flow, FlowConfig
+from molflow.flows.storage import load, read_model_config
 from molflow.geometry import Context, Points, squared_norm
 from molflow.training.objectives import OBJECTIVES
 from molflow.training.objectives.base import CheckedCompile, Objective, ObjectiveConfig, Parts, robust_mean
@@ -31,10 +31,8 @@ class RegressionObjectiveConfig(ObjectiveConfig):
     )
     loss_exponent: float = Field(0.5, ge=0, le=1, description="a of the loss |d|^(2 - 2 a); 0 is the squared error")
 
-    def load_teacher(self, model: Config) -> Flow[Any]:
-        from molflow.training.checkpoint import load, read_config
-
-        if read_config(self.teacher).model.domain != model.domain:  # type: ignore[attr-defined]
+    def load_teacher(self, model: FlowConfig) -> Flow[Any]:
+        if read_model_config(self.teacher).domain != model.domain:
             raise MolflowError(f"{self.teacher}: its model.domain differs from that of the experiment")
         return load(self.teacher)
 
