@@ -126,7 +126,7 @@ class ContinuousFlow(Flow[Data]):
 
     def integrate(
         self,
-        points: P,
+        points: Any,
         context: Context,
         start: float,
         end: float,
@@ -158,14 +158,14 @@ class ContinuousFlow(Flow[Data]):
             at: Any = point_of(state[0].split(sizes, -1))
             if integrand is None:
                 return (torch.cat(tensors_of(field(at)), -1),)
-            velocity, quantities = integrand(field, at)
-            return torch.cat(tensors_of(velocity), -1), *quantities
+            found = integrand(field, at)
+            return (torch.cat(tensors_of(found[0]), -1), *found[1])
 
-        nothing = tensors[0].new_zeros(len(tensors[0]))
-        state = torch.cat(tensors, -1), *[nothing] * n_integrals
+        zeros = [tensors[0].new_zeros(len(tensors[0]))] * n_integrals
+        state = (torch.cat(tensors, -1), *zeros)
         solved = (solver or self.solver).integrate(rate, state, start, end, self.network.parameters())
-        joined, *integrals = solved.state
-        return Path(point_of(joined.split(sizes, -1)), tuple(integrals), solved.n_evaluations)
+        joined = solved.state[0]
+        return Path(point_of(joined.split(sizes, -1)), tuple(solved.state[1:]), solved.n_evaluations)
 
     def encode(self, points: P, context: Context) -> P:
         return self.integrate(points, context, 0.0, 1.0).points  # type: ignore[no-any-return]

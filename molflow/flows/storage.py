@@ -140,11 +140,17 @@ def load_weights(flow: nn.Module, path: Path) -> None:
         difference = f"lacks {missing[0]}" if missing else f"has an unknown {unknown[0]}"
         raise MolflowError(f"{path}: does not fit its config.json: {difference}")
     for name, tensor in weights.items():
-        got, want = (tuple(tensor.shape), tensor.dtype), (tuple(expected[name].shape), expected[name].dtype)
-        if got != want:
-            raise MolflowError(
-                f"{path}: {name} has shape {got[0]} and {got[1]}, config.json asks for {want[0]} and {want[1]}"
-            )
+        want = expected[name]
+        if tensor.shape != want.shape:
+            got = tuple(tensor.shape)
+            raise MolflowError(f"{path}: {name} has shape {got}, config.json asks for {tuple(want.shape)}")
+        if not _fits(tensor.dtype, want.dtype):
+            raise MolflowError(f"{path}: {name} has type {tensor.dtype}, config.json asks for {want.dtype}")
         if not tensor.isfinite().all():
             raise MolflowError(f"{path}: {name} has values that are not finite")
     flow.load_state_dict(weights)
+
+
+def _fits(got: torch.dtype, want: torch.dtype) -> bool:
+    """Whether values of one type can be stored as another without loss; half precision fits into single."""
+    return got.is_floating_point == want.is_floating_point and torch.promote_types(got, want) == want
