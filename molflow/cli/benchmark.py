@@ -15,7 +15,6 @@ from molflow.cli.options import (
     UsageError,
     Workers,
     data_of,
-    experiment_of,
     label_and_evaluations,
     load_flow,
     refuse_other_tasks,
@@ -186,10 +185,12 @@ def _training_step(
     import torch
 
     from molflow.data import Batch
+    from molflow.pretrained import folder_of
+    from molflow.training.config import read_experiment
     from molflow.training.objectives.base import accumulate_gradients
 
     try:
-        objective = _objective_of(model).build(flow, energy=task.energy)
+        objective = read_experiment(folder_of(model)).objective.build(flow, energy=task.energy)
     except ValueError as error:
         raise MolflowError(f"{model}: {error}") from error
     optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-5)
@@ -203,18 +204,3 @@ def _training_step(
         optimizer.step()
 
     return step
-
-
-def _objective_of(model: str) -> Any:
-    from typing import Annotated
-
-    from pydantic import SerializeAsAny
-
-    from molflow.config import Config, OneOf, parse
-    from molflow.training.objectives import OBJECTIVES
-    from molflow.training.objectives.base import ObjectiveConfig
-
-    class _Trained(Config):
-        objective: Annotated[SerializeAsAny[ObjectiveConfig], OneOf(OBJECTIVES, default="free_form")]
-
-    return parse(_Trained, {"objective": experiment_of(model).get("objective", {})}, model).objective

@@ -109,19 +109,14 @@ def load_flow(model: str, device: str, evaluations: int | None = None) -> "Flow[
     return flow
 
 
-def experiment_of(model: str) -> dict[str, Any]:
-    """The experiment that made a model, as plain values; empty where it is not recorded."""
-    from molflow.flows.storage import read_config
-    from molflow.pretrained import folder_of
-
-    return read_config(folder_of(model))["experiment"] or {}
-
-
 def data_of(model: str) -> "type[DataSetConfig] | None":
     """The data set that a model was trained on, if it is a registered one."""
     from molflow.data import DATASETS
+    from molflow.flows.storage import read_config
+    from molflow.pretrained import folder_of
 
-    name = (experiment_of(model).get("data") or {}).get("name")
+    experiment = read_config(folder_of(model))["experiment"] or {}
+    name = experiment.get("data", {}).get("name")
     return DATASETS[name] if isinstance(name, str) and name in DATASETS else None
 
 

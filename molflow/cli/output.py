@@ -27,7 +27,7 @@ def check_json(path: Path | None) -> None:
 
 def write_json(path: Path | None, content: Any) -> None:
     """Write the figures, if a file was asked for."""
-    from molflow.training.checkpoint import write_json
+    from molflow.files import write_json
 
     if path is not None:
         write_json(path, content)
