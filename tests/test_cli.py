@@ -685,7 +685,14 @@ def unfit(folder):
     [
         (lambda folder: (folder / CONFIG).unlink(), "config.json: cannot be read: No such file"),
         (lambda folder: (folder / CONFIG).write_text("{"), "config.json: not JSON"),
-        (lambda folder: (folder / CONFIG).write_text('{"nam": 1}'), "unknown key nam; did you mean name?"),
+        (
+            lambda folder: (folder / CONFIG).write_text('{"nam": 1}'),
+            "config.json: has no model; expected format, model",
+        ),
+        (
+            lambda folder: (folder / CONFIG).write_text('{"format": 1, "model": {"domian": {}}}'),
+            "unknown key model.domian; did you mean model.domain?",
+        ),
         (lambda folder: (folder / WEIGHTS).unlink(), "model.safetensors: no such file"),
         (lambda folder: os.truncate(folder / WEIGHTS, 1000), "model.safetensors: not a safetensors file"),
         (lambda folder: (folder / WEIGHTS).write_bytes(pickle.dumps(Trap())), "not a safetensors file"),
@@ -711,7 +718,7 @@ def test_damaged_checkpoints(fails, model, tmp_path, command, damage, message):
         ([TINY, "--set", "nonsense"], "--set nonsense: expected a.b=value"),
         ([TINY, "--set", 'model.domain.types=["H", "Xx"]'], "unknown element 'Xx'"),
         ([TINY, "--set", "model.encoder.n_stages=2"], "unknown key model.encoder.n_stages"),
-        ([TINY, "--set", 'objective={kind = "mean_flow"}'], "needs model.average_velocity = true"),
+        ([TINY, "--set", 'objective={kind = "mean_flow"}'], "model.average_velocity = true"),
         ([TINY, "--set", "training.compile=true"], "training.compile needs batches = 'mixed_size'"),
         ([TINY, "--out", "/dev/null/run"], "/dev/null/run: cannot be written"),
         ([TINY, "--resume"], "there is nothing to resume in runs/tiny"),
