@@ -133,7 +133,7 @@ class MoleculeBatch:
         return self.positions.detach().cpu().numpy(), self.atomic_numbers.cpu().numpy(), self.mask.cpu().numpy()
 
     def united_atom(self) -> "MoleculeBatch":
-        """The same molecules as united atoms, by `molflow.chem.strip_hydrogens`; itself if it has united atoms already."""
+        """The same molecules as united atoms, by `molflow.chem.strip_hydrogens`; united atoms return themselves."""
         if self.hydrogens is not None:
             return self
         arrays = strip_hydrogens(*self._arrays())
