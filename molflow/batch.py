@@ -147,8 +147,8 @@ class MoleculeBatch:
         if self.hydrogens is None:
             return self
         known = None if self.orders is None else self.orders.cpu().numpy()
-        x, z, mask, orders = add_hydrogens_and_orders(*self._arrays(), self.hydrogens.cpu().numpy(), known)
-        x, z, mask, orders = map(torch.from_numpy, (x, z, mask, orders))
+        arrays = add_hydrogens_and_orders(*self._arrays(), self.hydrogens.cpu().numpy(), known)
+        x, z, mask, orders = map(torch.from_numpy, arrays)
         return MoleculeBatch(x, z, mask, orders=orders).to(self.positions.device)
 
     def bond_orders(self) -> Tensor:

@@ -8,7 +8,6 @@ from molflow.energies.lennard_jones import LennardJones
 from molflow.energies.mcmc import Tempering
 from molflow.energies.registry import ENERGIES
 
-
 _DEFAULT = Tempering((1.0, 1.5, 2.5), n_burn_in=300, n_samples=200, thinning=10, n_leapfrog=20)
 
 
