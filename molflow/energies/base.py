@@ -62,9 +62,9 @@ class Energy(ABC):
 
 
 def softened(energy: Potential, highest: float) -> Potential:
-    """An energy that is U up to `highest` and highest + log(1 + U - highest) above. Minima stay, large forces are damped.
+    """An energy that is U up to `highest` and highest + log(1 + U - highest) above. It has the same minima.
 
-    Training by energy needs this, because one clash of particles would dominate a batch (arXiv 1812.01729).
+    It has no huge forces. Training by energy needs this, as one clash would dominate a batch (arXiv 1812.01729).
     """
 
     def soft(x: Tensor) -> Tensor:
