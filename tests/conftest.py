@@ -7,8 +7,7 @@ import pytest
 
 from molflow.cli import main
 from molflow.data import MoleculeSet, load_qm9, particles
-from molflow.energies import Tempering
-from molflow.energies.registry import ENERGIES
+from molflow.energies import Tempering, get_system
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +27,7 @@ def few_particles(monkeypatch, _particle_cache):
     quick = Tempering((1.0,), n_burn_in=70, n_samples=10, thinning=5, n_leapfrog=15)
     monkeypatch.setattr(particles, "CHAINS", {"train": 100, "validation": 100, "test": 100})
     monkeypatch.setattr(
-        particles, "energy_system", lambda name: replace(ENERGIES[name](), start_width=2.0, tempering=quick)
+        particles, "get_system", lambda name: replace(get_system(name), start_width=2.0, tempering=quick)
     )
     monkeypatch.setenv("MOLFLOW_CACHE", str(_particle_cache))
 

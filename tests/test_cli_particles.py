@@ -18,7 +18,7 @@ from experiments import save_experiment
 from molflow import load, pretrained
 from molflow.cli.options import DataSet
 from molflow.data import load_particles
-from molflow.energies import SYSTEMS
+from molflow.energies import get_system
 from molflow.report.page import number
 from molflow.training.config import load_experiment
 
@@ -259,7 +259,7 @@ def test_evaluate_several_files(record, model, exact, tmp_path):
 
 def test_a_perfect_density_has_equal_weights(record, exact):
     x = load_particles("dw4", "validation")[:500]
-    _, figures = record("evaluate", exact(log_prob=-SYSTEMS["dw4"].energy(x).numpy() - 29.66), "--reference", "dw4")
+    _, figures = record("evaluate", exact(log_prob=-get_system("dw4").energy(x).numpy() - 29.66), "--reference", "dw4")
     assert figures["ess_fraction"] == pytest.approx(1, abs=1e-4)
     assert figures["reweighted_log_z"] == pytest.approx(29.66, abs=1e-3)
 

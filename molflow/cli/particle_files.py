@@ -13,8 +13,7 @@ import torch
 
 from molflow.cli.output import console, show_boltzmann
 from molflow.data import DATASETS, NoArrayError, read_array, read_configurations
-from molflow.energies import System, check_convention
-from molflow.energies.registry import ENERGIES
+from molflow.energies import ENERGIES, System, check_convention
 from molflow.errors import MolflowError
 from molflow.evaluation import histograms
 from molflow.files import check_writable

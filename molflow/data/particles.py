@@ -17,8 +17,7 @@ from torch import Tensor
 from molflow.data.base import DataSetConfig, Loaded, Split, columns, hold_out
 from molflow.data.files import cache_path, read_array, save_arrays
 from molflow.data.registry import DATASETS
-from molflow.energies import System, check_convention, parallel_tempering
-from molflow.energies.registry import ENERGIES
+from molflow.energies import System, check_convention, get_system, parallel_tempering
 from molflow.errors import MolflowError
 from molflow.files import check_writable
 from molflow.geometry import MeanFreeSpace
@@ -39,7 +38,7 @@ def prepare_particles(
     chain, so the splits have 100,000, 10,000 and 100,000 configurations.
 
     Args:
-        name: one of `molflow.energies.registry.ENERGIES`.
+        name: one of `molflow.energies.ENERGIES`.
         cache_dir: by default the folder in MOLFLOW_CACHE, else the user's cache folder.
         force: replace an existing file.
         progress: show a bar on stderr.
@@ -50,7 +49,7 @@ def prepare_particles(
     Raises:
         MolflowError: unknown name, or a file that cannot be written.
     """
-    system, path = energy_system(name), cache_path(name, cache_dir)
+    system, path = get_system(name), cache_path(name, cache_dir)
     if path.exists() and not force:
         return path
     check_writable(path)
@@ -67,7 +66,7 @@ def load_particles(name: str, split: Split, cache_dir: str | Path | None = None)
     """
     if split not in CHAINS:
         raise MolflowError(f"unknown split {split!r}, accepted: {', '.join(CHAINS)}")
-    energy = energy_system(name).energy
+    energy = get_system(name).energy
     particle_diagnostics(name, cache_dir)  # refuses data of another version
     path = prepare_particles(name, cache_dir)
     try:
@@ -126,15 +125,6 @@ def read_configurations(
     return torch.from_numpy(array)
 
 
-def energy_system(name: str) -> System:
-    """The registered energy of a name, with what is known about it and how it is sampled.
-
-    Raises:
-        MolflowError: an unknown name.
-    """
-    return ENERGIES[name]()
-
-
 @DATASETS.register("particles")
 class ParticleFile(DataSetConfig):
     """Configurations of identical particles in a user's file, whose energy is not known.
@@ -164,7 +154,7 @@ class EnergyDataSet(DataSetConfig):
     @classmethod
     def system(cls) -> System:
         assert cls.kind is not None
-        return energy_system(cls.kind)
+        return get_system(cls.kind)
 
     def load(self, split: Split) -> Loaded[Tensor]:
         self.check_split(split)

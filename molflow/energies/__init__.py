@@ -1,4 +1,7 @@
-"""Energies of particle systems, their exact samples by MCMC, and the weights that turn samples of a flow into them."""
+"""Energies of particle systems, their exact samples by MCMC, and reweighting of a flow's samples towards them.
+
+The public names are imported when they are first used, so that the names in `ENERGIES` can be listed without torch.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -10,6 +13,7 @@ if TYPE_CHECKING:
     from molflow.energies.double_well import DoubleWell
     from molflow.energies.lennard_jones import LennardJones
     from molflow.energies.mcmc import Chains, Diagnostics, Tempering, parallel_tempering, split_r_hat
+    from molflow.energies.registry import ENERGIES, get_system
     from molflow.energies.reweighting import (
         MetropolisSamples,
         effective_sample_size,
@@ -18,33 +22,28 @@ if TYPE_CHECKING:
         normalized_weights,
         resample,
     )
-    from molflow.energies.systems import SYSTEMS, System
+    from molflow.energies.systems import System
 
 _HOMES = {
-    "Chains": "molflow.energies.mcmc",
-    "Diagnostics": "molflow.energies.mcmc",
-    "DoubleWell": "molflow.energies.double_well",
-    "Energy": "molflow.energies.base",
-    "LennardJones": "molflow.energies.lennard_jones",
-    "MetropolisSamples": "molflow.energies.reweighting",
-    "SYSTEMS": "molflow.energies.systems",
-    "System": "molflow.energies.systems",
-    "Tempering": "molflow.energies.mcmc",
-    "check_convention": "molflow.energies.convention",
-    "detect_convention": "molflow.energies.convention",
-    "effective_sample_size": "molflow.energies.reweighting",
-    "independent_metropolis": "molflow.energies.reweighting",
-    "log_weights": "molflow.energies.reweighting",
-    "normalized_weights": "molflow.energies.reweighting",
-    "parallel_tempering": "molflow.energies.mcmc",
-    "resample": "molflow.energies.reweighting",
-    "softened": "molflow.energies.base",
-    "split_r_hat": "molflow.energies.mcmc",
-    "virial": "molflow.energies.convention",
+    "base": ("Energy", "softened"),
+    "convention": ("check_convention", "detect_convention", "virial"),
+    "double_well": ("DoubleWell",),
+    "lennard_jones": ("LennardJones",),
+    "mcmc": ("Chains", "Diagnostics", "Tempering", "parallel_tempering", "split_r_hat"),
+    "registry": ("ENERGIES", "get_system"),
+    "reweighting": (
+        "MetropolisSamples",
+        "effective_sample_size",
+        "independent_metropolis",
+        "log_weights",
+        "normalized_weights",
+        "resample",
+    ),
+    "systems": ("System",),
 }
 
 __all__ = [
-    "SYSTEMS",
+    "ENERGIES",
     "Chains",
     "Diagnostics",
     "DoubleWell",
@@ -56,6 +55,7 @@ __all__ = [
     "check_convention",
     "detect_convention",
     "effective_sample_size",
+    "get_system",
     "independent_metropolis",
     "log_weights",
     "normalized_weights",
@@ -66,4 +66,6 @@ __all__ = [
     "virial",
 ]
 
-__getattr__, __dir__ = lazy_names(__name__, _HOMES)
+__getattr__, __dir__ = lazy_names(
+    __name__, {name: f"{__name__}.{home}" for home, names in _HOMES.items() for name in names}
+)

@@ -12,8 +12,7 @@ import torch
 from molflow.config import Config, parse
 from molflow.data import DATASETS, DataConfig, DataSetConfig, Loaded, MoleculeSet, default_data, load_qm9, read_vectors
 from molflow.data.registry import prepared_names
-from molflow.energies import DoubleWell, System
-from molflow.energies.registry import ENERGIES
+from molflow.energies import ENERGIES, DoubleWell, System
 from molflow.errors import MolflowError
 
 BUILT_IN = ("qm9", "dw4", "lj13", "lj13-unordered", "lj55", "lj55-unordered")

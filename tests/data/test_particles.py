@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from molflow.data import load_particles, particle_diagnostics, particles, prepare_particles, read_configurations
-from molflow.energies import Tempering
-from molflow.energies.registry import ENERGIES
+from molflow.energies import Tempering, get_system
 from molflow.errors import MolflowError
 
 SHAPES = {"train": (40, 4, 2), "validation": (10, 4, 2), "test": (30, 4, 2)}
@@ -21,7 +20,7 @@ def small(monkeypatch, tmp_path):
     quick = Tempering((1.0, 2.0), n_burn_in=10, n_samples=10, thinning=1, n_leapfrog=3)
     monkeypatch.setattr(particles, "CHAINS", {"train": 4, "validation": 1, "test": 3})
     monkeypatch.setattr(
-        particles, "energy_system", lambda name: replace(ENERGIES[name](), start_width=3.0, tempering=quick)
+        particles, "get_system", lambda name: replace(get_system(name), start_width=3.0, tempering=quick)
     )
     monkeypatch.setenv("MOLFLOW_CACHE", str(tmp_path / "cache"))
 
@@ -29,7 +28,7 @@ def small(monkeypatch, tmp_path):
 def test_built_in_systems_have_the_documented_sizes(monkeypatch):
     monkeypatch.undo()
     for name in ("dw4", "lj13", "lj13-unordered", "lj55", "lj55-unordered"):
-        n_samples = ENERGIES[name]().tempering.n_samples
+        n_samples = get_system(name).tempering.n_samples
         sizes = {split: n * n_samples for split, n in particles.CHAINS.items()}
         assert sizes == {"train": 100_000, "validation": 10_000, "test": 100_000}
 
