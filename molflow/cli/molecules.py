@@ -25,7 +25,7 @@ from molflow.errors import MolflowError
 from molflow.evaluation import DetailWriter
 from molflow.evaluation.details import check_details
 from molflow.evaluation.molecules import Each
-from molflow.evaluation.tally import Scope
+from molflow.evaluation.options import Scope
 from molflow.evaluation.throughput import sampling_record
 from molflow.files import check_writable
 from molflow.interrupts import held_interrupts

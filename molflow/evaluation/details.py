@@ -8,9 +8,9 @@ from typing import Any, Protocol, get_args, get_type_hints
 
 from molflow.chem.io import Structure, StructureWriter
 from molflow.chem.relaxation import Strain
-from molflow.chem.structure import fault
+from molflow.chem.structure import structure_error
 from molflow.errors import MolflowError
-from molflow.evaluation.inspection import MoleculeReport
+from molflow.evaluation.reports import MoleculeReport
 from molflow.evaluation.screening import Descriptors
 from molflow.files import Closing, check_writable
 
@@ -109,7 +109,7 @@ class _Sdf:
         self._writer = StructureWriter(path)
 
     def write(self, report: MoleculeReport, structure: Structure | None) -> None:
-        if structure is not None and fault(structure) is None:
+        if structure is not None and structure_error(structure) is None:
             self._writer.write(structure, report.to_dict())
 
     def close(self) -> None:

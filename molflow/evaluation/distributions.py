@@ -119,6 +119,14 @@ def counted(bins: Iterable[np.ndarray]) -> np.ndarray:
     return np.stack(np.unique(np.concatenate([np.zeros(0, np.int64), *bins]), return_counts=True)).astype(np.int32)
 
 
+def add_counts(histogram: np.ndarray, measured: np.ndarray | None) -> np.ndarray:
+    """Add bins and their counts (2, k), as `counted` gives them, to the flat histogram in place."""
+    if measured is not None:
+        bins, counts = measured
+        histogram[bins] += counts
+    return histogram
+
+
 def composition_bins(atomic_numbers: np.ndarray) -> np.ndarray:
     """Bins of the number of atoms and of those of each element."""
     by_element = np.bincount(_ROW[atomic_numbers] + 1, minlength=len(ELEMENTS) + 1)[1:]
@@ -190,6 +198,11 @@ def counts_of(histogram: np.ndarray, name: str) -> np.ndarray:
     """The part of the flat histogram that belongs to one quantity."""
     quantity = QUANTITIES[name]
     return histogram[quantity.first : quantity.first + quantity.bins]
+
+
+def group_count(histogram: np.ndarray, group: str) -> int:
+    """Number of values of all quantities of a group."""
+    return sum(int(counts_of(histogram, q.name).sum()) for q in QUANTITIES.values() if q.group == group)
 
 
 def quantiles(histogram: np.ndarray, name: str, shares: Iterable[float] = (0.05, 0.5, 0.95)) -> list[float] | None:

@@ -47,7 +47,7 @@ class _Job(NamedTuple):
     seconds: float
 
 
-class Lost(NamedTuple):
+class Failure(NamedTuple):
     """Stands in for the result of an item.
 
     Attributes:
@@ -67,7 +67,7 @@ def outcomes(
     seconds: float,
     options: dict[str, Any] | None = None,
     prepare: Callable[..., Any] | None = None,
-) -> Generator[Any | Lost]:
+) -> Generator[Any | Failure]:
     """function(item, **options) for each item, in order; the same for any number of workers.
 
     Workers are new Python processes that load the module of the function and what that needs, whatever the main script
@@ -115,13 +115,13 @@ def named(name: str) -> Callable[..., Any]:
     return found
 
 
-def _attempt(function: Callable[..., Any], item: Any, options: dict[str, Any]) -> Any | Lost:
+def _attempt(function: Callable[..., Any], item: Any, options: dict[str, Any]) -> Any | Failure:
     try:
         result = function(item, **options)
         json.dumps(result)  # what it cannot hold is lost here, with or without a process between
         return result
     except Exception as error:
-        return Lost("crashed", " ".join(f"{type(error).__name__}: {error}".split())[:200])
+        return Failure("crashed", " ".join(f"{type(error).__name__}: {error}".split())[:200])
 
 
 class _Worker:
@@ -178,7 +178,7 @@ class _Crew:
         self.done: dict[int, Any] = {}
         self.failure: Exception | None = None  # of the items, to be raised after the results of those before it
 
-    def run(self, items: Iterable[Any]) -> Iterator[Any | Lost]:
+    def run(self, items: Iterable[Any]) -> Iterator[Any | Failure]:
         source = enumerate(items)
         oldest = taken = 0
         while True:
@@ -228,7 +228,7 @@ class _Crew:
             if worker.connection in ready:
                 self._receive(worker)
             elif time.monotonic() >= worker.deadline:
-                self._lose(worker)
+                self._replace(worker)
 
     def _receive(self, worker: _Worker) -> None:
         try:
@@ -236,13 +236,13 @@ class _Crew:
                 answer = _received(worker.connection)
                 worker.wait_longer()
                 if worker.ready:
-                    result, lost = answer
-                    self.done[worker.todo.popleft()[0]] = Lost(*lost) if lost else result
+                    result, failure = answer
+                    self.done[worker.todo.popleft()[0]] = Failure(*failure) if failure else result
                 worker.ready = True
         except (EOFError, OSError, ValueError, TypeError):  # it ended, or what it says is no answer
-            self._lose(worker)
+            self._replace(worker)
 
-    def _lose(self, worker: _Worker) -> None:
+    def _replace(self, worker: _Worker) -> None:
         self.workers.remove(worker)
         late = time.monotonic() >= worker.deadline
         code = worker.end(0.0 if late else 1.0)
@@ -253,11 +253,11 @@ class _Crew:
         if not worker.todo:
             return
         if late or code == -signal.SIGPROF:
-            lost = Lost("timed out", f"not finished within {worker.seconds:g} s")
+            failure = Failure("timed out", f"not finished within {worker.seconds:g} s")
         else:
             ending = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            lost = Lost("crashed", f"its worker process {ending}")
-        self.done[worker.todo.popleft()[0]] = lost
+            failure = Failure("crashed", f"its worker process {ending}")
+        self.done[worker.todo.popleft()[0]] = failure
         self.again.extend(worker.todo)
 
     def dismiss(self) -> None:
@@ -293,7 +293,7 @@ def _serve(handle: int) -> None:
             signal.setitimer(signal.ITIMER_PROF, job.seconds)  # at its end SIGPROF ends the process, whatever it is in
             result = _attempt(function, item, job.options)
             signal.setitimer(signal.ITIMER_PROF, 0)
-            _send(connection, [None, result] if isinstance(result, Lost) else [result, None])
+            _send(connection, [None, result] if isinstance(result, Failure) else [result, None])
 
 
 def _limit_memory() -> None:
