@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from molflow.batch import MoleculeBatch
 from molflow.chem import Structure, bond_orders, bonded_mol, canonical_smiles, stability, to_rdkit
+from molflow.chem.build import bond_list
 from molflow.data import MoleculeSet, load_qm9
 from molflow.evaluation import evaluate
 
@@ -35,7 +36,7 @@ def rdkit_hydrogens(batch: MoleculeBatch) -> MoleculeBatch:
     x, z = batch.positions.numpy(), batch.atomic_numbers.numpy()
     structures = []
     for i, n in enumerate(batch.n_atoms.tolist()):
-        mol = bonded_mol(x[i, :n], z[i, :n], orders[i, :n, :n])
+        mol = bonded_mol(x[i, :n], z[i, :n], bond_list(orders[i, :n, :n]))
         for atom, count in zip(mol.GetAtoms(), batch.hydrogens[i, :n].tolist(), strict=True):
             atom.SetNumExplicitHs(count)
         mol.UpdatePropertyCache(strict=False)
@@ -107,7 +108,7 @@ def main() -> None:
 
     molecules = load_qm9("all").subset(slice(arguments.molecules))
     start = time.perf_counter()
-    united = molecules.united()
+    united = molecules.united_atom()
     record: dict[str, Any] = {"n_molecules": len(molecules), "united_seconds": time.perf_counter() - start}
     before, parts = list(molecules.structures()), batches(united)
     was_stable, by_shortcut = stable(batches(molecules)), stable(parts)

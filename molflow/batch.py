@@ -1,6 +1,6 @@
-"""MoleculeBatch: molecules of different size in padded tensors, and the ways in and out of it."""
+"""MoleculeBatch: molecules of different size in padded tensors, and conversions from and to other forms."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from molflow.chem.hydrogens import add_hydrogens, strip_hydrogens
+from molflow.chem.bonds import EDM_QM9
+from molflow.chem.hydrogens import add_hydrogens_and_orders, strip_hydrogens
 from molflow.chem.io import Structure, StructureWriter
-from molflow.chem.structure import fault
+from molflow.chem.structure import structure_error
 from molflow.errors import MolflowError
 
 if TYPE_CHECKING:
@@ -24,17 +25,20 @@ class MoleculeBatch:
     """B molecules of at most N atoms.
 
     Attributes:
-        positions: angstrom, (B, N, 3), zero at padding.
+        positions: (B, N, 3), Å, zero at padding.
         atomic_numbers: (B, N) int64, zero at padding.
-        mask: True for a real atom, (B, N); padding is at the end.
-        hydrogens: hydrogens that each atom carries and that are not atoms of the batch, (B, N) int64, zero at padding;
-            None where all atoms are in the batch. Such united atoms are written only after `with_hydrogens`.
+        mask: (B, N), True for a real atom; padding is at the end.
+        hydrogens: (B, N) int64, hydrogens that each atom carries and that are not atoms of the batch, zero at padding.
+            None if all atoms are in the batch. United atoms can be written only after `with_hydrogens`.
+        orders: (B, N, N) int8, look-up bond orders of the atoms in the batch. None until `bond_orders` is called, which
+            keeps them here; `with_hydrogens` fills them in.
     """
 
     positions: Tensor
     atomic_numbers: Tensor
     mask: Tensor
     hydrogens: Tensor | None = None
+    orders: Tensor | None = None
 
     def __post_init__(self) -> None:
         shape = self.atomic_numbers.shape
@@ -54,15 +58,18 @@ class MoleculeBatch:
                 raise ValueError(f"expected int64 hydrogens {tuple(shape)}, got {got}")
             if (self.hydrogens < 0).any() or (self.hydrogens[~self.mask] != 0).any():
                 raise ValueError("hydrogens must be 0 or more, and zero at padding")
+        if self.orders is not None and (self.orders.dtype != torch.int8 or self.orders.shape != (*shape, shape[1])):
+            got = f"{self.orders.dtype} {tuple(self.orders.shape)}"
+            raise ValueError(f"expected int8 orders {(*shape, shape[1])}, got {got}")
 
     @classmethod
     def from_structures(cls, structures: Sequence[Structure]) -> "MoleculeBatch":
-        """Pad (positions, atomic_numbers) pairs to the largest of them."""
+        """Pad structures to the largest of them. Their bonds, if known, are not used."""
         n = max((len(s.atomic_numbers) for s in structures), default=0)
         positions = torch.zeros(len(structures), n, 3)
         atomic_numbers = torch.zeros(len(structures), n, dtype=torch.int64)
         mask = torch.zeros(len(structures), n, dtype=torch.bool)
-        for i, (x, z) in enumerate(structures):
+        for i, (x, z, *_) in enumerate(structures):
             positions[i, : len(z)] = torch.as_tensor(x, dtype=torch.float32)
             atomic_numbers[i, : len(z)] = torch.as_tensor(z, dtype=torch.int64)
             mask[i, : len(z)] = True
@@ -72,22 +79,34 @@ class MoleculeBatch:
     def concatenate(cls, batches: Sequence["MoleculeBatch"]) -> "MoleculeBatch":
         """One batch with all molecules in order, padded to the largest.
 
+        If bond orders of some batches are known, those of the others are looked up.
+
         Raises:
             MolflowError: some batches count hydrogens and some do not.
         """
         if len({b.hydrogens is None for b in batches}) > 1:
             raise MolflowError("united atoms cannot be joined with molecules of all atoms; call with_hydrogens() first")
         n = max(b.mask.shape[1] for b in batches)
+        if any(b.orders is not None for b in batches):
+            for batch in batches:
+                batch.bond_orders()
 
-        def grow(t: Tensor) -> Tensor:
-            return torch.cat([t, t.new_zeros(t.shape[0], n - t.shape[1], *t.shape[2:])], 1)
+        def join(tensors: Sequence[Tensor]) -> Tensor:
+            return torch.cat([_padded(t, 1, n) for t in tensors])
 
-        tensors = zip(*(b._tensors() for b in batches), strict=True)
-        return cls(*(torch.cat([grow(t) for t in parts]) for parts in tensors))
+        hydrogens = [b.hydrogens for b in batches if b.hydrogens is not None]
+        orders = [_padded(b.orders, 2, n) for b in batches if b.orders is not None]
+        return cls(
+            join([b.positions for b in batches]),
+            join([b.atomic_numbers for b in batches]),
+            join([b.mask for b in batches]),
+            join(hydrogens) if hydrogens else None,
+            join(orders) if orders else None,
+        )
 
     @property
     def n_atoms(self) -> Tensor:
-        """Atoms of each molecule, (B,)."""
+        """Number of atoms of each molecule, (B,)."""
         return self.mask.sum(1)
 
     def __len__(self) -> int:
@@ -96,54 +115,107 @@ class MoleculeBatch:
     def __getitem__(self, index: slice | Tensor | Sequence[int]) -> "MoleculeBatch":
         """A batch of the selected molecules, with the same padding."""
         i = index if isinstance(index, slice | Tensor) else torch.as_tensor(index, dtype=torch.int64)
-        return MoleculeBatch(*(t[i] for t in self._tensors()))
+        return self._apply(lambda t: t[i])
 
     def to(self, device: torch.device | str) -> "MoleculeBatch":
-        return MoleculeBatch(*(t.to(device) for t in self._tensors()))
+        """The same batch on another device."""
+        return self._apply(lambda t: t.to(device))
 
-    def _tensors(self) -> tuple[Tensor, ...]:
-        tensors = self.positions, self.atomic_numbers, self.mask
-        return tensors if self.hydrogens is None else (*tensors, self.hydrogens)
+    def _apply(self, function: Callable[[Tensor], Tensor]) -> "MoleculeBatch":
+        hydrogens = None if self.hydrogens is None else function(self.hydrogens)
+        orders = None if self.orders is None else function(self.orders)
+        return MoleculeBatch(
+            function(self.positions), function(self.atomic_numbers), function(self.mask), hydrogens, orders
+        )
 
-    def united(self) -> "MoleculeBatch":
-        """The same molecules as united atoms, by `molflow.chem.strip_hydrogens`; itself where it is that already."""
+    def _arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Positions, atomic numbers and mask as numpy arrays."""
+        return self.positions.detach().cpu().numpy(), self.atomic_numbers.cpu().numpy(), self.mask.cpu().numpy()
+
+    def united_atom(self) -> "MoleculeBatch":
+        """The same molecules as united atoms, by `molflow.chem.strip_hydrogens`; itself if it has united atoms already."""
         if self.hydrogens is not None:
             return self
-        arrays = strip_hydrogens(*(t.detach().cpu().numpy() for t in self._tensors()))
+        arrays = strip_hydrogens(*self._arrays())
         return MoleculeBatch(*map(torch.from_numpy, arrays)).to(self.positions.device)
 
     def with_hydrogens(self) -> "MoleculeBatch":
-        """The same molecules with all atoms, by `molflow.chem.add_hydrogens`; itself where it has them already."""
+        """The same molecules with all atoms, by `molflow.chem.add_hydrogens`. A batch of all atoms returns itself.
+
+        Placing hydrogens needs the bonds of the heavy atoms, so the result has all `orders` filled in.
+        """
         if self.hydrogens is None:
             return self
-        arrays = add_hydrogens(*(t.detach().cpu().numpy() for t in self._tensors()))
-        return MoleculeBatch(*map(torch.from_numpy, arrays)).to(self.positions.device)
+        known = None if self.orders is None else self.orders.cpu().numpy()
+        x, z, mask, orders = add_hydrogens_and_orders(*self._arrays(), self.hydrogens.cpu().numpy(), known)
+        x, z, mask, orders = map(torch.from_numpy, (x, z, mask, orders))
+        return MoleculeBatch(x, z, mask, orders=orders).to(self.positions.device)
+
+    def bond_orders(self) -> Tensor:
+        """Look-up bond orders of the atoms in the batch (`EDM_QM9`), (B, N, N) int8.
+
+        They are looked up once and kept in `orders`. An element outside the tables has no bonds.
+        """
+        if self.orders is None:
+            found = EDM_QM9.bond_orders(self.positions, self.atomic_numbers, self.mask, refuse_foreign=False)
+            object.__setattr__(self, "orders", found)
+            return found
+        return self.orders
+
+    def stability(self) -> tuple[Tensor, Tensor]:
+        """Which atoms (B, N) and which molecules (B,) are stable by `EDM_QM9`; see `BondRules.stability`.
+
+        Hydrogens that united atoms carry count as single bonds.
+        """
+        return EDM_QM9.stability_of_orders(self.bond_orders(), self.atomic_numbers, self.mask, self.hydrogens)
 
     def _require_hydrogens(self) -> None:
         if self.hydrogens is not None:
             raise MolflowError("the batch holds united atoms without their hydrogens; call with_hydrogens() first")
 
     def structures(self) -> Iterator[Structure]:
-        """The molecules one by one as numpy arrays without padding. Raises MolflowError for united atoms."""
+        """The molecules one by one as numpy arrays without padding, with their look-up bonds if `orders` are known.
+
+        Raises:
+            MolflowError: the batch holds united atoms.
+        """
         self._require_hydrogens()
-        x, z, n = self.positions.cpu().numpy(), self.atomic_numbers.cpu().numpy(), self.n_atoms.tolist()
-        return (Structure(x[i, :k], z[i, :k]) for i, k in enumerate(n))
+        (x, z, _), n = self._arrays(), self.n_atoms.tolist()
+        bonds = [None] * len(n) if self.orders is None else self._bonds(self.orders)
+        return (Structure(x[i, :k], z[i, :k], bonds[i]) for i, k in enumerate(n))
+
+    def _bonds(self, orders: Tensor) -> list[np.ndarray | None]:
+        """The bonds of each molecule, (m, 3); None for one with an element outside the tables."""
+        upper = orders.cpu().numpy()
+        molecule, first, second = np.nonzero(np.triu(upper))
+        rows = np.stack([first, second, upper[molecule, first, second]], axis=1)
+        parts = np.split(rows, np.searchsorted(molecule, np.arange(1, len(upper))))
+        _, numbers, mask = self._arrays()
+        covered = (EDM_QM9.covers(numbers) | ~mask).all(1).tolist()
+        return [part if known else None for part, known in zip(parts, covered, strict=False)]
 
     def write(self, path: str | Path) -> None:
-        """Write an SDF, XYZ or NPZ file, by suffix. Raises MolflowError for united atoms."""
+        """Write an SDF, XYZ or NPZ file; the suffix names the format. Raises MolflowError for united atoms."""
         self._require_hydrogens()
         with StructureWriter(path) as writer:
+            if writer.needs_bonds:
+                self.bond_orders()
             for structure in self.structures():
                 writer.write(structure)
 
     def to_rdkit(self) -> "list[Mol | None]":
-        """RDKit molecules with bonds from the look-up rules; None where RDKit refuses the molecule.
+        """Sanitised RDKit molecules with look-up bonds; None where RDKit refuses the molecule.
+
+        A molecule with an element outside the look-up tables gets the bonds and formal charges that
+        `molflow.chem.perceive` finds, or is None if there are none.
 
         Raises:
             MolflowError: the batch holds united atoms.
         """
         from molflow.chem.build import to_rdkit
 
+        self._require_hydrogens()
+        self.bond_orders()
         return [to_rdkit(*structure) for structure in self.structures()]
 
     def to_pyg(self) -> "list[Data]":
@@ -161,19 +233,26 @@ class MoleculeBatch:
         return cls.from_structures([Structure(d.pos.cpu().numpy(), d.z.cpu().numpy()) for d in items])
 
 
+def _padded(t: Tensor, axis: int, n: int) -> Tensor:
+    """A tensor with zeros appended along an axis up to length n."""
+    shape = list(t.shape)
+    shape[axis] = n - shape[axis]
+    return torch.cat([t, t.new_zeros(shape)], axis)
+
+
 def structures_of(molecules: "MoleculeBatch | Iterable[Structure | Mol | Data]") -> Iterator[Structure]:
-    """Positions and elements of molecules in any form that molflow knows, one by one.
+    """Convert molecules in any form that molflow knows to structures, one by one.
 
     Args:
-        molecules: a `MoleculeBatch`, a PyG `Batch`, or any number of `Structure`, RDKit `Mol` with a 3D conformer, of
-            which the first is taken, and PyG `Data` with `pos` (n, 3) and `z` (n,).
+        molecules: a `MoleculeBatch`, a PyG `Batch`, or any number of `Structure`, RDKit `Mol` with a 3D conformer (the
+            first one is used) and PyG `Data` with `pos` (n, 3) and `z` (n,).
 
     Yields:
         The molecules in order. Implicit hydrogens of an RDKit molecule have no positions and are not among the atoms.
 
     Raises:
-        MolflowError: united atoms; or an item that is nothing of this, such as a `Mol` without 3D coordinates, named by
-            its place.
+        MolflowError: united atoms; or an item of another form, such as a `Mol` without 3D coordinates, named by its
+            place.
     """
     if isinstance(molecules, MoleculeBatch):
         return molecules.structures()
@@ -182,10 +261,10 @@ def structures_of(molecules: "MoleculeBatch | Iterable[Structure | Mol | Data]")
 
 
 def structure_of(item: Any, place: int) -> Structure:
-    """One of `structures_of`; an error names its place."""
+    """Convert one item as `structures_of` does; errors name its place."""
     if isinstance(item, Structure):
         if item.positions.shape != (len(item.atomic_numbers), 3):
-            raise MolflowError(f"molecule {place}, {fault(item)}")
+            raise MolflowError(f"molecule {place}, {structure_error(item)}")
         return item
     if hasattr(item, "GetConformers"):
         found = _structure_of_mol(item, place)
@@ -194,7 +273,7 @@ def structure_of(item: Any, place: int) -> Structure:
     else:
         expected = "expected a Structure, an RDKit Mol, or PyG Data with pos and z"
         raise MolflowError(f"molecule {place}: {expected}, got {type(item).__name__}")
-    problem = fault(found)
+    problem = structure_error(found)
     if problem is not None:
         raise MolflowError(f"molecule {place}, {problem}")
     return found

@@ -1,4 +1,4 @@
-"""MoleculeBatch: what it refuses, and that molecules survive every way in and out."""
+"""MoleculeBatch refuses wrong input, and molecules survive every conversion."""
 
 from pathlib import Path
 
@@ -9,7 +9,17 @@ from rdkit import Chem
 from rdkit.Chem import rdDepictor
 
 from molflow.batch import MoleculeBatch, structures_of
-from molflow.chem import Structure, bonded_mol, canonical_smiles, read_structures, strip_hydrogens
+from molflow.chem import (
+    EDM_QM9,
+    Structure,
+    StructureWriter,
+    bonded_mol,
+    canonical_smiles,
+    lookup,
+    read_structures,
+    stability,
+    strip_hydrogens,
+)
 from molflow.errors import MolflowError
 from molflow.evaluation import evaluate
 
@@ -29,7 +39,7 @@ def batch(structures):
 
 def assert_same(batch, structures):
     assert len(batch) == len(structures)
-    for (x, z), (expected_x, expected_z) in zip(batch.structures(), structures, strict=True):
+    for (x, z, _), (expected_x, expected_z, _) in zip(batch.structures(), structures, strict=True):
         np.testing.assert_array_equal(z, expected_z)
         np.testing.assert_array_equal(x, np.asarray(expected_x, dtype=np.float32))
 
@@ -48,7 +58,7 @@ def assert_same(batch, structures):
         ({"atomic_numbers": Z + 1}, "padding must be zero"),
     ],
 )
-def test_what_is_no_batch_is_refused(change, message):
+def test_arrays_that_do_not_fit_are_refused(change, message):
     arguments = {"positions": X, "atomic_numbers": Z, "mask": MASK}
     MoleculeBatch(**arguments)
     with pytest.raises(ValueError, match=message):
@@ -74,8 +84,8 @@ def test_hydrogens_that_do_not_fit_are_refused(hydrogens, message):
 
 
 def test_from_structures_pads_and_structures_unpads(batch, structures):
-    assert batch.mask.shape[1] == max(len(z) for _, z in structures)
-    assert batch.n_atoms.tolist() == [len(z) for _, z in structures]
+    assert batch.mask.shape[1] == max(len(z) for _, z, _ in structures)
+    assert batch.n_atoms.tolist() == [len(z) for _, z, _ in structures]
     assert_same(batch, structures)
 
 
@@ -117,14 +127,14 @@ def test_structures_of_anything(batch, structures):
     for molecules in (batch, structures, iter(structures), data, Batch.from_data_list(data), mols):
         found = list(structures_of(molecules))
         assert len(found) == len(structures)
-        for (x, z), (expected_x, expected_z) in zip(found, structures, strict=True):
+        for (x, z, _), (expected_x, expected_z, _) in zip(found, structures, strict=True):
             np.testing.assert_array_equal(z, expected_z)
             np.testing.assert_allclose(x, expected_x, atol=1e-6)
     mixed = evaluate([structures[0], mols[1], data[2]]).to_dict()
     assert mixed == evaluate(structures[:3]).to_dict()
 
 
-def test_what_has_no_structure(structures):
+def test_items_without_a_structure_are_refused(structures):
     from torch_geometric.data import Data
 
     flat = Chem.MolFromSmiles("O")
@@ -168,6 +178,111 @@ def united(batch):
     return MoleculeBatch(*map(torch.from_numpy, arrays))
 
 
+METHANETHIOL = Structure(
+    np.array(
+        [[0, 0, 0], [1.82, 0, 0], [-0.37, 1.02, 0], [-0.37, -0.51, 0.89], [-0.37, -0.51, -0.89], [2.15, 1.29, 0]],
+        dtype=np.float32,
+    ),
+    np.array([6, 16, 1, 1, 1, 1]),
+)
+
+
+def test_an_element_outside_the_tables_concerns_its_molecule_alone(structures, tmp_path):
+    alone = MoleculeBatch.from_structures(structures[:4])
+    mixed = MoleculeBatch.from_structures([*structures[:2], METHANETHIOL, *structures[2:4]])
+    mols = mixed.to_rdkit()
+    others = [mol for place, mol in enumerate(mols) if place != 2]
+    assert list(map(canonical_smiles, others)) == list(map(canonical_smiles, alone.to_rdkit()))
+    assert canonical_smiles(mols[2]) == "CS"
+    assert mixed.stability()[1].tolist() == [True, True, False, True, True]
+    assert [structure.bonds is None for structure in mixed.structures()] == [False, False, True, False, False]
+    for suffix in ("sdf", "xyz", "npz"):
+        mixed.write(tmp_path / f"out.{suffix}")
+        assert len(read_structures(tmp_path / f"out.{suffix}")) == 5
+
+
+@pytest.fixture
+def pairs_looked_up(monkeypatch):
+    """Counts the unordered pairs of atoms that are looked up, by the calls of the one function that does it."""
+    counts = []
+
+    def counted(rules, x, rows, other_x, other_rows):
+        found = look_up(rules, x, rows, other_x, other_rows)
+        counts.append(found.numel())
+        return found
+
+    look_up = lookup._orders_between
+    monkeypatch.setattr(lookup, "_orders_between", counted)
+    return counts
+
+
+def test_bonds_of_united_atoms_are_looked_up_once(united, pairs_looked_up, tmp_path):
+    full = united.with_hydrogens()
+    n_heavy, n = united.mask.shape[1], full.mask.shape[1]
+    n_added = int(united.hydrogens.sum())
+    assert pairs_looked_up == [len(united) * n_heavy**2, n_added * n]  # the skeleton; new hydrogens with all atoms
+    atoms, stable = full.stability()
+    parts = MoleculeBatch.concatenate([full[:50].to("cpu"), full[stable][:3], full[torch.arange(50, 60)]])
+    full.write(tmp_path / "out.sdf")
+    parts.to_rdkit()
+    parts.stability()
+    bonds = [structure.bonds for structure in full.structures()]
+    with StructureWriter(tmp_path / "again.sdf") as writer:
+        for structure in full.structures():
+            writer.write(structure)
+    assert len(pairs_looked_up) == 2
+    assert (tmp_path / "out.sdf").read_text() == (tmp_path / "again.sdf").read_text()
+
+    fresh = MoleculeBatch(full.positions, full.atomic_numbers, full.mask)
+    assert fresh.orders is None
+    assert all(structure.bonds is None for structure in fresh.structures())
+    assert torch.equal(fresh.bond_orders(), full.orders)
+    assert torch.equal(atoms, stability(full.positions, full.atomic_numbers, full.mask)[0])
+    for found, structure in zip(bonds, fresh.structures(), strict=True):
+        np.testing.assert_array_equal(found, structure.bonds)
+        mol = bonded_mol(structure.positions, structure.atomic_numbers)
+        rows = [(b.GetBeginAtomIdx(), b.GetEndAtomIdx(), int(b.GetBondTypeAsDouble())) for b in mol.GetBonds()]
+        assert rows == list(map(tuple, found.tolist()))
+
+
+def test_bonds_of_all_atoms_are_looked_up_once(batch, pairs_looked_up, tmp_path):
+    batch.to_rdkit()
+    batch.write(tmp_path / "out.sdf")
+    batch.stability()
+    batch.write(tmp_path / "out.xyz")
+    assert len(pairs_looked_up) == 1
+    MoleculeBatch.from_structures(list(batch.structures())).write(tmp_path / "out.xyz")
+    assert len(pairs_looked_up) == 1
+
+
+def test_orders_go_where_the_molecules_go(structures):
+    wide, narrow = MoleculeBatch.from_structures(structures[:9]), MoleculeBatch.from_structures(structures[:1])
+    wide.bond_orders()
+    for joined in MoleculeBatch.concatenate([narrow, wide]), MoleculeBatch.concatenate([wide, narrow]):
+        fresh = EDM_QM9.bond_orders(joined.positions, joined.atomic_numbers, joined.mask)
+        assert torch.equal(joined.orders, fresh)
+    assert torch.equal(wide[[5, 0]].orders, wide.orders[[5, 0]])
+    assert MoleculeBatch.concatenate([wide[:2], wide[2:]]).orders is not None
+    assert MoleculeBatch.from_structures([]).stability()[1].tolist() == []
+
+
+@pytest.mark.parametrize("orders", [torch.zeros(1, 2, 2), torch.zeros(1, 2, dtype=torch.int8)])
+def test_orders_that_do_not_fit_are_refused(orders):
+    with pytest.raises(ValueError, match=r"expected int8 orders \(1, 2, 2\), got"):
+        MoleculeBatch(X, Z, MASK, None, orders)
+
+
+def test_united_atoms_are_stable_with_the_hydrogens_they_carry(batch, united):
+    assert torch.equal(united.stability()[1], batch.stability()[1])
+
+
+def test_united_atom_is_the_way_back(united):
+    assert united.united_atom() is united
+    again = united.with_hydrogens().united_atom()
+    assert torch.equal(again.positions, united.positions)
+    assert torch.equal(again.hydrogens, united.hydrogens)
+
+
 def test_carried_hydrogens_go_where_the_molecules_go(united):
     chosen = united[[5, 0, 5]]
     assert torch.equal(chosen.hydrogens, united.hydrogens[[5, 0, 5]])
@@ -185,7 +300,7 @@ def test_with_hydrogens_gives_the_molecules_back(batch, united):
     assert batch.with_hydrogens() is batch
     assert full.positions.dtype == torch.float32
     assert torch.equal(full.atomic_numbers.sort(1).values, batch.atomic_numbers.sort(1).values)
-    for (x, z), (old_x, old_z) in zip(full.structures(), batch.structures(), strict=True):
+    for (x, z, _), (old_x, old_z, _) in zip(full.structures(), batch.structures(), strict=True):
         np.testing.assert_array_equal(x[z > 1], old_x[old_z > 1])
 
 

@@ -1,13 +1,14 @@
 """Chemistry on plain arrays: elements, look-up bonds, hydrogens, RDKit molecules, and SDF, XYZ and NPZ files.
 
-The public names are loaded when they are first used: processes that run RDKit alone then need no torch.
+The public names are imported when they are first used, so that processes that only run RDKit need no torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from molflow.registry import lazy_names
 
 if TYPE_CHECKING:
-    from molflow.chem.bonds import bond_orders, stability, stability_of_orders
+    from molflow.chem.bonds import EDM_QM9, BondRules, bond_orders, stability, stability_of_orders
     from molflow.chem.build import bonded_mol, canonical_smiles, is_connected, to_rdkit
     from molflow.chem.elements import SYMBOLS, atomic_number, formula, symbol
     from molflow.chem.hydrogens import add_hydrogens, strip_hydrogens
@@ -15,34 +16,20 @@ if TYPE_CHECKING:
     from molflow.chem.perception import Perceived, perceive
     from molflow.chem.relaxation import Strain, strain
 
-_HOME = {
-    "Perceived": "perception",
-    "Record": "io",
-    "SYMBOLS": "elements",
-    "Strain": "relaxation",
-    "Structure": "io",
-    "StructureWriter": "io",
-    "add_hydrogens": "hydrogens",
-    "atomic_number": "elements",
-    "bond_orders": "bonds",
-    "bonded_mol": "build",
-    "canonical_smiles": "build",
-    "check_writable": "io",
-    "formula": "elements",
-    "is_connected": "build",
-    "iter_records": "io",
-    "perceive": "perception",
-    "read_structures": "io",
-    "stability": "bonds",
-    "stability_of_orders": "bonds",
-    "strain": "relaxation",
-    "strip_hydrogens": "hydrogens",
-    "symbol": "elements",
-    "to_rdkit": "build",
+_HOMES = {
+    "bonds": ("EDM_QM9", "BondRules", "bond_orders", "stability", "stability_of_orders"),
+    "build": ("bonded_mol", "canonical_smiles", "is_connected", "to_rdkit"),
+    "elements": ("SYMBOLS", "atomic_number", "formula", "symbol"),
+    "hydrogens": ("add_hydrogens", "strip_hydrogens"),
+    "io": ("Record", "Structure", "StructureWriter", "check_writable", "iter_records", "read_structures"),
+    "perception": ("Perceived", "perceive"),
+    "relaxation": ("Strain", "strain"),
 }
 
 __all__ = [
+    "EDM_QM9",
     "SYMBOLS",
+    "BondRules",
     "Perceived",
     "Record",
     "Strain",
@@ -67,12 +54,6 @@ __all__ = [
     "to_rdkit",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(f"molflow.chem.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'molflow.chem' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(
+    __name__, {name: f"{__name__}.{home}" for home, names in _HOMES.items() for name in names}
+)

@@ -1,122 +1,196 @@
-"""Bond orders and stability from distances alone, by EDM's look-up rules (arXiv 2203.17003).
+"""Bond orders and stability from distances alone, by look-up tables such as EDM's (arXiv 2203.17003).
 
-The rules are data at the top of the file; below it a whole batch is looked up at once.
+`BondRules` holds the tables as data. This file needs no torch, so worker processes can ask which elements the tables
+cover; the look-up itself is in `lookup`, which is imported when bonds are first looked up.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
-from torch import Tensor
 
-from molflow.chem.elements import atomic_number, symbol
+from molflow.chem.elements import SYMBOLS, atomic_number
 from molflow.chem.valences import VALENCES
-from molflow.errors import MolflowError
 
-BOND_LENGTHS: dict[tuple[str, str], tuple[int, ...]] = {
-    ("H", "H"): (74,),
-    ("H", "C"): (109,),
-    ("H", "N"): (101,),
-    ("H", "O"): (96,),
-    ("H", "F"): (92,),
-    ("C", "C"): (154, 134, 120),
-    ("C", "N"): (147, 129, 116),
-    ("C", "O"): (143, 120, 113),
-    ("C", "F"): (135,),
-    ("N", "N"): (145, 125, 110),
-    ("N", "O"): (140, 121),
-    ("N", "F"): (136,),
-    ("O", "O"): (148, 121),
-    ("O", "F"): (142,),
-    ("F", "F"): (142,),
-}
-"""Typical lengths of single, double and triple bonds in pm; an order that is absent cannot be assigned."""
+if TYPE_CHECKING:
+    from torch import Tensor
 
-MARGINS = (10, 5, 3)
-"""A pair has at least order k when it is closer than the typical length plus this margin (pm)."""
+    from molflow.chem.lookup import Tables
+
+    Array = Tensor | np.ndarray
 
 PROTOCOL = "EDM look-up bonds (arXiv 2203.17003)"
 
-ELEMENTS: tuple[str, ...] = tuple(VALENCES)
-"""The elements that the tables cover."""
 
-_ROW = torch.full((119,), -1)  # atomic number -> row of the tables below
-_ROW[[atomic_number(element) for element in ELEMENTS]] = torch.arange(len(ELEMENTS))
-_VALENCE = torch.tensor(list(VALENCES.values()))
+@dataclass(frozen=True, eq=False)
+class BondRules:
+    """Look-up tables: which distance is which bond, and how many bonds an atom must have.
 
+    A pair at distance d (pm) has order 1 if d < single + margin 1, order 2 if also d < double + margin 2, order 3 if
+    also d < triple + margin 3. An atom is stable when its bond orders sum to one of the valences of its element. A
+    molecule is stable when it has atoms and all of them are stable.
 
-def _squared_limits() -> Tensor:
-    """Squared distance limits in Å², (3, 25): by order - 1 and by the pair of rows as one index; 0 for no bond."""
-    limits = torch.zeros(3, len(ELEMENTS), len(ELEMENTS), dtype=torch.float64)
-    for (a, b), lengths in BOND_LENGTHS.items():
-        i, j = ELEMENTS.index(a), ELEMENTS.index(b)
-        for k, length in enumerate(lengths):
-            limits[k, i, j] = limits[k, j, i] = ((length + MARGINS[k]) / 100) ** 2
-    # "a higher order only where every lower one holds" then needs no test of its own: orders can simply be counted
-    assert bool((limits.diff(dim=0) <= 0).all())
-    return limits.flatten(1)
+    Attributes:
+        name: of the tables.
+        protocol: the sentence that reports print beside a score.
+        lengths: typical lengths of single, double and triple bonds in pm, by pair of elements, each pair once. An order
+            or a pair that is absent cannot be assigned.
+        valences: the sums of bond orders at which an atom is stable, by element. Its keys are the elements that the
+            tables cover.
+        margins: pm that a bond of order 1, 2 and 3 may be longer than its typical length.
 
-
-_LIMITS = _squared_limits()
-
-
-def bond_orders(
-    positions: Tensor | np.ndarray, atomic_numbers: Tensor | np.ndarray, mask: Tensor | np.ndarray
-) -> Tensor:
-    """Bond order of every pair of atoms by EDM's look-up tables.
-
-    A pair at distance d (pm) has order 1 if d < single + 10, order 2 if also d < double + 5, order 3 if also
-    d < triple + 3, lengths from `BOND_LENGTHS`. Distances are taken in float64 whatever the input. Atoms on one spot
-    get the highest order their pair has; a NaN distance is no bond.
-
-    Args:
-        positions: (B, N, 3), Å, torch or numpy (and so for the others).
-        atomic_numbers: (B, N) integers.
-        mask: (B, N) bool, True for a real atom.
-
-    Returns:
-        (B, N, N) int8, symmetric, zero on the diagonal and wherever an atom is padding.
-
-    Raises:
-        MolflowError: shapes that disagree, or an element outside H C N O F, named with its place in the batch.
-
-    Source: arXiv 2203.17003 and the tables its code publishes.
+    Example:
+        >>> EDM_QM9.elements, EDM_QM9.covers(np.array([6, 16])).tolist()
+        (('H', 'C', 'N', 'O', 'F'), [True, False])
     """
-    positions, rows, mask = _checked(positions, atomic_numbers, mask)
-    squared = torch.zeros((), dtype=torch.float64, device=positions.device)
-    for x in positions.double().unbind(-1):  # one axis at a time: no (B, N, N, 3) in memory
-        squared = squared + (x[:, :, None] - x[:, None, :]).square_()
 
-    pair = rows[:, :, None] * len(ELEMENTS) + rows[:, None, :]
-    orders = torch.zeros(pair.shape, dtype=torch.int8, device=pair.device)
-    for limit in _LIMITS.to(pair.device):
-        orders += squared < limit[pair]
-    orders *= mask[:, :, None] & mask[:, None, :]
-    orders.diagonal(dim1=1, dim2=2).zero_()
-    return orders
+    name: str
+    protocol: str
+    lengths: Mapping[tuple[str, str], tuple[int, ...]]
+    valences: Mapping[str, tuple[int, ...]]
+    margins: tuple[int, ...] = (10, 5, 3)
+
+    def __post_init__(self) -> None:
+        for (a, b), lengths in self.lengths.items():
+            if a not in self.valences or b not in self.valences:
+                raise ValueError(f"{self.name}: the length of {a}-{b} is given, but not the valences of both elements")
+            if a != b and (b, a) in self.lengths:
+                raise ValueError(f"{self.name}: the length of {a}-{b} is given twice")
+            if len(lengths) > len(self.margins):
+                raise ValueError(
+                    f"{self.name}: {a}-{b} has {len(lengths)} lengths, but there are {self.margins} margins"
+                )
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """The elements that the tables cover."""
+        return tuple(self.valences)
+
+    @cached_property
+    def tables(self) -> Tables:
+        """The same tables as tensors."""
+        from molflow.chem.lookup import Tables
+
+        return Tables.of(self)
+
+    @cached_property
+    def _covered(self) -> np.ndarray:
+        covered = np.zeros(len(SYMBOLS) + 1, dtype=bool)  # by atomic number
+        covered[[atomic_number(element) for element in self.elements]] = True
+        return covered
+
+    def covers(self, atomic_numbers: np.ndarray) -> np.ndarray:
+        """Whether the tables cover each element: integers of any shape -> bool of that shape, False for 0."""
+        numbers = np.asarray(atomic_numbers, dtype=np.int64)
+        known = (numbers > 0) & (numbers < len(self._covered))
+        return self._covered[numbers * known]
+
+    def bond_orders(
+        self, positions: Array, atomic_numbers: Array, mask: Array, *, refuse_foreign: bool = True
+    ) -> Tensor:
+        """Bond order of every pair of atoms.
+
+        Distances are computed in float64. Atoms at the same position get the highest order their pair has; a NaN
+        distance is no bond.
+
+        Args:
+            positions: (B, N, 3), Å, torch or numpy, as the other arguments.
+            atomic_numbers: (B, N) integers.
+            mask: (B, N) bool, True for a real atom.
+            refuse_foreign: raise for an element outside the tables; otherwise its atoms have no bonds.
+
+        Returns:
+            (B, N, N) int8, symmetric, zero on the diagonal and wherever an atom is padding.
+
+        Raises:
+            MolflowError: shapes that disagree, an atomic number that is no element, or an element outside the tables,
+                named with its place in the batch.
+        """
+        from molflow.chem.lookup import bond_orders
+
+        return bond_orders(self, positions, atomic_numbers, mask, refuse_foreign)
+
+    def stability(
+        self, positions: Array, atomic_numbers: Array, mask: Array, hydrogens: Array | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Which atoms and which molecules are stable.
+
+        A molecule with an element outside the tables is not stable, and neither is any of its atoms.
+
+        Args:
+            positions: (B, N, 3), Å.
+            atomic_numbers: (B, N) integers.
+            mask: (B, N) bool, True for a real atom.
+            hydrogens: (B, N) hydrogens that united atoms carry; each counts as a single bond of its atom. This assumes
+                that each hydrogen is placed so that it bonds to its own atom alone. Compute published figures on
+                molecules with all atoms.
+
+        Returns:
+            atoms (B, N) bool, False for padding, and molecules (B,) bool.
+
+        Raises:
+            MolflowError: shapes that disagree, or an atomic number that is no element.
+        """
+        orders = self.bond_orders(positions, atomic_numbers, mask, refuse_foreign=False)
+        return self.stability_of_orders(orders, atomic_numbers, mask, hydrogens)
+
+    def stability_of_orders(
+        self, orders: Tensor, atomic_numbers: Array, mask: Array, hydrogens: Array | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """`stability` for bond orders (B, N, N) that are known already."""
+        from molflow.chem.lookup import stability_of_orders
+
+        return stability_of_orders(self, orders, atomic_numbers, mask, hydrogens)
 
 
-def orders_of_one(positions: np.ndarray, atomic_numbers: np.ndarray) -> np.ndarray:
+EDM_QM9 = BondRules(
+    name="EDM's tables for QM9",
+    protocol=PROTOCOL,
+    lengths={
+        ("H", "H"): (74,),
+        ("H", "C"): (109,),
+        ("H", "N"): (101,),
+        ("H", "O"): (96,),
+        ("H", "F"): (92,),
+        ("C", "C"): (154, 134, 120),
+        ("C", "N"): (147, 129, 116),
+        ("C", "O"): (143, 120, 113),
+        ("C", "F"): (135,),
+        ("N", "N"): (145, 125, 110),
+        ("N", "O"): (140, 121),
+        ("N", "F"): (136,),
+        ("O", "O"): (148, 121),
+        ("O", "F"): (142,),
+        ("F", "F"): (142,),
+    },
+    valences={element: (valence,) for element, valence in VALENCES.items()},
+)
+"""The tables that EDM's code publishes, for the elements of QM9; valences H 1, C 4, N 3, O 2, F 1."""
+
+
+def bond_orders(positions: Array, atomic_numbers: Array, mask: Array, rules: BondRules = EDM_QM9) -> Tensor:
+    """Bond orders (B, N, N) int8 of a batch of molecules. See `BondRules.bond_orders`."""
+    return rules.bond_orders(positions, atomic_numbers, mask)
+
+
+def orders_of_one(positions: np.ndarray, atomic_numbers: np.ndarray, rules: BondRules = EDM_QM9) -> np.ndarray:
     """`bond_orders` of a single molecule: positions (n, 3) and atomic_numbers (n,) -> (n, n) int8."""
     mask = np.ones((1, len(atomic_numbers)), dtype=bool)
-    return bond_orders(positions[None], atomic_numbers[None], mask)[0].numpy()
+    return rules.bond_orders(positions[None], atomic_numbers[None], mask)[0].numpy()
 
 
 def stability(
-    positions: Tensor | np.ndarray,
-    atomic_numbers: Tensor | np.ndarray,
-    mask: Tensor | np.ndarray,
-    hydrogens: Tensor | np.ndarray | None = None,
+    positions: Array,
+    atomic_numbers: Array,
+    mask: Array,
+    hydrogens: Array | None = None,
+    rules: BondRules = EDM_QM9,
 ) -> tuple[Tensor, Tensor]:
-    """Which atoms and which molecules are stable by EDM's rules.
-
-    An atom is stable when its bond orders (see `bond_orders`) sum to H 1, C 4, N 3, O 2, F 1; a molecule when it has
-    atoms and all of them are stable. Arguments and errors as in `bond_orders`.
-
-    With `hydrogens` (B, N), counts that united atoms carry, each counts as a single bond of its atom. That takes the
-    hydrogens as placed so that each bonds to its atom alone, and has no hydrogens among the atoms that it scores:
-    figures to publish are made on molecules with all atoms.
-
-    Returns:
-        atoms (B, N) bool, False for padding, and molecules (B,) bool.
+    """Which atoms (B, N) and which molecules (B,) are stable. See `BondRules.stability`.
 
     Example:
         >>> water = [[[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]]]
@@ -124,48 +198,15 @@ def stability(
         >>> molecules.tolist()
         [True]
     """
-    return stability_of_orders(bond_orders(positions, atomic_numbers, mask), atomic_numbers, mask, hydrogens)
+    return rules.stability(positions, atomic_numbers, mask, hydrogens)
 
 
 def stability_of_orders(
     orders: Tensor,
-    atomic_numbers: Tensor | np.ndarray,
-    mask: Tensor | np.ndarray,
-    hydrogens: Tensor | np.ndarray | None = None,
+    atomic_numbers: Array,
+    mask: Array,
+    hydrogens: Array | None = None,
+    rules: BondRules = EDM_QM9,
 ) -> tuple[Tensor, Tensor]:
-    """`stability` for bond orders (B, N, N) that are already at hand."""
-    rows, mask = _table_rows(torch.as_tensor(atomic_numbers), torch.as_tensor(mask))
-    bonds = orders.sum(-1)
-    if hydrogens is not None:
-        hydrogens = torch.as_tensor(hydrogens)
-        if hydrogens.shape != mask.shape:
-            raise MolflowError(f"expected hydrogens {tuple(mask.shape)}, got {tuple(hydrogens.shape)}")
-        bonds = bonds + hydrogens
-    atoms = (bonds == _VALENCE.to(rows.device)[rows]) & mask
-    return atoms, (atoms | ~mask).all(-1) & mask.any(-1)
-
-
-def _checked(
-    positions: Tensor | np.ndarray, atomic_numbers: Tensor | np.ndarray, mask: Tensor | np.ndarray
-) -> tuple[Tensor, Tensor, Tensor]:
-    positions, numbers, mask = torch.as_tensor(positions), torch.as_tensor(atomic_numbers), torch.as_tensor(mask)
-    if positions.ndim != 3 or positions.shape[-1] != 3 or not positions.shape[:2] == numbers.shape == mask.shape:
-        raise MolflowError(
-            "expected positions (B, N, 3), atomic_numbers (B, N) and mask (B, N), "
-            f"got {tuple(positions.shape)}, {tuple(numbers.shape)} and {tuple(mask.shape)}"
-        )
-    return positions, *_table_rows(numbers, mask)
-
-
-def _table_rows(numbers: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of the tables (B, N), with padding looked up as hydrogen, and the mask as bool."""
-    numbers, mask = numbers.long(), mask.bool()
-    numbers = numbers.where(mask, 1)
-    rows = _ROW.to(numbers.device)[numbers.clamp(0, len(_ROW) - 1)]
-    if bool((rows < 0).any()):
-        molecule, atom = (rows < 0).nonzero()[0].tolist()
-        raise MolflowError(
-            f"molecule {molecule + 1} of the batch, atom {atom + 1}: element {symbol(int(numbers[molecule, atom]))} "
-            f"is outside the look-up tables, which cover {' '.join(ELEMENTS)}"
-        )
-    return rows, mask
+    """`stability` for bond orders (B, N, N) that are known already."""
+    return rules.stability_of_orders(orders, atomic_numbers, mask, hydrogens)

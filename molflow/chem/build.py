@@ -1,6 +1,6 @@
-"""From positions and elements to RDKit molecules, with the look-up rules' bonds and no atom added or taken away.
+"""RDKit molecules from positions and elements, with look-up bonds and no atom added or removed.
 
-RDKit is imported where it is used, so that training and sampling run without it.
+RDKit is imported inside functions, so that training and sampling run without it.
 """
 
 from __future__ import annotations
@@ -9,40 +9,29 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from molflow.chem.bonds import EDM_QM9, orders_of_one
+
 if TYPE_CHECKING:
     from rdkit import Chem
 
 
-def bonded_mol(positions: np.ndarray, atomic_numbers: np.ndarray, orders: np.ndarray | None = None) -> Chem.RWMol:
-    """An unsanitised molecule with the given bonds and one 3D conformer, however wrong its chemistry is.
+def bonded_mol(positions: np.ndarray, atomic_numbers: np.ndarray, bonds: np.ndarray | None = None) -> Chem.RWMol:
+    """Build an unsanitised molecule with the given bonds and one 3D conformer, however wrong its chemistry is.
 
     Atoms get no implicit hydrogens: a carbon with three neighbours stays a radical instead of being completed.
 
     Args:
         positions: (n, 3), Å.
         atomic_numbers: (n,).
-        orders: (n, n) symmetric bond orders 0 to 3; by default `bond_orders` of this molecule.
+        bonds: rows of two atoms and an order 1 to 3, (m, 3); by default the look-up bonds of this molecule.
 
     Raises:
-        MolflowError: an element outside the look-up tables, if `orders` is not given.
+        MolflowError: an element outside the look-up tables, if `bonds` is not given.
     """
-    if orders is None:
-        from molflow.chem.bonds import orders_of_one
-
-        orders = orders_of_one(positions, atomic_numbers)
-    return mol_of_bonds(positions, atomic_numbers, bond_list(orders))
-
-
-def bond_list(orders: np.ndarray) -> np.ndarray:
-    """The bonds of a symmetric matrix of orders (n, n), as rows of two atoms and an order, (m, 3)."""
-    first, second = np.nonzero(np.triu(orders))
-    return np.stack([first, second, orders[first, second]], axis=1)
-
-
-def mol_of_bonds(positions: np.ndarray, atomic_numbers: np.ndarray, bonds: np.ndarray) -> Chem.RWMol:
-    """`bonded_mol` for bonds that are given as rows of two atoms and an order, (m, 3)."""
     from rdkit import Chem
 
+    if bonds is None:
+        bonds = bond_list(orders_of_one(positions, atomic_numbers))
     mol = Chem.RWMol()
     for number in atomic_numbers.tolist():
         atom = Chem.Atom(number)
@@ -57,22 +46,32 @@ def mol_of_bonds(positions: np.ndarray, atomic_numbers: np.ndarray, bonds: np.nd
     return mol
 
 
-def to_rdkit(positions: np.ndarray, atomic_numbers: np.ndarray, orders: np.ndarray | None = None) -> Chem.Mol | None:
-    """The molecule as RDKit sees it: look-up bonds, a conformer, sanitised. Arguments as in `bonded_mol`.
+def bond_list(orders: np.ndarray) -> np.ndarray:
+    """The bonds of a symmetric matrix of orders (n, n), as rows of two atoms and an order, (m, 3) int64."""
+    first, second = np.nonzero(np.triu(orders))
+    return np.stack([first, second, orders[first, second]], axis=1)
+
+
+def to_rdkit(positions: np.ndarray, atomic_numbers: np.ndarray, bonds: np.ndarray | None = None) -> Chem.Mol | None:
+    """Build a sanitised molecule with a conformer. Arguments as in `bonded_mol`.
+
+    If `bonds` is not given, they are the look-up bonds; if an element is outside the look-up tables, they are the bonds
+    and formal charges that `molflow.chem.perceive` finds.
 
     Returns:
-        rdkit.Chem.Mol with all hydrogens explicit, or None where RDKit refuses (usually an atom with too many bonds)
-        or where there are no atoms. Radicals and several fragments are accepted.
-
-    Raises:
-        MolflowError: an element outside the look-up tables, if `orders` is not given.
+        rdkit.Chem.Mol with all hydrogens explicit, or None where RDKit refuses (usually an atom with too many bonds),
+        where perception finds no bonds, or where there are no atoms. Radicals and several fragments are accepted.
     """
-    mol = bonded_mol(positions, atomic_numbers, orders)
+    if bonds is None and not EDM_QM9.covers(atomic_numbers).all():
+        from molflow.chem.perception import perceive
+
+        return perceive(positions, atomic_numbers).mol
+    mol = bonded_mol(positions, atomic_numbers, bonds)
     return mol.GetMol() if len(positions) and is_sanitised(mol) else None
 
 
 def is_sanitised(mol: Chem.Mol) -> bool:
-    """Sanitise a molecule in place, and tell whether RDKit accepts it."""
+    """Sanitise a molecule in place. Return whether RDKit accepts it."""
     from rdkit import Chem, rdBase
 
     with rdBase.BlockLogs():
@@ -87,9 +86,9 @@ def is_connected(mol: Chem.Mol) -> bool:
 
 
 def canonical_smiles(mol: Chem.Mol) -> str:
-    """Canonical SMILES without hydrogens and without stereochemistry: the identity that counts of molecules use.
+    """Canonical SMILES without hydrogens and without stereochemistry. Two molecules with equal SMILES count as equal.
 
-    Bring reference molecules into this form with this function too, or equal molecules will look different.
+    Use this function for reference molecules too, or equal molecules will look different.
     """
     from rdkit import Chem, rdBase
 

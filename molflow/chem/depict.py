@@ -1,46 +1,47 @@
-"""Molecules drawn in two dimensions.
+"""Drawings of molecules in two dimensions.
 
-RDKit is imported where it is used.
+RDKit is imported inside functions.
 """
 
 import numpy as np
 
-from molflow.chem.build import bonded_mol, is_sanitised
-from molflow.chem.elements import symbol
+from molflow.chem.bonds import EDM_QM9, orders_of_one
+from molflow.chem.build import bond_list, bonded_mol, is_sanitised
 from molflow.chem.perception import connected
-from molflow.chem.valences import VALENCES
 
 _SIZE = (260, 200)
 
 
-def drawn_orders(positions: np.ndarray, atomic_numbers: np.ndarray) -> np.ndarray:
-    """Look-up bonds, (n, n); of elements that the tables do not cover single bonds by covalent radii, as RDKit's."""
-    from molflow.chem.bonds import orders_of_one
+def drawn_bonds(positions: np.ndarray, atomic_numbers: np.ndarray, bonds: np.ndarray | None = None) -> np.ndarray:
+    """The bonds to draw, rows of two atoms and an order, (m, 3): those given, or else the look-up bonds.
 
-    if set(map(symbol, atomic_numbers.tolist())) <= VALENCES.keys():
-        return orders_of_one(positions, atomic_numbers)
-    orders = np.zeros((len(atomic_numbers),) * 2, dtype=np.int8)
-    for bond in connected(positions, atomic_numbers).GetBonds():
-        ends = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
-        orders[ends] = orders[ends[::-1]] = 1
-    return orders
+    A molecule with an element outside the look-up tables is drawn with single bonds by RDKit's covalent radii.
+    """
+    if bonds is not None:
+        return bonds
+    if EDM_QM9.covers(atomic_numbers).all():
+        return bond_list(orders_of_one(positions, atomic_numbers))
+    found = [
+        (bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), 1) for bond in connected(positions, atomic_numbers).GetBonds()
+    ]
+    return np.array(found, dtype=np.int64).reshape(-1, 3)
 
 
-def depict(positions: np.ndarray, atomic_numbers: np.ndarray, orders: np.ndarray | None = None) -> str:
-    """The molecule as SVG, in RDKit's standard style, however wrong its chemistry is.
+def depict(positions: np.ndarray, atomic_numbers: np.ndarray, bonds: np.ndarray | None = None) -> str:
+    """Draw the molecule as SVG in RDKit's standard style, however wrong its chemistry is.
 
-    Hydrogens are left out where RDKit accepts the molecule; where it does not, all atoms are drawn.
+    Hydrogens are omitted if RDKit accepts the molecule; otherwise all atoms are drawn.
 
     Args:
-        positions: (n, 3), angstrom.
+        positions: (n, 3), Å.
         atomic_numbers: (n,).
-        orders: (n, n) bond orders 0 to 3; by default those of `drawn_orders`.
+        bonds: rows of two atoms and an order 1 to 3, (m, 3); by default those of `drawn_bonds`.
     """
     from rdkit import Chem, rdBase
     from rdkit.Chem import rdDepictor
     from rdkit.Chem.Draw import rdMolDraw2D
 
-    mol = bonded_mol(positions, atomic_numbers, drawn_orders(positions, atomic_numbers) if orders is None else orders)
+    mol = bonded_mol(positions, atomic_numbers, drawn_bonds(positions, atomic_numbers, bonds))
     drawing = rdMolDraw2D.MolDraw2DSVG(*_SIZE)
     drawing.drawOptions().clearBackground = False  # type: ignore[assignment]
     drawing.drawOptions().prepareMolsBeforeDrawing = False  # type: ignore[assignment]

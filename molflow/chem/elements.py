@@ -1,6 +1,6 @@
-"""The periodic table: element symbols and atomic numbers, and nothing more.
+"""The periodic table: element symbols, atomic numbers and covalent radii.
 
-It stands here so that reading a file or naming a wrong element needs no RDKit.
+It is here so that reading a file, naming a wrong element and sampling need no RDKit.
 """
 
 import numpy as np
@@ -16,6 +16,19 @@ Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og
 
 SYMBOLS: tuple[str, ...] = tuple(_TABLE.split())
 """Element symbols in order: `SYMBOLS[z - 1]` has atomic number z, for z from 1 (H) to 118 (Og)."""
+
+_RADII = """
+31 28 128 96 84 76 71 66 57 58 166 141 121 111 107 105 102 106 203 176 170 160 152 139 139 132 126 124 132 122 122 120
+119 120 120 116 220 195 190 175 164 154 147 146 142 139 145 144 142 139 139 138 139 140 244 215 207 204 203 201 199 198
+198 196 194 192 192 189 190 187 187 175 170 162 151 144 141 136 136 132 145 146 148 140 150 150 260 221 215 206 200 196
+190 187 180 169
+"""
+
+COVALENT_RADII: np.ndarray = np.array([0, *map(int, _RADII.split()), *[169] * 22]) / 100
+"""Covalent radii in Å by atomic number, 0 at 0. Elements beyond curium, which have no known one, get curium's.
+
+Source: B. Cordero et al., Dalton Trans. (2008) 2832.
+"""
 
 _NUMBERS = {symbol: z for z, symbol in enumerate(SYMBOLS, start=1)}
 

@@ -1,24 +1,29 @@
 """United atoms: heavy atoms that carry their hydrogens as a count, and the way back to molecules with all atoms.
 
-Hydrogens are placed by the textbook geometry of the atom that carries them, for a whole batch at once. Nothing looks at
-valences: a skeleton that is wrong gets the hydrogens it asks for and stays wrong.
+Hydrogens are placed by the textbook geometry of the atom that carries them, for a whole batch at once. Valences are not
+checked: a wrong skeleton gets the hydrogens it carries and stays wrong.
 """
 
-import numpy as np
+from functools import cache
 
-from molflow.chem.bonds import BOND_LENGTHS, bond_orders
-from molflow.chem.elements import SYMBOLS
+import numpy as np
+import torch
+
+from molflow.chem.bonds import EDM_QM9, BondRules
+from molflow.chem.elements import COVALENT_RADII, SYMBOLS, atomic_number
+from molflow.chem.lookup import add_orders
 from molflow.errors import MolflowError
 
-_LENGTH = np.array([BOND_LENGTHS.get(("H", element), (0,))[0] / 100 for element in ("", *SYMBOLS)])
-"""Å to a hydrogen, by atomic number."""
+_LONE_PAIRS = np.zeros(len(SYMBOLS) + 1, dtype=np.int64)
+for _number, _elements in {1: ("N", "P", "As"), 2: ("O", "S", "Se"), 3: ("F", "Cl", "Br", "I")}.items():
+    _LONE_PAIRS[[atomic_number(_element) for _element in _elements]] = _number
 
-_LONE_PAIRS = np.zeros(119, dtype=np.int64)
-_LONE_PAIRS[[7, 8, 9]] = 1, 2, 3
+_BONDED = 1.15
+"""Two atoms, one of them outside the look-up tables, are bonded below this times the sum of their covalent radii."""
 
 _TETRAHEDRAL = np.arccos(-1 / 3)
 _CONE = np.array([[0, np.pi / 3, np.pi - _TETRAHEDRAL], [0, 0, _TETRAHEDRAL / 2], [0, 0, 0]])
-"""Angle of a hydrogen to the axis away from the neighbours, by how many these are (1, 2, 3 or more) and by the steric
+"""Angle of a hydrogen to the axis away from the neighbours, by number of neighbours (1, 2, 3 or more) and by steric
 number (2, 3, 4)."""
 
 _TINY = 1e-6
@@ -27,7 +32,7 @@ _TINY = 1e-6
 def strip_hydrogens(
     positions: np.ndarray, atomic_numbers: np.ndarray, mask: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The united atoms of molecules: each hydrogen is taken away and counted on the heavy atom nearest to it.
+    """Remove each hydrogen and count it on the heavy atom nearest to it, which makes united atoms.
 
     Args:
         positions: (B, N, 3).
@@ -35,8 +40,8 @@ def strip_hydrogens(
         mask: (B, N) bool, True for a real atom.
 
     Returns:
-        positions (B, M, 3), atomic_numbers (B, M) and mask (B, M) of the heavy atoms in their order, with zeros at the
-        end, M being the most that a molecule has, and their hydrogens (B, M) int64.
+        positions (B, M, 3), atomic_numbers (B, M) and mask (B, M) of the heavy atoms in their order, padded with zeros
+        to the largest number M of heavy atoms, and the hydrogens of each heavy atom (B, M) int64.
 
     Raises:
         MolflowError: a molecule without a heavy atom, named by its place in the batch.
@@ -62,34 +67,85 @@ def strip_hydrogens(
 
 
 def add_hydrogens(
-    positions: np.ndarray, atomic_numbers: np.ndarray, mask: np.ndarray, hydrogens: np.ndarray
+    positions: np.ndarray,
+    atomic_numbers: np.ndarray,
+    mask: np.ndarray,
+    hydrogens: np.ndarray,
+    rules: BondRules = EDM_QM9,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Molecules with all atoms from united ones: exactly the hydrogens asked for, however wrong the skeleton is.
+    """Add the hydrogens that united atoms carry, exactly as many as each one counts, however wrong the skeleton is.
 
-    Bonds between the given atoms follow `bond_orders`. The hydrogens of an atom lie on a cone about the direction away
-    from its neighbours: linear, trigonal or tetrahedral by its steric number (neighbours + hydrogens + lone pairs, one
-    less for the N and O beside a multiple bond, which makes amides and acids planar), at the typical lengths of
-    `BOND_LENGTHS`. Groups that can turn are staggered. The hydrogens follow rotation and permutation of the molecule,
-    except where nothing gives a direction (CH4, an axis of symmetry) or two sides are alike.
+    Bonds between the given atoms follow `rules`. The hydrogens of an atom lie on a cone about the direction away from
+    its neighbours: linear, trigonal or tetrahedral by its steric number (neighbours + hydrogens + lone pairs, one less
+    for the N and O beside a multiple bond, which makes amides and acids planar), at the typical lengths of `rules`.
+    Groups that can rotate are staggered. The hydrogens follow rotation and permutation of the molecule, except where
+    the direction is not determined (CH4, an axis of symmetry) or two sides are alike.
+
+    An element outside the tables of `rules` has single bonds, up to 1.15 times the sum of covalent radii, and its
+    hydrogens are at the sum of the radii.
 
     Args:
         positions: (B, N, 3), Å.
         atomic_numbers: (B, N) integers.
         mask: (B, N) bool, True for a real atom; padding is at the end.
         hydrogens: (B, N) integers, 0 at padding.
+        rules: the look-up tables.
 
     Returns:
-        positions (B, M, 3) in the dtype given, atomic_numbers (B, M) and mask (B, M): of each molecule the given atoms
-        as they were, then the hydrogens in the order of the atoms that carry them, then zeros.
+        positions (B, M, 3) in the dtype given, atomic_numbers (B, M) and mask (B, M). Each molecule has the given atoms
+        unchanged, then the hydrogens in the order of the atoms that carry them, then zeros.
 
     Raises:
-        MolflowError: an element outside H C N O F, or shapes that disagree.
+        MolflowError: shapes that disagree, or an atomic number that is no element.
     """
-    if hydrogens.shape != mask.shape:
-        raise MolflowError(f"expected hydrogens {mask.shape}, got {hydrogens.shape}")
+    _check_hydrogens(hydrogens, mask)
     if not hydrogens.any():
         return positions, atomic_numbers, mask
-    new, molecule = _place(positions, atomic_numbers, mask, hydrogens)
+    orders = rules.bond_orders(positions, atomic_numbers, mask, refuse_foreign=False).numpy()
+    return _added(positions, atomic_numbers, mask, hydrogens, orders, rules)[:3]
+
+
+def add_hydrogens_and_orders(
+    positions: np.ndarray,
+    atomic_numbers: np.ndarray,
+    mask: np.ndarray,
+    hydrogens: np.ndarray,
+    orders: np.ndarray | None = None,
+    rules: BondRules = EDM_QM9,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """`add_hydrogens`, and the bond orders (B, M, M) int8 of the molecules with all atoms; each pair is looked up once.
+
+    Args:
+        positions, atomic_numbers, mask, hydrogens, rules: as in `add_hydrogens`.
+        orders: bond orders of the given atoms, (B, N, N), if they are known.
+    """
+    _check_hydrogens(hydrogens, mask)
+    if orders is None:
+        orders = rules.bond_orders(positions, atomic_numbers, mask, refuse_foreign=False).numpy()
+    if not hydrogens.any():
+        return positions, atomic_numbers, mask, orders
+    x, z, all_atoms, molecule, place = _added(positions, atomic_numbers, mask, hydrogens, orders, rules)
+    new = torch.from_numpy(molecule), torch.from_numpy(place)
+    tensors = map(torch.from_numpy, (orders, x, z, all_atoms))
+    return x, z, all_atoms, add_orders(rules, *tensors, new).numpy()
+
+
+def _check_hydrogens(hydrogens: np.ndarray, mask: np.ndarray) -> None:
+    if hydrogens.shape != mask.shape:
+        raise MolflowError(f"expected hydrogens {mask.shape}, got {hydrogens.shape}")
+
+
+def _added(
+    positions: np.ndarray,
+    atomic_numbers: np.ndarray,
+    mask: np.ndarray,
+    hydrogens: np.ndarray,
+    orders: np.ndarray,
+    rules: BondRules,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What `add_hydrogens` returns, and the molecule (H,) and place (H,) of each new hydrogen."""
+    skeleton = np.maximum(orders, _foreign_bonds(positions, atomic_numbers, mask, rules))
+    new, molecule = _place(positions, atomic_numbers, mask, hydrogens, skeleton, _lengths(rules))
     n_given, n_new = mask.sum(1), hydrogens.sum(1)
     n_atoms = n_given + n_new
     size = int(n_atoms.max())
@@ -97,16 +153,41 @@ def add_hydrogens(
     z = np.zeros((len(mask), size), dtype=atomic_numbers.dtype)
     width = min(size, mask.shape[1])
     x[:, :width], z[:, :width] = positions[:, :width], atomic_numbers[:, :width]
-    slot = _count_up(n_new) + n_given[molecule]
-    x[molecule, slot], z[molecule, slot] = new, 1
-    return x, z, np.arange(size) < n_atoms[:, None]
+    place = _count_up(n_new) + n_given[molecule]
+    x[molecule, place], z[molecule, place] = new, 1
+    return x, z, np.arange(size) < n_atoms[:, None], molecule, place
+
+
+@cache
+def _lengths(rules: BondRules) -> np.ndarray:
+    """Å from an atom to a hydrogen that it carries, by atomic number."""
+    lengths = COVALENT_RADII + COVALENT_RADII[1]
+    for pair, (length, *_) in rules.lengths.items():
+        if "H" in pair:
+            lengths[atomic_number(pair[pair[0] == "H"])] = length / 100
+    return lengths
+
+
+def _foreign_bonds(positions: np.ndarray, atomic_numbers: np.ndarray, mask: np.ndarray, rules: BondRules) -> np.ndarray:
+    """Single bonds (B, N, N) of the atoms outside the tables, by covalent radii; 0 if the tables cover all atoms."""
+    foreign = mask & ~rules.covers(atomic_numbers)
+    if not foreign.any():
+        return np.zeros((), dtype=np.int8)
+    distances = np.linalg.norm(positions[:, :, None] - positions[:, None], axis=-1)
+    radii = COVALENT_RADII[atomic_numbers * mask]
+    near = (distances < _BONDED * (radii[:, :, None] + radii[:, None])) & (foreign[:, :, None] | foreign[:, None])
+    return (near & mask[:, :, None] & mask[:, None] & ~np.eye(mask.shape[1], dtype=bool)).astype(np.int8)
 
 
 def _place(
-    positions: np.ndarray, atomic_numbers: np.ndarray, mask: np.ndarray, hydrogens: np.ndarray
+    positions: np.ndarray,
+    atomic_numbers: np.ndarray,
+    mask: np.ndarray,
+    hydrogens: np.ndarray,
+    orders: np.ndarray,
+    lengths: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the new hydrogens (H, 3) and their molecules (H,). A atoms carry hydrogens, here and below."""
-    orders = bond_orders(positions, atomic_numbers, mask).numpy()
     x = positions.astype(np.float64)
     molecule, atom = hydrogens.nonzero()
     element, count = atomic_numbers[molecule, atom], hydrogens[molecule, atom]
@@ -115,7 +196,7 @@ def _place(
     away = (x[molecule, atom][:, None] - x[molecule]) * mask[molecule][..., None]
     axis, side = _frames(away, bonded, _anti(x, orders, molecule, atom))
 
-    lone = (bonded.sum(1) == 0).astype(np.int64)  # its first hydrogen then serves as its neighbour
+    lone = (bonded.sum(1) == 0).astype(np.int64)  # an atom without neighbours takes its first hydrogen for one
     angle, step = _cones(bonded.sum(1) + lone, count - lone, _LONE_PAIRS[element], beside_multiple)
     owner = np.repeat(np.arange(len(count)), count)
     turn = _count_up(count) - lone[owner]
@@ -123,13 +204,13 @@ def _place(
     around = np.cos(phase) * side[owner] + np.sin(phase) * np.cross(axis, side)[owner]
     direction = np.cos(angle) * axis[owner] + np.sin(angle) * around
     direction = np.where((turn < 0)[:, None], -axis[owner], direction)
-    return x[molecule, atom][owner] + _LENGTH[element][owner, None] * direction, molecule[owner]
+    return x[molecule, atom][owner] + lengths[element][owner, None] * direction, molecule[owner]
 
 
 def _cones(
     n_neighbors: np.ndarray, count: np.ndarray, lone_pairs: np.ndarray, beside_multiple: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Angle of an atom's hydrogens to its axis, and from one to the next about it: (A,) each, radians."""
+    """The angle of an atom's hydrogens to its axis, and the angle from one to the next about it: (A,), radians."""
     steric = n_neighbors + count + lone_pairs
     steric = (steric - ((steric == 4) & (lone_pairs > 0) & beside_multiple)).clip(2, 4)
     angle = _CONE[n_neighbors.clip(max=3) - 1, steric - 2]
@@ -139,10 +220,10 @@ def _cones(
 
 
 def _frames(away: np.ndarray, bonded: np.ndarray, anti: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The axis away from an atom's neighbours, and a side perpendicular to it: (A, 3) each, of length 1 in any case.
+    """The axis away from an atom's neighbours, and a side perpendicular to it: (A, 3) each, always of length 1.
 
     The axis has equal angles to three neighbours, which suits strained rings better than their mean direction. The side
-    is along `anti` for one neighbour; for two it is normal to their plane and points where fewer atoms are.
+    is along `anti` for one neighbour; for two it is normal to their plane and points to where fewer atoms are.
     """
     n_neighbors = bonded.sum(1)[:, None]
     from_bonded = _unit(away * bonded[..., None])
@@ -162,9 +243,10 @@ def _frames(away: np.ndarray, bonded: np.ndarray, anti: np.ndarray) -> tuple[np.
 
 
 def _anti(x: np.ndarray, orders: np.ndarray, molecule: np.ndarray, atom: np.ndarray) -> np.ndarray:
-    """To an atom's neighbour from the next atom along the chain, (A, 3); zero where the chain ends.
+    """The vector to an atom's neighbour from the next atom along the chain, (A, 3); zero where the chain ends.
 
-    A hydrogen on that side is anti to the next atom. Of several it is that of the lowest bond order, then the farthest.
+    A hydrogen on that side is anti to the next atom. Of several next atoms the one with the lowest bond order is used,
+    and among equals the farthest.
     """
     neighbor = orders[molecule, atom].argmax(1)
     order = orders[molecule, neighbor].astype(np.float64)
@@ -180,13 +262,13 @@ def _count_up(counts: np.ndarray) -> np.ndarray:
 
 
 def _unit(v: np.ndarray) -> np.ndarray:
-    """Vectors (..., 3) at length 1; zero where they are next to zero."""
+    """Vectors (..., 3) scaled to length 1; zero where they are nearly zero."""
     length = np.sqrt(np.square(v).sum(-1, keepdims=True))
     return np.divide(v, length, out=np.zeros_like(v), where=length > _TINY)
 
 
 def _first_of(*choices: np.ndarray) -> np.ndarray:
-    """Row by row the first choice that is not next to zero, at length 1."""
+    """In each row the first choice that is not nearly zero, scaled to length 1."""
     found = _unit(choices[0])
     for choice in choices[1:]:
         found = np.where(found.any(-1, keepdims=True), found, _unit(choice))
@@ -194,10 +276,10 @@ def _first_of(*choices: np.ndarray) -> np.ndarray:
 
 
 def _towards(v: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """Each v or its opposite, whichever does not point against w."""
+    """Each v, or its opposite if v points against w."""
     return np.where((v * w).sum(-1, keepdims=True) < 0, -v, v)
 
 
 def _perpendicular(v: np.ndarray) -> np.ndarray:
-    """A vector perpendicular to each v (A, 3); zero for zero."""
+    """A vector perpendicular to each v (A, 3); zero if v is zero."""
     return np.cross(v, np.eye(3)[np.abs(v).argmin(-1)])

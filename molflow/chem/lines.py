@@ -12,7 +12,7 @@ from typing import TextIO
 import numpy as np
 
 from molflow.chem.elements import atomic_number
-from molflow.chem.structure import LARGEST, Structure, coordinate_fault
+from molflow.chem.structure import LARGEST, Structure, coordinate_error
 from molflow.errors import MolflowError
 
 _LONGEST = 1 << 16  # characters of a line that are kept; no line that matters is longer
@@ -123,7 +123,7 @@ def coordinates(x: str, y: str, z: str) -> tuple[float, float, float]:
     """Three numbers, Å. Raises ValueError for other text, MolflowError for what is no place of an atom."""
     position = a, b, c = float(x), float(y), float(z)
     if not (abs(a) <= LARGEST and abs(b) <= LARGEST and abs(c) <= LARGEST):  # NaN is not
-        raise MolflowError(coordinate_fault(list(position)))
+        raise MolflowError(coordinate_error(list(position)))
     if "_" in x or "_" in y or "_" in z:  # Python takes 1_5 for 15
         raise ValueError
     return position

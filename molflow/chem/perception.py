@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from molflow.chem.build import is_sanitised, mol_of_bonds
+from molflow.chem.build import bonded_mol, is_sanitised
 from molflow.chem.elements import symbol
 from molflow.chem.valences import VALENCES_BY_CHARGE
 
@@ -92,7 +92,7 @@ def connected(positions: np.ndarray, atomic_numbers: np.ndarray) -> Chem.RWMol:
     from rdkit import rdBase
     from rdkit.Chem import rdDetermineBonds
 
-    mol = mol_of_bonds(positions, atomic_numbers, _NO_BONDS)
+    mol = bonded_mol(positions, atomic_numbers, _NO_BONDS)
     if len(atomic_numbers):
         with rdBase.BlockLogs():
             rdDetermineBonds.DetermineConnectivity(mol, useVdw=True, covFactor=COVALENT_FACTOR)
@@ -106,7 +106,7 @@ def accepted_by_default(positions: np.ndarray, atomic_numbers: np.ndarray) -> bo
 
     if not len(atomic_numbers):
         return False
-    mol = mol_of_bonds(positions, atomic_numbers, _NO_BONDS)
+    mol = bonded_mol(positions, atomic_numbers, _NO_BONDS)
     with rdBase.BlockLogs():
         rdDetermineBonds.DetermineConnectivity(mol)
         if len(Chem.GetMolFrags(mol)) > 1:  # searching several fragments together can exhaust memory

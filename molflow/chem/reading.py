@@ -16,7 +16,7 @@ import numpy as np
 
 from molflow.chem.lines import BadRecord, BrokenStream, Found, Lines, reason
 from molflow.chem.sdf import read_sdf
-from molflow.chem.structure import Structure, fault
+from molflow.chem.structure import Structure, structure_error
 from molflow.chem.xyz import read_xyz
 from molflow.errors import MolflowError
 
@@ -199,7 +199,7 @@ def _npz_records(path: Path) -> Iterator[Record]:
         raise MolflowError(f"{path}: no molecules in the file; expected at least one")
     for number, (x, z, real) in enumerate(zip(positions, numbers, mask, strict=True), start=1):
         structure = Structure(x[real], z[real])
-        problem = fault(structure)
+        problem = structure_error(structure)
         if problem is None:
             yield Record(_printable(path), number, None, Structure(x[real], z[real].astype(np.int64)), None)
         else:

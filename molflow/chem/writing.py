@@ -1,4 +1,4 @@
-"""Writing molecules to SDF, XYZ and NPZ files, by suffix."""
+"""Write molecules to SDF, XYZ and NPZ files; the suffix names the format."""
 
 import os
 from collections.abc import Mapping
@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 
 from molflow import files
-from molflow.chem.bonds import ELEMENTS
+from molflow.chem.bonds import EDM_QM9
 from molflow.chem.build import bonded_mol
-from molflow.chem.elements import atomic_number, symbol
-from molflow.chem.structure import Structure, fault
+from molflow.chem.elements import symbol
+from molflow.chem.structure import Structure, structure_error
 from molflow.errors import MolflowError
 
 SUFFIXES = (".sdf", ".sd", ".xyz", ".npz")
 
-_COVERED = [atomic_number(element) for element in ELEMENTS]
+_NO_BONDS = np.zeros((0, 3), dtype=np.int64)
 
 
 def _suffix(path: Path) -> str:
@@ -26,29 +26,30 @@ def _suffix(path: Path) -> str:
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Make sure that a molecule file can be written at `path`, before any work is spent on its content.
+    """Check that a molecule file can be written at `path`, before its content is computed.
 
-    Missing parent directories are made. An existing file is left as it is until it is written.
+    Missing parent directories are created. An existing file stays unchanged until it is written.
 
     Raises:
-        MolflowError: an unknown suffix, a directory in the file's place, a parent that cannot be made or written to.
+        MolflowError: an unknown suffix, `path` is a directory, or its parent cannot be created or written to.
     """
     _suffix(Path(path))
     files.check_writable(path)
 
 
 class StructureWriter(files.Closing):
-    """Writes molecules one by one to an .sdf, .xyz or .npz file; a run that is interrupted keeps what it wrote.
+    """Write molecules one by one to an .sdf, .xyz or .npz file. An interrupted run keeps what it wrote.
 
     SDF and XYZ grow with every call. NPZ (float32 positions and uint8 atomic_numbers, padded with zeros, and mask) is
-    written whole on leaving, also on leaving by an exception, and replaces an older file only then.
+    written when the `with` block ends, also by an exception, and replaces an older file only then.
 
-    XYZ has 8 decimals, which is float32 and more. SDF has 4, the limit of V2000, and carries the look-up rules' bonds,
-    or none where an element is outside their tables. A rounded distance can cross a bond limit: of 20,000 molecules of
-    QM9, 2 had another stability after the round trip. Use NPZ or XYZ where figures must repeat exactly.
+    XYZ has 8 decimals, more than float32 needs. SDF has 4, the limit of V2000, and carries the bonds of the structure;
+    if it has none, the look-up bonds, or no bonds if an element is outside the tables. A rounded distance can cross a
+    bond limit: of 20,000 molecules of QM9, 2 had another stability after the round trip. Use NPZ or XYZ if figures must
+    repeat exactly.
 
     Raises:
-        MolflowError: from the constructor as `check_writable`; from `write` for a structure whose shapes disagree,
+        MolflowError: the constructor raises as `check_writable`; `write` raises for a structure whose shapes disagree,
             with an unknown element, or with a coordinate that is not finite or farther out than 1,000,000 Å.
 
     Example:
@@ -63,11 +64,12 @@ class StructureWriter(files.Closing):
         self.count = 0
         self._suffix = _suffix(self.path)
         self._kept: list[Structure] = []  # NPZ only
+        self.needs_bonds = self._suffix in (".sdf", ".sd")
         self._file = None if self._suffix == ".npz" else self.path.open("w", encoding="utf-8")
 
     def write(self, structure: Structure, properties: Mapping[str, object] | None = None) -> None:
-        """Append one molecule. An SDF carries its properties, without those that are None or empty."""
-        problem = fault(structure)
+        """Append one molecule. An SDF carries its properties, except those that are None or empty."""
+        problem = structure_error(structure)
         if problem is not None:
             raise MolflowError(f"{self.path}, record {self.count + 1}, {problem}")
         if self._file is None:
@@ -97,10 +99,10 @@ def _to_xyz(structure: Structure, title: str) -> str:
 def _to_sdf(structure: Structure, title: str, properties: Mapping[str, object]) -> str:
     from rdkit import Chem, rdBase
 
-    positions, numbers = structure
-    covered = bool(np.isin(numbers, _COVERED).all())
-    orders = None if covered else np.zeros((len(numbers), len(numbers)), dtype=np.int8)
-    mol = bonded_mol(positions, numbers, orders)
+    positions, numbers, bonds = structure
+    if bonds is None and not EDM_QM9.covers(numbers).all():
+        bonds = _NO_BONDS
+    mol = bonded_mol(positions, numbers, bonds)
     mol.SetProp("_Name", title)
     values = {name: " ".join(str(value).split()) for name, value in properties.items() if value not in (None, "")}
     fields = "".join(f">  <{name}>\n{value}\n\n" for name, value in values.items())
@@ -113,7 +115,7 @@ def _write_npz(path: Path, structures: list[Structure]) -> None:
     positions = np.zeros((*shape, 3), dtype=np.float32)
     numbers = np.zeros(shape, dtype=np.uint8)
     mask = np.zeros(shape, dtype=bool)
-    for k, (x, z) in enumerate(structures):
+    for k, (x, z, _) in enumerate(structures):
         positions[k, : len(z)], numbers[k, : len(z)], mask[k, : len(z)] = x, z, True
     with files.atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, positions=positions, atomic_numbers=numbers, mask=mask)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 import molflow
 from molflow import evaluation
 from molflow.batch import MoleculeBatch
-from molflow.chem import Record, Structure, StructureWriter, iter_records, stability
+from molflow.chem import Record, Structure, StructureWriter, iter_records
 from molflow.chem.reading import STANDARD_INPUT
 from molflow.cli.options import Draw
 from molflow.cli.output import console, show, show_scores
@@ -71,7 +71,7 @@ def sample(flow: molflow.Flow, draw: Draw, out: Path, only: str | None, novelty:
             for batch in batches:
                 made = batch.to("cpu")
                 elapsed += time.perf_counter() - before
-                stable = stability(made.positions, made.atomic_numbers, made.mask)[1]
+                stable = made.stability()[1]
                 n_drawn, n_stable = n_drawn + len(made), n_stable + int(stable.sum())
                 kept.append((made[stable] if only else made)[: draw.n - writer.count])
                 for structure in kept[-1].structures():

@@ -33,7 +33,7 @@ class MoleculeSet:
         smiles: (M,) strings, or None.
         properties: name -> (M,) array; units are the data set's.
         hydrogens: (total,) counts of hydrogens that each atom carries and that are not atoms of the set (see
-            :meth:`united`), stored as uint8, or None where all atoms are in the set.
+            :meth:`united_atom`), stored as uint8, or None where all atoms are in the set.
 
     Raises:
         MolflowError: the arrays do not fit together, or a coordinate is not finite in float32.
@@ -115,7 +115,7 @@ class MoleculeSet:
             None if self.hydrogens is None else self.hydrogens[atoms],
         )
 
-    def united(self) -> "MoleculeSet":
+    def united_atom(self) -> "MoleculeSet":
         """The same molecules as united atoms: no hydrogens, each counted on the heavy atom nearest to it.
 
         Positions and order of the heavy atoms, SMILES and properties stay. A set of united atoms returns itself.

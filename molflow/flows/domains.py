@@ -122,7 +122,7 @@ class _Molecules(Domain[MoleculeBatch]):
             MolflowError: united atoms for an all-atom domain.
         """
         if self.representation == "united":
-            return data.united()
+            return data.united_atom()
         if data.hydrogens is not None:
             raise MolflowError("this model takes molecules with all their atoms; call with_hydrogens() first")
         return data

@@ -238,7 +238,7 @@ def _load_molecules(config: ExperimentConfig) -> MoleculeDataset:
     assert not isinstance(domain, ParticlesConfig)
     molecules = load_qm9("all")
     if domain.representation == "united":
-        molecules = molecules.united()
+        molecules = molecules.united_atom()
     split = qm9_split()
     known, of_atom = np.unique(_keys(molecules), return_inverse=True)
     found_types = tuple(type_name(*divmod(key, _BASE)) for key in known.tolist())

@@ -9,6 +9,7 @@ import pytest
 from rdkit import Chem
 
 from molflow.chem import bond_orders, bonded_mol, canonical_smiles, is_connected, read_structures, to_rdkit
+from molflow.chem.build import bond_list
 from molflow.errors import MolflowError
 
 QM9 = Path(__file__).parents[1] / "fixtures" / "qm9_200.npz"
@@ -52,17 +53,17 @@ def test_rdkit_still_logs_for_its_other_users(capfd):
     assert "SMILES Parse Error" in capfd.readouterr().err
 
 
-def test_given_orders_are_used():
-    orders = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]])
-    assert canonical_smiles(to_rdkit(HCN, np.array([1, 6, 7]), orders)) == "[CH][N]"
+def test_given_bonds_are_used():
+    bonds = np.array([[0, 1, 1], [1, 2, 1]])
+    assert canonical_smiles(to_rdkit(HCN, np.array([1, 6, 7]), bonds)) == "[CH][N]"
 
 
 def test_orders_of_a_batch_give_the_same_molecules():
     with np.load(QM9) as archive:
         orders = bond_orders(archive["positions"], archive["atomic_numbers"], archive["mask"]).numpy()
     built = 0
-    for (x, z), order in zip(read_structures(QM9), orders, strict=True):
-        alone, given = to_rdkit(x, z), to_rdkit(x, z, order[: len(z), : len(z)])
+    for (x, z, _), order in zip(read_structures(QM9), orders, strict=True):
+        alone, given = to_rdkit(x, z), to_rdkit(x, z, bond_list(order[: len(z), : len(z)]))
         assert (alone is None) == (given is None)
         if alone is not None:
             assert canonical_smiles(alone) == canonical_smiles(given)
@@ -72,27 +73,30 @@ def test_orders_of_a_batch_give_the_same_molecules():
 
 def test_smiles_know_neither_stereo_nor_atom_order():
     x = np.array([[0, 0, 0], [1.35, 0, 0], [-0.5, 1.7, 0], [-0.5, -0.9, 1.5], [-0.36, -0.51, -0.89]])
-    z, orders = np.array([6, 9, 17, 35, 1]), np.zeros((5, 5), int)
-    orders[0, 1:] = orders[1:, 0] = 1
+    z, bonds = np.array([6, 9, 17, 35, 1]), np.array([[0, k, 1] for k in range(1, 5)])
     turn = [3, 0, 4, 2, 1]
+    turned = np.array([[1, turn.index(k), 1] for k in range(1, 5)])
     names = {
-        canonical_smiles(to_rdkit(x, z, orders)),
-        canonical_smiles(to_rdkit(-x, z, orders)),
-        canonical_smiles(to_rdkit(x[turn], z[turn], orders[turn][:, turn])),
+        canonical_smiles(to_rdkit(x, z, bonds)),
+        canonical_smiles(to_rdkit(-x, z, bonds)),
+        canonical_smiles(to_rdkit(x[turn], z[turn], turned)),
         canonical_smiles(Chem.MolFromSmiles("F[C@H](Cl)Br")),
     }
     assert names == {"FC(Cl)Br"}
 
 
 def test_smiles_of_built_molecules_are_those_of_parsed_ones():
-    mols = [mol for x, z in read_structures(QM9) if (mol := to_rdkit(x, z)) is not None]
+    mols = [mol for x, z, _ in read_structures(QM9) if (mol := to_rdkit(x, z)) is not None]
     smiles = [canonical_smiles(mol) for mol in mols]
     assert [canonical_smiles(Chem.MolFromSmiles(s)) for s in smiles] == smiles
 
 
-def test_an_element_outside_the_tables_needs_given_orders():
+def test_an_element_outside_the_tables_gets_perceived_bonds():
+    sulphide = np.array([[0, 0, 0], [1.34, 0, 0], [-0.05, 1.34, 0]])
+    assert canonical_smiles(to_rdkit(sulphide, np.array([16, 1, 1]))) == "S"
+    assert to_rdkit(sulphide[:2], np.array([16, 1])) is None  # perception finds no neutral molecule
     with pytest.raises(MolflowError, match="element S"):
-        to_rdkit(np.zeros((1, 3)), np.array([16]))
+        bonded_mol(sulphide, np.array([16, 1, 1]))
 
 
 def test_importing_chem_and_scoring_stability_loads_no_rdkit():

@@ -22,8 +22,8 @@ QUICK = settings(
 
 def mol_block(structure, v3000=False):
     n = len(structure.atomic_numbers)
-    chain = np.diag(np.ones(max(n - 1, 0), dtype=np.int8), 1)[:n, :n]
-    mol = bonded_mol(*structure, chain + chain.T)
+    chain = np.array([(i, i + 1, 1) for i in range(n - 1)]).reshape(-1, 3)
+    mol = bonded_mol(*structure[:2], chain)
     mol.SetProp("_Name", "2")  # a title that could be the count of an XYZ
     fields = "> <note>\nM  END of nothing\n  3  2  0  0  0  0  0  0  0  0999 V2000\n\n>  <size>\n3\n\n"
     return f"{Chem.MolToMolBlock(mol, kekulize=False, forceV3000=v3000)}{fields}$$$$\n"

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from molflow.chem import add_hydrogens, atomic_number, bond_orders, stability, strip_hydrogens
+from molflow.chem import (
+    EDM_QM9,
+    add_hydrogens,
+    atomic_number,
+    bond_orders,
+    canonical_smiles,
+    stability,
+    strip_hydrogens,
+    to_rdkit,
+)
+from molflow.chem.hydrogens import add_hydrogens_and_orders
 from molflow.errors import MolflowError
 
 QM9 = Path(__file__).parents[1] / "fixtures" / "qm9_200.npz"
@@ -306,5 +316,38 @@ def test_what_cannot_be_placed_is_refused():
     x, z, mask, counts = batch_of("CO", [[0, 0, 0], [1.2, 0, 0]], [2, 0])
     with pytest.raises(MolflowError, match=r"expected hydrogens \(1, 2\), got \(1, 1\)"):
         add_hydrogens(x, z, mask, counts[:, :1])
-    with pytest.raises(MolflowError, match=r"element S .* H C N O F"):
-        add_hydrogens(x, np.array([[6, 16]]), mask, counts)
+    with pytest.raises(MolflowError, match="unknown atomic number 300"):
+        add_hydrogens(x, np.array([[6, 300]]), mask, counts)
+
+
+def test_elements_outside_the_tables_get_hydrogens_by_covalent_radii():
+    """Methanethiol: single bonds from the radii, angles from two lone pairs."""
+    united = batch_of("CS", [[0, 0, 0], [1.82, 0, 0]], [3, 1])
+    x, z, _ = add_hydrogens(*united)
+    assert z[0].tolist() == [6, 16, 1, 1, 1, 1]
+    np.testing.assert_allclose(np.linalg.norm(x[0, 2:5] - x[0, 0], axis=1), 1.09)
+    np.testing.assert_allclose(np.linalg.norm(x[0, 5] - x[0, 1]), 1.05 + 0.31)
+    mol = to_rdkit(x[0], z[0])
+    assert canonical_smiles(mol) == "CS"
+    angle = np.degrees(np.arccos((x[0, 5] - x[0, 1]) @ [-1, 0, 0] / 1.36))
+    assert angle == pytest.approx(109.4712, abs=0.01)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_orders_of_all_atoms_are_those_of_a_fresh_look_up(united, noise):
+    x, z, mask, counts = united
+    x = (x + noise * np.random.default_rng(0).normal(size=x.shape).astype(np.float32)) * mask[..., None]
+    z = np.where(z == 9, 17, z)  # F becomes Cl, an element outside the tables
+    full_x, full_z, full_mask, orders = add_hydrogens_and_orders(x, z, mask, counts)
+    for result, expected in zip((full_x, full_z, full_mask), add_hydrogens(x, z, mask, counts), strict=True):
+        np.testing.assert_array_equal(result, expected)
+    fresh = EDM_QM9.bond_orders(full_x, full_z, full_mask, refuse_foreign=False).numpy()
+    np.testing.assert_array_equal(orders, fresh)
+    assert orders.dtype == np.int8
+    known = EDM_QM9.bond_orders(x, z, mask, refuse_foreign=False).numpy()
+    np.testing.assert_array_equal(add_hydrogens_and_orders(x, z, mask, counts, known)[3], fresh)
+
+
+def test_without_hydrogens_to_add_the_orders_are_those_of_the_skeleton():
+    x, z, mask, counts = batch_of("CO", [[0, 0, 0], [1.13, 0, 0]], [0, 0])
+    assert add_hydrogens_and_orders(x, z, mask, counts)[3].tolist() == [[[0, 3], [3, 0]]]

@@ -109,7 +109,7 @@ def test_what_cannot_be_computed_is_neither_passed_nor_failed():
 
 @pytest.mark.usefixtures("installed")
 def test_real_molecules_pass(capfd):
-    found = [perceive(*structure).mol for structure in read_structures(QM9)[::5]]
+    found = [perceive(*structure[:2]).mol for structure in read_structures(QM9)[::5]]
     failures = [failed_checks(mol) for mol in found if mol is not None]
     assert sum(map(bool, failures)) <= 0.05 * len(failures)
     assert capfd.readouterr() == ("", "")

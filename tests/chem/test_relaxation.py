@@ -99,7 +99,7 @@ def test_a_relaxed_structure_has_no_strain(method):
 def test_turning_and_moving_changes_nothing(method, capfd):
     structures = read_structures(QM9)
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
-    for positions, numbers in (structures[8], structures[40]):
+    for positions, numbers, _ in (structures[8], structures[40]):
         mol, turned = (perceive(x, numbers).mol for x in (positions, positions @ turn + [5, -3, 2]))
         before = mol.GetConformer().GetPositions()
         first, second = strain(mol, method), strain(turned, method)

@@ -62,7 +62,7 @@ def test_arrays_are_those_on_record(qm9):
 
 
 def test_methane(qm9):
-    positions, atomic_numbers = next(qm9.structures())
+    positions, atomic_numbers, _ = next(qm9.structures())
     assert atomic_numbers.tolist() == [6, 1, 1, 1, 1]
     np.testing.assert_allclose(positions[0], [-0.0126981359, 1.0858041578, 0.0080009958], rtol=1e-6)
     np.testing.assert_allclose(positions[4], [-0.5238136345, 1.4379326443, 0.9063972942], rtol=1e-6)
@@ -265,7 +265,7 @@ def as_pyg(molecules: MoleculeSet) -> list[Data]:
             idx=int(molecules.properties["gdb9_index"][i]) - 1,
             smiles=str(molecules.smiles[i]),
         )
-        for i, (positions, atomic_numbers) in enumerate(molecules.structures())
+        for i, (positions, atomic_numbers, _) in enumerate(molecules.structures())
     ]
 
 

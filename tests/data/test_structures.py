@@ -44,7 +44,7 @@ def test_subset_picks_whole_molecules(molecules, indices):
     subset, every = molecules.subset(indices), list(molecules.structures())
     rows = np.arange(4)[indices]
     assert len(subset) == len(rows)
-    for row, (positions, atomic_numbers) in zip(rows, subset.structures(), strict=True):
+    for row, (positions, atomic_numbers, _) in zip(rows, subset.structures(), strict=True):
         np.testing.assert_array_equal(positions, every[row][0])
         np.testing.assert_array_equal(atomic_numbers, every[row][1])
     np.testing.assert_array_equal(subset.smiles, molecules.smiles[rows])
@@ -164,7 +164,7 @@ def methanol_and_ammonia() -> MoleculeSet:
 
 
 def test_united_counts_hydrogens_on_the_nearest_heavy_atom(methanol_and_ammonia):
-    united = methanol_and_ammonia.united()
+    united = methanol_and_ammonia.united_atom()
     assert united.atomic_numbers.tolist() == [6, 8, 7]
     assert united.hydrogens.tolist() == [3, 1, 3]
     assert united.hydrogens.dtype == np.uint8
@@ -172,12 +172,12 @@ def test_united_counts_hydrogens_on_the_nearest_heavy_atom(methanol_and_ammonia)
     np.testing.assert_array_equal(united.positions, methanol_and_ammonia.positions[[0, 1, 8]])
     assert united.smiles.tolist() == ["CO", "N"]
     assert united.properties["index"].tolist() == [7, 8]
-    assert united.united() is united
-    assert len(methanol_and_ammonia.subset([]).united()) == 0
+    assert united.united_atom() is united
+    assert len(methanol_and_ammonia.subset([]).united_atom()) == 0
 
 
 def test_hydrogens_stay_with_their_atoms(methanol_and_ammonia, tmp_path):
-    united = methanol_and_ammonia.united()
+    united = methanol_and_ammonia.united_atom()
     assert united.subset([1, 0]).hydrogens.tolist() == [3, 3, 1]
     assert len(united.padded([0, 1])) == 3
     batch = united.batch([1, 0])
@@ -190,12 +190,12 @@ def test_hydrogens_stay_with_their_atoms(methanol_and_ammonia, tmp_path):
 
 def test_united_atoms_are_no_structures(methanol_and_ammonia):
     with pytest.raises(MolflowError, match=r"use batch\(\.\.\.\)\.with_hydrogens\(\)"):
-        methanol_and_ammonia.united().structures()
+        methanol_and_ammonia.united_atom().structures()
 
 
 def test_a_molecule_without_a_heavy_atom_is_named():
     with pytest.raises(MolflowError, match="molecule 1 has no heavy atom"):
-        MoleculeSet(np.zeros((3, 3)), [8, 1, 1], [1, 2]).united()
+        MoleculeSet(np.zeros((3, 3)), [8, 1, 1], [1, 2]).united_atom()
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_hydrogens_that_do_not_fit(hydrogens, message):
 
 
 def test_united_qm9(qm9):
-    united = qm9.united()
+    united = qm9.united_atom()
     assert united.n_atoms.max() == 9
     assert len(united) == len(qm9)
     assert int(united.hydrogens.sum()) + len(united.positions) == len(qm9.positions)

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from browser import Tags, needs_chromium, open_in_browser
 
-from molflow.chem import bond_orders, read_structures, symbol, to_rdkit
+from molflow.chem import read_structures, symbol, to_rdkit
+from molflow.chem.bonds import orders_of_one
+from molflow.chem.build import bond_list
 from molflow.chem.depict import depict
 from molflow.report.gallery import STYLE, Example, gallery, script
 from molflow.report.page import page
@@ -16,13 +18,11 @@ QM9 = Path(__file__).parents[1] / "fixtures" / "qm9_200.npz"
 
 
 def example_of(structure, name, status="stable", reason="", smiles=None):
-    positions, numbers = structure
-    orders = bond_orders(positions[None], numbers[None], np.ones((1, len(numbers)), bool))[0].numpy()
-    bonds = [(int(i), int(j), int(orders[i, j])) for i, j in np.argwhere(np.triu(orders))]
+    positions, numbers, _ = structure
+    bonds = bond_list(orders_of_one(positions, numbers))
     elements = [symbol(z) for z in numbers.tolist()]
-    return Example(
-        name, status, reason, smiles, depict(positions, numbers, orders), elements, positions.tolist(), bonds
-    )
+    drawing = depict(positions, numbers, bonds)
+    return Example(name, status, reason, smiles, drawing, elements, positions.tolist(), bonds.tolist())
 
 
 @pytest.fixture(scope="module")

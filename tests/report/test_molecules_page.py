@@ -84,7 +84,8 @@ def sets(evaluated):
         ("c", 0.1, "stability"),
     ):
         structures = [
-            Structure(x + noise * generator.normal(size=x.shape), numbers) for x, numbers in read_structures(QM9)[:30]
+            Structure(x + noise * generator.normal(size=x.shape), numbers)
+            for x, numbers, _ in read_structures(QM9)[:30]
         ]
         reports = []
         keep = partial(_keep, reports)
