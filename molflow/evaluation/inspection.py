@@ -202,7 +202,8 @@ def _largest(raw: Chem.Mol) -> Chem.Mol:
     """The fragment with most atoms, the first of several, not sanitised."""
     from rdkit import Chem
 
-    return max(Chem.GetMolFrags(raw, asMols=True, sanitizeFrags=False), key=lambda mol: mol.GetNumAtoms())
+    parts: tuple[Chem.Mol, ...] = Chem.GetMolFrags(raw, asMols=True, sanitizeFrags=False)
+    return max(parts, key=lambda mol: mol.GetNumAtoms())
 
 
 def _largest_smiles(raw: Chem.Mol) -> str | None:

@@ -81,8 +81,10 @@ def inspected(
             record, report = pending.popleft()
             if report is None:
                 assert record.structure is not None
-                failed = isinstance(result, Failure)
-                report = failed_report(record.structure, *result) if failed else MoleculeReport.from_message(result)
+                if isinstance(result, Failure):
+                    report = failed_report(record.structure, *result)
+                else:
+                    report = MoleculeReport.from_message(result)
             yield record.structure, replace(report, source=record.source, record=record.number)
             progress.update()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -26,7 +27,7 @@ STATUSES: dict[str, str] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MoleculeReport:
-    """What is known about one molecule.
+    """Results of the inspection of one molecule.
 
     Attributes:
         n_atoms, formula: number of atoms, and molecular formula.
@@ -104,10 +105,10 @@ class MoleculeReport:
     @classmethod
     def from_message(cls, message: dict[str, Any]) -> MoleculeReport:
         """Read the values that `to_message` wrote."""
-        makers = {
+        makers: dict[str, Callable[[Any], Any]] = {
             "descriptors": lambda found: Descriptors(*found),
             "strain": lambda found: Strain(*found),
             "posebusters": tuple,
             "measured": lambda found: np.array(found, dtype=np.int32).reshape(2, -1),
         }
-        return cls(**{name: makers.get(name, lambda found: found)(value) for name, value in message.items()})
+        return cls(**{name: makers[name](value) if name in makers else value for name, value in message.items()})

@@ -53,12 +53,12 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class MoleculeScores:
-    """Scores of one set of molecules. Fractions are in 0..1; what was not computed is None.
+    """Scores of one set of molecules. Fractions are in 0..1; a score that was not computed is None.
 
     Every metric is also an attribute, as in `scores.molecule_stability`, and so is its interval, as in
     `scores.molecule_stability_interval`. Metrics that were not computed are None there and missing in `metrics`.
 
-    Wilson's 95 % intervals take what is counted as independent. The atoms of one molecule are not, so the interval of
+    Wilson's 95 % intervals assume independent counts. The atoms of one molecule are not independent, so the interval of
     atom_stability is too narrow. Fractions of distinct molecules fall as more are sampled, and their intervals hold for
     the number sampled.
 

@@ -187,8 +187,8 @@ def _score(metric: Metric, found: Ratio | Figure, recorded: dict[str, Any] | Non
 
 
 def _recorded(recorded: dict[str, Any] | None, name: str | None) -> float | None:
-    """The value of a reference under the same name, over the whole data set where that is recorded."""
-    if recorded is None:
+    """The value of a reference under the same name, over the whole data set if that is recorded."""
+    if recorded is None or name is None:
         return None
     value: float | None = recorded.get(name, recorded.get("metrics", {}).get(name, {}).get("value"))
     return value

@@ -31,8 +31,8 @@ def show_scores(records: dict[str, Record], json: Path | None, several: bool = F
         table.add_row(f"  {words}", *(f"{record['statuses'].get(status, 0):,}" for record in sets))
     for group, names in grouped(name for record in sets for name in record["metrics"]).items():
         _add_group(table, group, [(label(name), *(_metric(c, name) for c in shown)) for name in names], len(sets))
-    for group, names in SCREENING.items():
-        rows = [(name, *(_quantiles(c, name) for c in shown)) for name in names]
+    for group, quantities in SCREENING.items():
+        rows = [(name, *(_quantiles(c, name) for c in shown)) for name in quantities]
         _add_group(table, f"{group}: median [5 %, 95 %]", rows, len(sets))
     _add_group(table, "Speed", [(label(key), *(_figure(c, key) for c in shown)) for key in _SPEEDS], len(sets))
     console.print(table)

@@ -52,7 +52,7 @@ class Figure:
 
 
 class Metric(ABC):
-    """What both kinds of metrics have in common.
+    """Base of both kinds of metrics.
 
     Attributes:
         kind: the name that it is registered under.
@@ -60,7 +60,7 @@ class Metric(ABC):
         scope: smallest scope of an evaluation that computes it.
         needs: option of `EvaluationOptions` without which it is left out.
         protocol: the rule in words; "{bonds}" stands for the look-up rules, "{training}" for the training molecules.
-        denominator: what it is a fraction of, or a summary of, in words.
+        denominator: the things counted or summarised, in words.
         unit: unit of a `Figure`.
         label: label in tables, by default the name.
         options: the options of the evaluation.

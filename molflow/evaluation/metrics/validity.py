@@ -1,4 +1,4 @@
-"""Validity by look-up bonds: what RDKit sanitises, as a whole or by its largest fragment."""
+"""Validity by look-up bonds: whether RDKit sanitises a molecule or its largest fragment."""
 
 from typing import TYPE_CHECKING
 
