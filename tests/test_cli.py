@@ -26,6 +26,7 @@ from molflow.cli import main
 from molflow.cli.output import epochs
 from molflow.evaluation import TrainingReference
 from molflow.flows.storage import CONFIG, WEIGHTS
+from molflow.report.page import number
 from molflow.training.config import load_experiment
 
 QM9 = Path(__file__).parent / "fixtures" / "qm9_200.npz"
@@ -410,7 +411,8 @@ def test_evaluate_tells_what_is_new(molflow, tmp_path, trained_on_100):
         figure = f"{100 * record[key]:.2f} % [{100 * low:.2f}, {100 * high:.2f}]"
         assert figure in rows[key.replace("_", " ")]
     mean, median = record["nearest_training_similarity"], record["nearest_training_similarity_median"]
-    assert f"{mean:.3f} (median {median:.3f})" in rows["nearest training similarity"]
+    assert rows["nearest training similarity"] == number(mean)
+    assert rows["nearest training similarity median"] == number(median)
     assert "97.61 %" in rows["validity x uniqueness"]  # of qm9 itself
     assert "Novelty and similarity against the first 100." in text
 

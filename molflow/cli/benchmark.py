@@ -26,7 +26,7 @@ from molflow.pretrained import DEFAULT_MODEL, DEFAULT_REFERENCE
 
 if TYPE_CHECKING:
     from molflow.chem import Structure
-    from molflow.evaluation.tally import Scope
+    from molflow.evaluation.options import Scope
     from molflow.flows import Flow
     from molflow.training.tasks.base import Task
     from molflow.training.tasks.sampling import SamplingOptions
@@ -104,7 +104,7 @@ def benchmark_evaluation(
 ) -> None:
     """Time evaluations: the scope stability on all of QM9, which also gives its ceiling, and the other scopes."""
     from molflow.data import load_qm9
-    from molflow.evaluation.tally import SCOPES
+    from molflow.evaluation.options import SCOPES
 
     check_json(json)
     test = list(load_qm9("test").structures())
@@ -155,14 +155,14 @@ def _likelihoods_of_card(model: str) -> Record:
 
 
 def _evaluation_record(structures: "Sequence[Structure]", scope: "Scope", workers: int | None) -> Record:
-    from molflow.evaluation import evaluate
-    from molflow.evaluation.molecules import default_workers
+    from molflow.evaluation import EvaluationOptions, evaluate
+    from molflow.evaluation.parallel import default_workers
     from molflow.evaluation.throughput import conditions, peak_memory_mb, reset_peak_memory, seconds
 
     scores: list[Any] = []
     reset_peak_memory()
-    options = {"reference": DEFAULT_REFERENCE, "scope": scope, "workers": workers, "progress": scope == "all"}
-    elapsed = seconds(lambda: scores.append(evaluate(structures, **options)))
+    options = EvaluationOptions(reference=DEFAULT_REFERENCE, scope=scope, workers=workers, progress=scope == "all")
+    elapsed = seconds(lambda: scores.append(evaluate(structures, options=options)))
     return {
         "scope": scope,
         "n_molecules": scores[0].n_molecules,

@@ -7,6 +7,7 @@ import typer
 
 from molflow.cli.options import DataSet, Json, Workers, refuse, refuse_other_tasks
 from molflow.cli.output import check_json
+from molflow.evaluation.options import SECONDS, EvaluationOptions, Scope
 from molflow.files import check_apart
 from molflow.pretrained import DEFAULT_REFERENCE
 
@@ -43,7 +44,7 @@ def evaluate(
         ),
     ] = None,
     scope: Annotated[
-        Literal["stability", "lookup", "all"],
+        Scope,
         typer.Option(
             help="Molecules: how much is computed. stability alone is fastest; lookup adds validity, uniqueness and "
             "novelty by the same bonds; all adds perceived bonds, shapes and descriptors."
@@ -71,7 +72,7 @@ def evaluate(
     seconds: Annotated[
         float,
         typer.Option(min=0.01, max=1e6, help="Molecules: limit of processor time for one molecule."),
-    ] = 10.0,
+    ] = SECONDS,
     json: Json = None,
 ) -> None:
     """Score the molecules or configurations of particles in files."""
@@ -89,10 +90,16 @@ def evaluate(
             refuse("needs more than --scope stability", details=details, report=report)
         if scope != "all":
             refuse("needs --scope all", strain=strain, posebusters=posebusters, workers=workers)
-        options = {
-            "scope": scope, "strain": strain, "posebusters": posebusters, "workers": workers, "seconds": seconds,
-        }  # fmt: skip
-        evaluate_molecules(files, reference, novelty, options, details or [], report, json)
+        options = EvaluationOptions(
+            reference=reference,
+            scope=scope,
+            strain=strain,
+            posebusters=posebusters,
+            workers=workers,
+            seconds=seconds,
+            progress=True,
+        )
+        evaluate_molecules(files, options, novelty, details or [], report, json)
     else:
         if len(files) > 1:
             refuse("of particles is for one file at a time", report=report)

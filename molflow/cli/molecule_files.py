@@ -4,6 +4,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from molflow.chem.reading import STANDARD_INPUT
 from molflow.cli.options import training_reference
 from molflow.cli.output import console, show_scores
 from molflow.errors import MolflowError
-from molflow.evaluation import DetailWriter
+from molflow.evaluation import DetailWriter, EvaluationOptions
 from molflow.evaluation.details import check_details
 from molflow.evaluation.molecules import Each
 from molflow.files import check_writable
@@ -28,9 +29,8 @@ _NAMED = 3  # unreadable records of a source that a warning names
 
 def evaluate_molecules(
     files: Sequence[Path],
-    reference: str | None,
+    options: EvaluationOptions,
     novelty: bool | None,
-    options: dict[str, Any],
     details: Sequence[Path],
     report: Path | None,
     json: Path | None,
@@ -42,7 +42,7 @@ def evaluate_molecules(
         check_details(path)
     for file in files:
         _check_input(file)
-    training = training_reference(novelty, reference)
+    options = replace(options, training=training_reference(novelty, options.reference))
     records: dict[str, dict[str, Any]] = {}
     failures: list[str] = []
     shown = _Shown(several=len(files) > 1)
@@ -51,7 +51,7 @@ def evaluate_molecules(
         for file in files:
             page: list[Each] = [] if report is None else [partial(shown.add, str(file))]
             try:
-                records[str(file)] = _scores(file, writers + page, reference=reference, training=training, **options)
+                records[str(file)] = _scores(file, options, writers + page)
             except MolflowError as error:
                 failures.append(str(error) if str(error).startswith(_name_of(file)) else f"{file}: {error}")
             except KeyboardInterrupt as error:
@@ -85,14 +85,14 @@ def _nothing_readable(first: Record, number: int) -> MolflowError:
     return MolflowError(f"{first.complaint}{more}")
 
 
-def _scores(file: Path, tell: list[Each], **options: Any) -> dict[str, Any]:
+def _scores(file: Path, options: EvaluationOptions, tell: list[Each]) -> dict[str, Any]:
     """Scores of the molecules in a file; each function is called with the report on each molecule."""
 
     def each(report: "evaluation.MoleculeReport", structure: Structure | None) -> None:
         for function in tell:
             function(report, structure)
 
-    return evaluation.evaluate(_watched(file), each=each if tell else None, progress=True, **options).to_dict()
+    return evaluation.evaluate(_watched(file), options=options, each=each if tell else None).to_dict()
 
 
 def _name_of(file: Path) -> str:

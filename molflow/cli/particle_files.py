@@ -15,7 +15,7 @@ from molflow.cli.output import console, show_boltzmann
 from molflow.data import DATASETS, NoArrayError, read_array, read_configurations
 from molflow.energies import ENERGIES, System, check_convention
 from molflow.errors import MolflowError
-from molflow.evaluation import histograms
+from molflow.evaluation import EvaluationOptions, histograms
 from molflow.files import check_writable
 from molflow.pretrained import load_named
 from molflow.training.tasks.particles import ParticlesTask, likelihoods
@@ -38,7 +38,9 @@ def evaluate_particles(
         flow = load_named(model)
         task.check_flow(flow, model)
         measured = likelihoods(flow, task.test_split())
-    records = {file: task.score(some, **measured) | {"model": model} for file, some in samples.items()}
+    records = {
+        file: task.score(some, EvaluationOptions(), **measured) | {"model": model} for file, some in samples.items()
+    }
     show_boltzmann(records, json)
     if report is not None:
         from molflow.report import boltzmann_page

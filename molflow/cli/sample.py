@@ -78,6 +78,7 @@ def sample(
     """Draw samples of a model, write them to a file, and score them."""
     from molflow.chem.io import check_writable
     from molflow.cli.scores import show_samples
+    from molflow.evaluation import EvaluationOptions
     from molflow.training.tasks import task_of
     from molflow.training.tasks.sampling import SamplingOptions
 
@@ -98,7 +99,7 @@ def sample(
     )
     out = out or Path(task.default_output)
     task.check_output(out)
-    training = training_reference(novelty)
+    scoring = EvaluationOptions(scope="lookup", training=training_reference(novelty), progress=True)
     options = SamplingOptions(
         model, n, batch_size, device, evaluations, seed, temperature, density, only, correct, values or None
     )
@@ -106,7 +107,7 @@ def sample(
     if correct and not sampling.with_density:
         raise UsageError("--correct needs the density of samples: leave out --no-density and --evaluations")
     samples = _write(flow, task, sampling, out)
-    record = task.score(samples, training) | sampling.figures() | {"file": str(out)}
+    record = task.score(samples, scoring) | sampling.figures() | {"file": str(out)}
     show_samples(task.name, {model: record}, json)
     for note in sampling.notes():
         console.print(note)

@@ -14,6 +14,7 @@ from molflow.data.batches import Batch
 from molflow.data.loaders import Batches, MixedSizeBatches
 from molflow.energies.base import Potential
 from molflow.errors import MolflowError
+from molflow.evaluation.options import EvaluationOptions
 from molflow.flows.base import Flow
 from molflow.flows.conditions import ConditionsConfig
 from molflow.flows.domains import Domain
@@ -179,12 +180,12 @@ class Task(ABC, Generic[Data]):
         """Open a file for samples, of the format that its suffix names."""
 
     @abstractmethod
-    def score(self, samples: Samples[Data], training: "TrainingReference | None" = None) -> Record:
+    def score(self, samples: Samples[Data], options: EvaluationOptions) -> Record:
         """Scores of samples.
 
         Args:
             samples: at least one.
-            training: molecules: reference for novelty.
+            options: molecules: how much is computed, and the training molecules for novelty.
         """
 
     @abstractmethod

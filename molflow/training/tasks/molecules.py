@@ -15,7 +15,7 @@ from molflow.data.base import Loaded
 from molflow.data.loaders import Batches, EqualSizeBatches, MixedSizeBatches
 from molflow.data.structures import MoleculeSet
 from molflow.errors import MolflowError
-from molflow.evaluation import evaluate
+from molflow.evaluation import EvaluationOptions, evaluate
 from molflow.evaluation.throughput import sampling_record, sampling_throughput
 from molflow.flows.base import Flow
 from molflow.flows.domains import ComposedMoleculeDomain, ComposedMoleculesConfig, Domain, MoleculeDomain, type_name
@@ -26,7 +26,6 @@ from molflow.training.tasks.registry import TASKS
 from molflow.training.tasks.sampling import Record, Sampler, Samples, SampleWriter, Sampling, SamplingOptions
 
 if TYPE_CHECKING:
-    from molflow.evaluation import TrainingReference
     from molflow.training.config import ExperimentConfig
 
 _GIVE_UP = 20_000  # molecules drawn without a stable one
@@ -80,10 +79,9 @@ class MoleculesTask(Task[MoleculeBatch]):
     def writer(self, path: Path) -> "MoleculeWriter":
         return MoleculeWriter(path)
 
-    def score(self, samples: Samples[MoleculeBatch], training: "TrainingReference | None" = None) -> Record:
+    def score(self, samples: Samples[MoleculeBatch], options: EvaluationOptions) -> Record:
         reference = None if self.data is None else self.data.reference
-        scores = evaluate(samples.data, reference=reference, training=training, scope="lookup", progress=True)
-        return scores.to_dict()
+        return evaluate(samples.data, options=options, reference=reference).to_dict()
 
     def random_data(
         self, flow: Flow[MoleculeBatch], n: int, n_atoms: int | None = None

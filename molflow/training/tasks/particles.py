@@ -19,7 +19,7 @@ from molflow.energies import System, independent_metropolis, log_weights, resamp
 from molflow.energies.base import Potential
 from molflow.energies.reweighting import effective_sample_size, weigh
 from molflow.errors import MolflowError
-from molflow.evaluation import evaluate_boltzmann
+from molflow.evaluation import EvaluationOptions, evaluate_boltzmann
 from molflow.evaluation.measured import energies_of
 from molflow.evaluation.throughput import ParticleSampler, particle_throughput
 from molflow.flows.base import Flow, Likelihood, Which
@@ -38,7 +38,6 @@ from molflow.training.tasks.sampling import (
 )
 
 if TYPE_CHECKING:
-    from molflow.evaluation import TrainingReference
     from molflow.training.config import ExperimentConfig
 
 log = logging.getLogger("molflow")
@@ -92,14 +91,12 @@ class ParticlesTask(Task[Tensor]):
         name = "" if self.system is None or self.data is None else self.data.kind
         return ArrayWriter(path, "positions", {"system": np.array(name)})
 
-    def score(
-        self, samples: Samples[Tensor], training: "TrainingReference | None" = None, **likelihoods: Tensor
-    ) -> Record:
+    def score(self, samples: Samples[Tensor], options: EvaluationOptions, **likelihoods: Tensor) -> Record:
         """Scores against the energy and its test split; without a known energy, the shape of the samples.
 
         Args:
             samples: at least one.
-            training: not used.
+            options: not used.
             likelihoods: further arguments of `evaluate_boltzmann`.
         """
         if self.system is None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from molflow.errors import MolflowError
+from molflow.evaluation import EvaluationOptions
 from molflow.evaluation.throughput import ParticleSampler, particle_throughput
 from molflow.flows.base import Flow
 from molflow.training.metrics import attempt
@@ -24,7 +25,6 @@ from molflow.training.tasks.sampling import (
 )
 
 if TYPE_CHECKING:
-    from molflow.evaluation import TrainingReference
     from molflow.training.config import ExperimentConfig
 
 _MOST_DENSITIES = 10_000
@@ -68,7 +68,7 @@ class VectorsTask(Task[Tensor]):
     def writer(self, path: Path) -> ArrayWriter:
         return ArrayWriter(path, "x", {})
 
-    def score(self, samples: Samples[Tensor], training: "TrainingReference | None" = None) -> Record:
+    def score(self, samples: Samples[Tensor], options: EvaluationOptions) -> Record:
         """Mean and standard deviation of each number."""
         x = samples.data.double()
         return {
