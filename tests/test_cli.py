@@ -461,6 +461,38 @@ def test_models(molflow, model, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "a.json").read_text()) == {"tiny": {"data": "nothing", "steps": 0}}
 
 
+def test_sampling_elements_outside_the_tables(molflow, tmp_path):
+    config = load_experiment(TINY, ['model.domain.types=["H", "Au"]', "model.domain.atom_counts=[0, 0, 1, 2]"])
+    save_experiment(tmp_path / "gold", config)
+    for suffix in ("sdf", "xyz", "npz"):
+        out, figures = tmp_path / f"a.{suffix}", tmp_path / "a.json"
+        code, _, err = molflow("sample", "-m", tmp_path / "gold", "-n", 20, "-o", out, "--json", figures)
+        assert code == 0, err
+        assert len(read_structures(out)) == 20
+        assert json.loads(figures.read_text())["n_molecules"] == 20
+
+
+def test_conditions_of_a_model(molflow, fails, tmp_path):
+    conditions = 'model.conditions={names = ["gap"], mean = [0.25], std = [0.05]}'
+    config = load_experiment(TINY, [TYPES, "model.domain.atom_counts=[0, 0, 1, 2]", conditions])
+    save_experiment(tmp_path / "model", config)
+    out = tmp_path / "a.xyz"
+    words = ("sample", "-m", tmp_path / "model", "-n", 4, "-o", out)
+    assert molflow(*words, "--condition", "gap=0.3")[0] == 0
+    low = out.read_text()
+    assert molflow(*words, "--condition", "gap=0.1")[0] == 0
+    assert out.read_text() != low
+    out.unlink()
+    for given, code, message in (
+        ((), 1, "needs --condition gap=VALUE"),
+        (("--condition", "mu=1"), 1, "needs --condition gap=VALUE, got mu"),
+        (("--condition", "gap"), 2, "--condition gap: expected NAME=NUMBER"),
+        (("-m", "qm9", "--condition", "gap=1"), 1, "qm9: was made without conditions; leave out --condition"),
+    ):
+        found, line = fails(*words, *given)
+        assert (found, message in line) == (code, True), line
+
+
 def test_benchmark_sampling(molflow, model, tmp_path, trained_on_100):
     path = tmp_path / "a.json"
     code, text, _ = molflow("benchmark", "sampling", "-m", model, "-n", 20, "--batch-size", 8, "--json", path)
