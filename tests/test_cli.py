@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from experiments import save_experiment
 from molflow import evaluation, pretrained
-from molflow.chem import read_structures
+from molflow.chem import lookup, read_structures
 from molflow.cli import main
 from molflow.cli.output import epochs
 from molflow.evaluation import TrainingReference
@@ -459,6 +459,16 @@ def test_models(molflow, model, tmp_path, monkeypatch):
     assert (code, err) == (0, "")
     assert "tiny" in text
     assert json.loads((tmp_path / "a.json").read_text()) == {"tiny": {"data": "nothing", "steps": 0}}
+
+
+@pytest.mark.parametrize("suffix", ["sdf", "xyz", "npz"])
+def test_sampling_looks_bonds_up_once(molflow, model, tmp_path, monkeypatch, suffix):
+    calls = []
+    look_up = lookup._orders_between
+    monkeypatch.setattr(lookup, "_orders_between", lambda *rows: calls.append(1) or look_up(*rows))
+    words = ("sample", "-m", model, "-n", 40, "--batch-size", 20, "-o", tmp_path / f"a.{suffix}")
+    assert molflow(*words)[0] == 0
+    assert len(calls) == 2  # one for each batch
 
 
 def test_sampling_elements_outside_the_tables(molflow, tmp_path):

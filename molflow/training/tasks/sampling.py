@@ -135,7 +135,7 @@ class Sampling(Generic[Data]):
     def _batches(self, n: int, seed: int) -> Iterator[Samples[Data]]:
         """n samples in batches on the CPU."""
         ask, condition = self.options, self.options.condition
-        batches: Iterator[tuple[Any, Tensor | None]]
+        batches: Iterator[Any]
         if self.with_density:
             batches = self.flow.iter_samples_and_log_prob(n, seed, ask.temperature, ask.batch_size, condition=condition)
         else:
