@@ -214,6 +214,21 @@ def test_an_element_outside_the_tables_is_perceived():
     assert (without.value, without.of, without.what) == (None, 0, "molecules with look-up bonds")
 
 
+@pytest.mark.parametrize("scope", ["stability", "lookup", "all"])
+def test_bonds_that_are_known_are_not_looked_up_again(monkeypatch, scope):
+    from molflow.batch import MoleculeBatch
+    from molflow.chem import lookup
+
+    structures = [*read_structures(QM9)[:30], CROWDED, OXYGEN]
+    expected = evaluate(MoleculeBatch.from_structures(structures), scope=scope)
+    calls, count = [], lookup._orders_between
+    monkeypatch.setattr(lookup, "_orders_between", lambda *tables: calls.append(1) or count(*tables))
+    batch = MoleculeBatch.from_structures(structures)
+    assert batch.stability()[1].sum() == expected.metrics["molecule_stability"].count
+    assert evaluate(batch, scope=scope) == expected
+    assert len(calls) == 1
+
+
 def test_each_scope_has_the_scores_of_the_one_before():
     structures = [*read_structures(QM9)[:40], CROWDED, HYDROGEN_SULPHIDE]
     known = TrainingReference.from_structures(structures[:20], name="some")
