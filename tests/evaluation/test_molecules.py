@@ -1,4 +1,4 @@
-"""Scores of sets small enough to count by hand, and the honesty of what could not be computed."""
+"""Scores of sets that are small enough to count by hand, and None for scores that cannot be computed."""
 
 import json
 import sys
@@ -53,7 +53,7 @@ def test_a_set_counted_by_hand():
     assert scores.reference_scores is None
 
 
-def test_what_is_new_counted_by_hand(qm9):
+def test_novelty_counted_by_hand(qm9):
     """Real molecules: methanol and hydrogen cyanide are known, ethanol and formaldehyde are new."""
     real = dict(zip(qm9.smiles[:16].tolist(), qm9.subset(range(16)).structures(), strict=True))
     known = TrainingReference.from_structures([real["CO"], real["C#N"], real["COC"]], name="three")
@@ -83,7 +83,7 @@ def test_a_molecule_known_only_by_the_data_sets_smiles_is_not_new():
     assert evaluate([WATER], training=TrainingReference.from_structures([HCN], ["[H]O[H]"], name="x")).novelty == 0
 
 
-def test_what_is_not_computed_is_none():
+def test_scores_that_are_not_computed_are_none():
     scores = evaluate([WATER], scope="stability").to_dict()
     missing = OF_RDKIT | OF_TRAINING | {"reference_scores"}
     assert missing == {key for key, value in scores.items() if value is None}
