@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save
 
 import molflow
 from molflow.data import load_particles, load_qm9
-from molflow.energies import SYSTEMS
+from molflow.energies import get_system
 from molflow.evaluation import TrainingReference, evaluate_boltzmann, qm9_training_reference
 from molflow.evaluation.throughput import count_stable, sampling_record, seconds
 from molflow.flows import ParticleDomain
@@ -92,7 +92,7 @@ def molecule_scores(flow: molflow.Flow, arguments: argparse.Namespace) -> dict[s
 
 
 def particle_scores(flow: molflow.Flow, arguments: argparse.Namespace) -> dict[str, Any]:
-    system = SYSTEMS[read_config(arguments.run).data.name]
+    system = get_system(read_config(arguments.run).data.name)
     reference = load_particles(system.name, "test")
     test = reference[: arguments.test]
     maps = {which: flow.likelihood(test, which=which) for which in ("encoder", "decoder")}

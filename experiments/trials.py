@@ -20,7 +20,7 @@ from typing import Any
 
 import molflow
 from molflow.data import load_particles
-from molflow.energies import SYSTEMS
+from molflow.energies import get_system
 from molflow.evaluation import evaluate_boltzmann
 from molflow.flows import ParticleDomain
 from molflow.training.checkpoint import write_json
@@ -144,9 +144,9 @@ def particle_scores(flow: molflow.Flow, name: str) -> dict[str, Any]:
     maps = {which: flow.likelihood(load_particles(name, "validation")[: 1000 // few], which=which) for which in MAPS}
     scores = evaluate_boltzmann(
         x,
-        SYSTEMS[name].energy,
+        get_system(name).energy,
         log_prob=log_q,
-        system=SYSTEMS[name],
+        system=get_system(name),
         nll_encoder=-maps["encoder"].log_prob,
         nll_decoder=-maps["decoder"].log_prob,
         reconstruction_error=maps["decoder"].reconstruction_error,

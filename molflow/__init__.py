@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from molflow.batch import MoleculeBatch
     from molflow.errors import MolflowError
     from molflow.evaluation import evaluate
-    from molflow.flows import ContinuousFlow, Flow, FreeFormFlow
+    from molflow.flows import ContinuousFlow, Flow, FreeFormFlow, load
     from molflow.pretrained import load_pretrained
-    from molflow.training import load, load_experiment, train
+    from molflow.training import load_experiment, train
 
 __version__ = "0.1.0"
 
@@ -28,7 +28,7 @@ _HOME = {
     "MolflowError": "molflow.errors",
     "MoleculeBatch": "molflow.batch",
     "evaluate": "molflow.evaluation",
-    "load": "molflow.training",
+    "load": "molflow.flows",
     "load_experiment": "molflow.training",
     "load_pretrained": "molflow.pretrained",
     "train": "molflow.training",

@@ -133,7 +133,7 @@ class MoleculeBatch:
         return self.positions.detach().cpu().numpy(), self.atomic_numbers.cpu().numpy(), self.mask.cpu().numpy()
 
     def united_atom(self) -> "MoleculeBatch":
-        """The same molecules as united atoms, by `molflow.chem.strip_hydrogens`; itself if it has united atoms already."""
+        """The same molecules as united atoms, by `molflow.chem.strip_hydrogens`; united atoms return themselves."""
         if self.hydrogens is not None:
             return self
         arrays = strip_hydrogens(*self._arrays())
@@ -147,8 +147,8 @@ class MoleculeBatch:
         if self.hydrogens is None:
             return self
         known = None if self.orders is None else self.orders.cpu().numpy()
-        x, z, mask, orders = add_hydrogens_and_orders(*self._arrays(), self.hydrogens.cpu().numpy(), known)
-        x, z, mask, orders = map(torch.from_numpy, (x, z, mask, orders))
+        arrays = add_hydrogens_and_orders(*self._arrays(), self.hydrogens.cpu().numpy(), known)
+        x, z, mask, orders = map(torch.from_numpy, arrays)
         return MoleculeBatch(x, z, mask, orders=orders).to(self.positions.device)
 
     def bond_orders(self) -> Tensor:

@@ -101,6 +101,21 @@ class OneOf:
         return chosen.model_validate(dict(value))
 
 
+@dataclass(frozen=True)
+class NameIn:
+    """Annotation of a field that holds a name of a registry: `Annotated[str, NameIn(SURROGATES)]`."""
+
+    registry: Registry[Any]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def _check(self, name: str) -> str:
+        if name not in self.registry:
+            raise ValueError(self.registry.unknown(name))
+        return name
+
+
 def _context(key: str, accepted: str) -> dict[str, Any]:
     return {"key": key, "accepted": accepted}
 
@@ -161,7 +176,8 @@ def _explain(model: type[Config], table: Mapping[str, Any], error: Any) -> str:
     if error["type"] == "unknown_kind":
         return f"{key}.{error['ctx']['key']}: {error['msg']}" if key else error["msg"]
     message = error["msg"].removeprefix("Value error, ")
-    complete = error["type"] in ("missing", "no_kind") or isinstance(error["input"], dict) or ", got " in message
+    says_input = message.startswith("unknown ") or ", got " in message
+    complete = error["type"] in ("missing", "no_kind") or isinstance(error["input"], dict) or says_input
     got = "" if complete else f" (got {error['input']!r})"
     return (f"{key}: " if key else "") + message + got
 

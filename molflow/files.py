@@ -1,5 +1,6 @@
-"""Writing files so that they appear whole or not at all, and finding out beforehand whether they can be written."""
+"""Write files so that they appear whole or not at all, and check beforehand whether they can be written."""
 
+import json
 import os
 import secrets
 import tempfile
@@ -7,16 +8,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from molflow.errors import MolflowError
 
 
 class Closing:
-    """Closes itself at the end of a `with` block, also where that ends by an exception."""
+    """Base class that calls `close` at the end of a `with` block, also after an exception."""
 
     def close(self) -> None:
-        """Finish."""
+        """Finish writing."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:
@@ -30,7 +31,10 @@ class Closing:
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it takes the place of `path` when the block ends without an error."""
+    """Yield a temporary path in the same folder; it replaces `path` when the block ends without an error.
+
+    The content is flushed to disk first, so a crash leaves either the old file or the new one.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -43,14 +47,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def check_apart(inputs: Iterable[str | os.PathLike[str]], outputs: Iterable[str | os.PathLike[str]]) -> None:
-    """Make sure that no output is written over an input or over another output.
+    """Check that no output would overwrite an input or another output.
 
     Args:
-        inputs: files; folders, in which no output may lie; or "-" for standard input.
-        outputs: files that need not exist.
+        inputs: files, folders (no output may be in one of them), or "-" for standard input.
+        outputs: files; they need not exist.
 
     Raises:
-        MolflowError: two of them are one file.
+        MolflowError: two of them are the same file.
     """
     read = [Path(path) for path in inputs]
     written: set[Path] = set()
@@ -74,19 +78,19 @@ def _is_within(path: Path, source: Path) -> bool:
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Make sure that a file can be written at `path`, before any work is spent on its content.
+    """Check that a file can be written at `path`, before its content is computed.
 
-    Missing parent directories are made. An existing file is left as it is.
+    Missing parent directories are created. An existing file stays unchanged.
 
     Raises:
-        MolflowError: a directory in the file's place, or a parent that cannot be made or written to.
+        MolflowError: `path` is a directory, or its parent cannot be created or written to.
     """
     path = Path(path)
     if path.is_dir():
         raise MolflowError(f"{path}: is a directory; expected the name of a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Only trying tells: permission bits say nothing of read-only or special file systems, nor to root.
+        # Try it: permission bits do not show read-only or special file systems, and do not bind root.
         with tempfile.TemporaryFile(dir=path.parent):
             pass
         if path.exists():
@@ -95,3 +99,23 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise MolflowError(
             f"{path}: cannot be written ({error.strerror or error}); expected a writable place"
         ) from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        MolflowError: no such file, or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MolflowError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise MolflowError(f"{path}: not JSON: {error}") from error

@@ -1,13 +1,14 @@
-"""The masked mean-free space that every density in molflow lives on, and pair distances that are safe at zero.
+"""The linear spaces that densities live on, and pair distances that are safe at zero.
 
-A configuration of n points with D coordinates and F features is a pair (x, h). Translations are removed by asking for
-a zero centroid, so it lives on a linear space of dimension (n - 1) D + n F. `MeanFreeSpace` owns that space: latents,
-probe vectors, exact Jacobians and units all ask it.
+A configuration of n points with D coordinates and F features is a pair (x, h). Requiring a zero centroid removes
+translations, so it lives on a linear space of dimension (n - 1) D + n F, the `MeanFreeSpace`. Vectors of F numbers live
+on the `EuclideanSpace`. Both are a `Space`: latents, probe vectors, exact Jacobians and divergences need nothing else.
 """
 
 import math
-from collections.abc import Iterator
-from typing import NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ class Points(NamedTuple):
         return Points(self.x - other[0], self.h - other[1])
 
     def __mul__(self, scale: float | Tensor) -> "Points":  # type: ignore[override]
-        """Multiply by a number, or by one number per configuration, shape (B,)."""
+        """Multiply by a number, or each configuration by its own number, (B,)."""
         if isinstance(scale, Tensor) and scale.ndim:
             scale = scale[:, None, None]
         return Points(self.x * scale, self.h * scale)
@@ -43,20 +44,62 @@ class Points(NamedTuple):
         return Points(self.x.detach(), self.h.detach())
 
 
+P = TypeVar("P", Points, Tensor)
+"""A point of a space: `Points` for point clouds, a tensor (B, F) for vectors."""
+
+
+def tensors_of(point: Points | Tensor) -> tuple[Tensor, ...]:
+    """The tensors that a point consists of."""
+    return (point,) if isinstance(point, Tensor) else tuple(point)
+
+
+def point_of(tensors: Sequence[Tensor]) -> Points | Tensor:
+    """The point that consists of these tensors: the inverse of `tensors_of`."""
+    return tensors[0] if len(tensors) == 1 else Points(*tensors)
+
+
+def scale(point: P, factor: Tensor) -> P:
+    """Multiply each configuration by its own number, (B,)."""
+    return point * factor.unsqueeze(1) if isinstance(point, Tensor) else point * factor
+
+
+def inner(a: P, b: P) -> Tensor:
+    """Inner product over all numbers of a configuration, (B,)."""
+    return (a * b).sum(1) if isinstance(a, Tensor) else a.dot(b)
+
+
+def squared_norm(point: Points | Tensor) -> Tensor:
+    """Squared Euclidean length of each configuration, (B,)."""
+    return point.square().sum(1) if isinstance(point, Tensor) else point.squared_norm()
+
+
+def select(point: P, index: Tensor, n: int) -> P:
+    """The configurations `index`; those of point clouds are cut to their first n points."""
+    return point[index] if isinstance(point, Tensor) else Points(point.x[index, :n], point.h[index, :n])
+
+
 class Context(NamedTuple):
-    """What is given about configurations before their points are drawn.
+    """The values that are given about configurations before their points are drawn.
 
     Attributes:
-        mask: True for a real point, padding at the end, (B, N).
+        mask: True for a real point, padding at the end, (B, N); for vectors (B, 1).
         labels: fixed features of the points, zero at padding, (B, N, L); L may be 0.
+        condition: numbers that describe the whole configuration, (B, C); None in a model without conditions.
     """
 
     mask: Tensor
     labels: Tensor
+    condition: Tensor | None = None
 
-    def select(self, index: Tensor, n: int) -> "Context":
+    def select(self, index: Tensor | slice, n: int | None = None) -> "Context":
         """The configurations `index`, cut to their first n points."""
-        return Context(self.mask[index, :n], self.labels[index, :n])
+        condition = None if self.condition is None else self.condition[index]
+        return Context(self.mask[index, :n], self.labels[index, :n], condition)
+
+    def to(self, device: torch.device | str) -> "Context":
+        """The same context on another device."""
+        condition = None if self.condition is None else self.condition.to(device)
+        return Context(self.mask.to(device), self.labels.to(device), condition)
 
 
 def project(x: Tensor, mask: Tensor) -> Tensor:
@@ -90,7 +133,7 @@ def pair_mask(mask: Tensor) -> Tensor:
     return mask.unsqueeze(1) & mask.unsqueeze(2) & off_diagonal
 
 
-def helmert(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def helmert_basis(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Orthonormal basis (n, n - 1) of the vectors of n numbers that sum to zero (Helmert contrasts).
 
     Column k is (1, ..., 1, -k, 0, ..., 0) / sqrt(k (k + 1)) with k ones. It touches the first k + 1 points only, so the
@@ -111,7 +154,115 @@ def masked_randn(
     return noise
 
 
-class MeanFreeSpace:
+class Space(ABC, Generic[P]):
+    """A linear space for each configuration of a batch, with an orthonormal basis.
+
+    Implementing a space: give the methods below; `log_normal` follows from `dof`.
+    """
+
+    @property
+    @abstractmethod
+    def dof(self) -> Tensor:
+        """Dimension of the space of each configuration, (B,)."""
+
+    @abstractmethod
+    def project(self, point: P) -> P:
+        """Orthogonal projection onto the space."""
+
+    @abstractmethod
+    def randn(self, generator: torch.Generator | None, dtype: torch.dtype = torch.float32) -> P:
+        """A standard normal draw on the space."""
+
+    @abstractmethod
+    def rademacher(self, generator: torch.Generator | None, dtype: torch.dtype = torch.float32) -> P:
+        """Random signs as coordinates in an orthonormal basis: length sqrt(dof), and E[v v^T] is the identity."""
+
+    @abstractmethod
+    def probes(self, count: int, generator: torch.Generator | None, dtype: torch.dtype = torch.float32) -> list[P]:
+        """`count` random orthogonal vectors of length sqrt(dof), so that E[v v^T] is the identity on the space.
+
+        The vectors of a configuration without degrees of freedom are zero.
+
+        Raises:
+            ValueError: if a configuration has degrees of freedom, but fewer than `count`.
+        """
+
+    @abstractmethod
+    def coordinates(self, point: P) -> Tensor:
+        """Coordinates in an orthonormal basis, (B, K). Coordinates of padding are zero."""
+
+    @abstractmethod
+    def coordinate_mask(self) -> Tensor:
+        """True where a coordinate belongs to the configuration and not to padding, (B, K)."""
+
+    @abstractmethod
+    def basis(self, dtype: torch.dtype = torch.float32) -> Iterator[P]:
+        """The basis vectors of `coordinates`, one after another. Where a coordinate is padding, the vector is zero."""
+
+    def dof_or_one(self, dtype: torch.dtype) -> Tensor:
+        """Degrees of freedom to divide by, (B,): 1 where there are none."""
+        return self.dof.clamp(min=1).to(dtype)
+
+    def log_normal(self, point: P) -> Tensor:
+        """Log density of the standard normal, -|z|^2 / 2 - dof/2 log 2 pi, in nats, (B,)."""
+        squared = squared_norm(point)
+        return -0.5 * squared - 0.5 * math.log(2 * math.pi) * self.dof.to(squared.dtype)
+
+
+class EuclideanSpace(Space[Tensor]):
+    """R^F for each of B configurations; its points are tensors (B, F).
+
+    Args:
+        batch: B.
+        n_features: F.
+        device: where the points are.
+    """
+
+    def __init__(self, batch: int, n_features: int, device: torch.device | str = "cpu"):
+        self.batch, self.n_features, self.device = batch, n_features, device
+
+    @property
+    def dof(self) -> Tensor:
+        return torch.full((self.batch,), self.n_features, device=self.device)
+
+    def project(self, point: Tensor) -> Tensor:
+        return point
+
+    def randn(self, generator: torch.Generator | None, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.randn(self.batch, self.n_features, generator=generator, dtype=dtype, device=self.device)
+
+    def rademacher(self, generator: torch.Generator | None, dtype: torch.dtype = torch.float32) -> Tensor:
+        return self.randn(generator, dtype).sign()
+
+    def probes(self, count: int, generator: torch.Generator | None, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+        draws = torch.stack([self.randn(generator, dtype) for _ in range(count)], -1)
+        return list(_orthogonal(draws, self.dof).unbind(-1))
+
+    def coordinates(self, point: Tensor) -> Tensor:
+        return point
+
+    def coordinate_mask(self) -> Tensor:
+        return torch.ones(self.batch, self.n_features, dtype=torch.bool, device=self.device)
+
+    def basis(self, dtype: torch.dtype = torch.float32) -> Iterator[Tensor]:
+        yield from torch.eye(self.n_features, dtype=dtype, device=self.device).unsqueeze(1).expand(-1, self.batch, -1)
+
+
+def _orthogonal(draws: Tensor, dof: Tensor) -> Tensor:
+    """Orthogonal columns of length sqrt(dof) from random ones, (B, K, count).
+
+    Raises:
+        ValueError: fewer degrees of freedom than columns.
+    """
+    count = draws.shape[-1]
+    if (too_few := (dof > 0) & (dof < count)).any():
+        raise ValueError(f"{count} orthogonal probes need {count} dimensions, got {int(dof[too_few].min())}")
+    orthonormal = draws / draws.norm(dim=1, keepdim=True).clamp(min=1e-30) if count == 1 else torch.linalg.qr(draws).Q
+    scaled: Tensor = orthonormal * dof.to(draws.dtype).sqrt()[:, None, None]
+    return scaled
+
+
+class MeanFreeSpace(Space[Points]):
     """The space of (x, h) with sum_i x_i = 0 and zero padding, one per configuration of a batch.
 
     Args:
@@ -148,56 +299,31 @@ class MeanFreeSpace:
         noise = masked_randn(self.mask, self.dim + self.n_features, generator, dtype)
         return self.project((noise[..., : self.dim], noise[..., self.dim :]))
 
-    def divisor(self, dtype: torch.dtype) -> Tensor:
-        """Degrees of freedom to divide squares by, (B,): 1 for a single point without features, which has none."""
-        return self.dof.clamp(min=1).to(dtype)
-
     def rademacher(self, generator: torch.Generator | None, dtype: torch.dtype = torch.float32) -> Points:
-        """Random signs as coordinates in an orthonormal basis: length sqrt(dof), and E[v v^T] the identity."""
         signs = masked_randn(self.mask, self.dim + self.n_features, generator, dtype).sign()
-        q = helmert(self.mask.shape[1], dtype, self.mask.device)
+        q = helmert_basis(self.mask.shape[1], dtype, self.mask.device)
         # The signs of the first point are left over, as there is one contrast less than points.
         return Points(torch.einsum("nk,bkd->bnd", q, signs[:, 1:, : self.dim]), signs[..., self.dim :])
 
-    def log_normal(self, points: Points) -> Tensor:
-        """Log density of the standard normal, -|z|^2 / 2 - dof/2 log 2 pi, in nats, shape (B,)."""
-        return -0.5 * points.squared_norm() - 0.5 * math.log(2 * math.pi) * self.dof.to(points.x.dtype)
-
     def probes(self, count: int, generator: torch.Generator | None, dtype: torch.dtype = torch.float32) -> list[Points]:
-        """`count` random orthogonal vectors of length sqrt(dof), so that E[v v^T] is the identity on the space.
-
-        Those of a configuration without degrees of freedom are zero.
-
-        Raises:
-            ValueError: if a configuration has degrees of freedom, but fewer than `count`.
-        """
-        if (too_few := (self.dof > 0) & (self.dof < count)).any():
-            raise ValueError(f"{count} orthogonal probes need {count} dimensions, got {int(self.dof[too_few].min())}")
         draws = [self.randn(generator, dtype) for _ in range(count)]
         flat = torch.stack([torch.cat([v.x, v.h], -1).flatten(1) for v in draws], -1)
-        orthonormal = flat / flat.norm(dim=1, keepdim=True).clamp(min=1e-30) if count == 1 else torch.linalg.qr(flat).Q
-        scaled = orthonormal * self.dof.to(dtype).sqrt()[:, None, None]
-        vectors = scaled.unflatten(1, (self.mask.shape[1], self.dim + self.n_features))
+        vectors = _orthogonal(flat, self.dof).view(*self.mask.shape, self.dim + self.n_features, count)
         return [Points(v[..., : self.dim], v[..., self.dim :]) for v in vectors.unbind(-1)]
 
     def coordinates(self, points: tuple[Tensor, Tensor]) -> Tensor:
-        """Coordinates in an orthonormal basis, (B, (N - 1) D + N F). Those of padding are zero."""
+        """Coordinates in an orthonormal basis, (B, (N - 1) D + N F). Coordinates of padding are zero."""
         x, h = points
-        q = helmert(x.shape[1], x.dtype, x.device)
+        q = helmert_basis(x.shape[1], x.dtype, x.device)
         return torch.cat([torch.einsum("nk,bnd->bkd", q, x).flatten(1), h.flatten(1)], 1)
 
     def coordinate_mask(self) -> Tensor:
-        """True where a coordinate belongs to the configuration and not to padding, same shape as `coordinates`."""
         x = self.mask[:, 1:].repeat_interleave(self.dim, 1)
         return torch.cat([x, self.mask.repeat_interleave(self.n_features, 1)], 1)
 
     def basis(self, dtype: torch.dtype = torch.float32) -> Iterator[Points]:
-        """The vectors whose coefficients `coordinates` gives, one after another, each of shape (B, N, D) and (B, N, F).
-
-        Where a coordinate is padding, the vector is zero.
-        """
         batch, n = self.mask.shape
-        q = helmert(n, dtype, self.mask.device)
+        q = helmert_basis(n, dtype, self.mask.device)
         zero = Points(q.new_zeros(batch, n, self.dim), q.new_zeros(batch, n, self.n_features))
         for k in range(n - 1):
             column = q[:, k] * self.mask[:, k + 1, None].to(dtype)

@@ -1,4 +1,4 @@
-"""Ctrl-C where work must not stop half-way, and processes that must not outlive their parent."""
+"""Hold back or ignore Ctrl-C, and end processes together with their parent."""
 
 import ctypes
 import signal
@@ -11,7 +11,7 @@ from typing import Any
 
 @contextmanager
 def ignored_interrupts() -> Iterator[None]:
-    """Ignore Ctrl-C within a block; processes that are started in it ignore it for good."""
+    """Ignore Ctrl-C within a block. Processes started in the block always ignore it."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
         yield
         return
@@ -24,9 +24,10 @@ def ignored_interrupts() -> Iterator[None]:
 
 @contextmanager
 def held_interrupts() -> Iterator[Callable[[], bool]]:
-    """Hold Ctrl-C back within a block, which is given a function that tells whether one came.
+    """Hold back Ctrl-C within a block. Yields a function that returns whether Ctrl-C was pressed.
 
-    A second Ctrl-C strikes at once. Where another handler is installed, and outside the main thread, nothing is held.
+    A second Ctrl-C interrupts immediately. If another handler is installed, or outside the main thread, nothing is held
+    back.
     """
     default = signal.default_int_handler
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not default:
@@ -46,7 +47,7 @@ def held_interrupts() -> Iterator[Callable[[], bool]]:
 
 
 def end_with_parent() -> None:
-    """On Linux this process ends with a parent that is killed; elsewhere it has to notice by itself."""
+    """End this process when its parent is killed. Works on Linux only; elsewhere the process must notice by itself."""
     if sys.platform.startswith("linux"):
         set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl, <sys/prctl.h>
         ctypes.CDLL(None).prctl(ctypes.c_int(set_parent_death_signal), ctypes.c_ulong(signal.SIGKILL))

@@ -1,23 +1,23 @@
-"""Memory that stays with the process."""
+"""Control whether freed memory stays with the process (glibc only)."""
 
 import ctypes
 import sys
 from typing import Any
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt, <malloc.h>
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # parameters of mallopt in <malloc.h>
 _LARGEST_MMAP_THRESHOLD = 32 << 20  # bytes; glibc refuses more
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc's malloc keep what is freed, in place of returning it to the system and fetching it again.
+    """Let glibc's malloc keep freed memory instead of returning it to the system and requesting it again.
 
-    Tensors of a few megabytes otherwise cost a page fault for each of their pages every time. It changes the whole
-    process, so an application decides it, and molflow's command line does; elsewhere than on glibc nothing happens.
+    Otherwise each new tensor of a few megabytes costs a page fault per page. The setting changes the whole process, so
+    only an application should call this; molflow's command line does. Without glibc nothing happens.
 
     Returns:
-        Whether it was done.
+        Whether the setting was changed.
     """
-    mallopt = _of_glibc("mallopt")
+    mallopt = _glibc_function("mallopt")
     if mallopt is None:
         return False
     thresholds = {_TRIM_THRESHOLD: 2**31 - 1, _MMAP_THRESHOLD: _LARGEST_MMAP_THRESHOLD}
@@ -25,15 +25,15 @@ def keep_freed_memory() -> bool:
 
 
 def release_freed_memory() -> bool:
-    """Return to the system what glibc's malloc keeps; elsewhere nothing happens.
+    """Return the freed memory that glibc's malloc keeps to the system. Without glibc nothing happens.
 
     Returns:
-        Whether there was any.
+        Whether memory was returned.
     """
-    malloc_trim = _of_glibc("malloc_trim")
+    malloc_trim = _glibc_function("malloc_trim")
     return malloc_trim is not None and malloc_trim(ctypes.c_size_t(0)) == 1
 
 
-def _of_glibc(name: str) -> Any:
-    """A function that only glibc has, if this is glibc."""
+def _glibc_function(name: str) -> Any:
+    """A function of glibc by name; None without glibc."""
     return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None

@@ -6,7 +6,7 @@ import pytest
 
 from molflow.cli import main
 from molflow.data import MoleculeSet, load_qm9, particles
-from molflow.energies import SYSTEMS, Tempering
+from molflow.energies import ENERGIES, Tempering
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +25,7 @@ def few_particles(monkeypatch, _particle_cache):
     """Short chains in place of the full recipes (1,000 configurations of each split), in a cache of their own."""
     quick = Tempering((1.0,), n_burn_in=70, n_samples=10, thinning=5, n_leapfrog=15)
     monkeypatch.setattr(particles, "CHAINS", {"train": 100, "validation": 100, "test": 100})
-    monkeypatch.setattr(particles, "RECIPES", {name: particles.Recipe(2.0, quick) for name in SYSTEMS})
+    monkeypatch.setattr(particles, "RECIPES", {name: particles.Recipe(2.0, quick) for name in ENERGIES})
     monkeypatch.setenv("MOLFLOW_CACHE", str(_particle_cache))
 
 

@@ -17,7 +17,7 @@ import torch
 from molflow import load, pretrained
 from molflow.cli.options import DataSet
 from molflow.data import load_particles
-from molflow.energies import SYSTEMS
+from molflow.energies import ENERGIES, get_system
 from molflow.report.page import number
 from molflow.training.checkpoint import save_model
 from molflow.training.config import load_experiment
@@ -89,7 +89,7 @@ def exact(tmp_path):
 
 
 def test_the_data_sets_of_the_command_line_are_those_there_are():
-    assert get_args(DataSet) == ("qm9", *SYSTEMS)
+    assert get_args(DataSet) == ("qm9", *ENERGIES)
 
 
 # ---- what works ------------------------------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ def test_evaluate_several_files(record, model, exact, tmp_path):
 
 def test_a_perfect_density_has_equal_weights(record, exact):
     x = load_particles("dw4", "validation")[:500]
-    _, figures = record("evaluate", exact(log_prob=-SYSTEMS["dw4"].energy(x).numpy() - 29.66), "--reference", "dw4")
+    _, figures = record("evaluate", exact(log_prob=-get_system("dw4").energy(x).numpy() - 29.66), "--reference", "dw4")
     assert figures["ess_fraction"] == pytest.approx(1, abs=1e-4)
     assert figures["reweighted_log_z"] == pytest.approx(29.66, abs=1e-3)
 

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and knowing beforehand whether they can be written."""
+"""Files are written whole or not at all, and a check beforehand tells whether they can be written."""
 
 import os
 
@@ -16,6 +16,26 @@ def test_a_file_appears_when_the_block_ends(tmp_path):
         assert not path.exists()
     assert path.read_text() == "new"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_content_is_on_the_disk_before_the_file_appears(tmp_path, monkeypatch):
+    path, steps = tmp_path / "a.txt", []
+
+    def fsync(descriptor):
+        steps.append(("fsync", os.fstat(descriptor).st_ino, os.fstat(descriptor).st_size))
+        flush(descriptor)
+
+    def replace(source, target):
+        steps.append(("replace", os.stat(source).st_ino, str(target)))
+        move(source, target)
+
+    flush, move = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    with atomic_path(path) as temporary:
+        temporary.write_text("new")
+        written = temporary.stat().st_ino
+    assert steps == [("fsync", written, 3), ("replace", written, str(path))]
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])

@@ -1,4 +1,4 @@
-"""Memory stays with the process: freed tensors go on counting as resident, until they are released."""
+"""Freed tensors stay resident in the process until they are released."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ print(kept, resident() - before)
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of glibc")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs glibc")
 def test_freed_tensors_stay_with_the_process():
     kept, released = {}, {}
     for keep in (False, True):

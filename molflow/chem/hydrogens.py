@@ -125,9 +125,8 @@ def add_hydrogens_and_orders(
     if not hydrogens.any():
         return positions, atomic_numbers, mask, orders
     x, z, all_atoms, molecule, place = _added(positions, atomic_numbers, mask, hydrogens, orders, rules)
-    new = torch.from_numpy(molecule), torch.from_numpy(place)
-    tensors = map(torch.from_numpy, (orders, x, z, all_atoms))
-    return x, z, all_atoms, add_orders(rules, *tensors, new).numpy()
+    tensors = map(torch.from_numpy, (orders, x, z, all_atoms, molecule, place))
+    return x, z, all_atoms, add_orders(rules, *tensors).numpy()
 
 
 def _check_hydrogens(hydrogens: np.ndarray, mask: np.ndarray) -> None:
@@ -161,7 +160,7 @@ def _added(
 @cache
 def _lengths(rules: BondRules) -> np.ndarray:
     """Å from an atom to a hydrogen that it carries, by atomic number."""
-    lengths = COVALENT_RADII + COVALENT_RADII[1]
+    lengths: np.ndarray = COVALENT_RADII + COVALENT_RADII[1]
     for pair, (length, *_) in rules.lengths.items():
         if "H" in pair:
             lengths[atomic_number(pair[pair[0] == "H"])] = length / 100
@@ -176,7 +175,8 @@ def _foreign_bonds(positions: np.ndarray, atomic_numbers: np.ndarray, mask: np.n
     distances = np.linalg.norm(positions[:, :, None] - positions[:, None], axis=-1)
     radii = COVALENT_RADII[atomic_numbers * mask]
     near = (distances < _BONDED * (radii[:, :, None] + radii[:, None])) & (foreign[:, :, None] | foreign[:, None])
-    return (near & mask[:, :, None] & mask[:, None] & ~np.eye(mask.shape[1], dtype=bool)).astype(np.int8)
+    bonds: np.ndarray = near & mask[:, :, None] & mask[:, None] & ~np.eye(mask.shape[1], dtype=bool)
+    return bonds.astype(np.int8)
 
 
 def _place(
@@ -253,18 +253,21 @@ def _anti(x: np.ndarray, orders: np.ndarray, molecule: np.ndarray, atom: np.ndar
     order[np.arange(len(atom)), atom] = 0
     squared = np.square(x[molecule, atom][:, None] - x[molecule]).sum(-1)
     following = np.where(order > 0, 1e3 * order - squared, np.inf).argmin(1)
-    return (x[molecule, neighbor] - x[molecule, following]) * order.any(1)[:, None]
+    direction: np.ndarray = (x[molecule, neighbor] - x[molecule, following]) * order.any(1)[:, None]
+    return direction
 
 
 def _count_up(counts: np.ndarray) -> np.ndarray:
-    """0 .. k - 1 for each k of the counts, one after another."""
-    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    """0 .. k - 1 for each k in counts, one after another: (2, 3) -> (0, 1, 0, 1, 2)."""
+    places: np.ndarray = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return places
 
 
 def _unit(v: np.ndarray) -> np.ndarray:
     """Vectors (..., 3) scaled to length 1; zero where they are nearly zero."""
     length = np.sqrt(np.square(v).sum(-1, keepdims=True))
-    return np.divide(v, length, out=np.zeros_like(v), where=length > _TINY)
+    scaled: np.ndarray = np.divide(v, length, out=np.zeros_like(v), where=length > _TINY)
+    return scaled
 
 
 def _first_of(*choices: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Molecule files under one name: reading is in `reading`, writing in `writing`, and `Structure` is what both speak."""
+"""Molecule files: the public names of `reading`, `writing` and `structure` in one place."""
 
 from molflow.chem.reading import Record, iter_records, read_structures
 from molflow.chem.structure import Structure

@@ -1,6 +1,6 @@
-"""The lines of a text stream with their numbers, and what the readers of text formats share.
+"""The lines of a text stream with their numbers, and functions that the readers of text formats share.
 
-Memory does not depend on the stream: few lines are held at a time, and one that never ends is cut.
+Memory does not grow with the stream: few lines are held at a time, and an endless line is cut.
 """
 
 import zlib
@@ -15,29 +15,29 @@ from molflow.chem.elements import atomic_number
 from molflow.chem.structure import LARGEST, Structure, coordinate_error
 from molflow.errors import MolflowError
 
-_LONGEST = 1 << 16  # characters of a line that are kept; no line that matters is longer
+_LONGEST = 1 << 16  # characters of a line that are kept; no valid line is longer
 
 
 class BadRecord(Exception):
-    """A record that cannot be read, in words that name the line and the cause."""
+    """A record that cannot be read. The message names the line and the cause."""
 
 
 class BrokenStream(Exception):
-    """A stream that ended by an error, in words."""
+    """A stream that ended by an error. The message names the line and the cause."""
 
 
 Found = tuple[int, Structure | BadRecord]
-"""The line where a record starts, and the molecule or what is wrong with it."""
+"""The line where a record starts, and the molecule or the error."""
 
 Atom = tuple[int, tuple[float, float, float]]
 """Atomic number and position, Å."""
 
 
 class Lines:
-    """The lines of a stream, each with its line end; "" stands for the end.
+    """The lines of a stream, each with its line end; "" marks the end of the stream.
 
     Attributes:
-        number: of the line that was taken last, from 1.
+        number: number of the line that was taken last, from 1.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -49,7 +49,7 @@ class Lines:
         self._over = False
 
     def take(self) -> str:
-        """The next line. Raises BrokenStream where an error kept it from being read."""
+        """Take the next line. Raises BrokenStream if an error prevents reading it."""
         line = self._ahead.popleft() if self._ahead else self._read()
         if not line and self._broken:
             raise BrokenStream(f"line {self.number + 1}: {self._broken}")
@@ -64,13 +64,13 @@ class Lines:
             self._ahead.appendleft(self._last)
 
     def peek(self, n: int) -> list[str]:
-        """The next n lines, or as many as there are; they are still to be taken."""
+        """The next n lines, or as many as there are, without taking them."""
         while len(self._ahead) < n and (line := self._read()):
             self._ahead.append(line)
         return list(islice(self._ahead, n))
 
     def bad(self, problem: str) -> BadRecord:
-        """The error to raise for the line that was taken last."""
+        """The error for the line that was taken last; the caller raises it."""
         return BadRecord(f"line {self.number}: {problem}")
 
     def _read(self) -> str:
@@ -90,17 +90,17 @@ class Lines:
 def read_atoms(
     lines: Lines, count: int, layout: str, parse: Callable[[str], Atom], take: Callable[[], str] | None = None
 ) -> Structure:
-    """The next `count` lines as atoms.
+    """Read the next `count` lines as atoms.
 
     Args:
-        lines: where they stand; after an error, the line at fault was taken last.
-        count: what the record says; no memory is set aside for it.
-        layout: what a line is expected to look like, in words.
-        parse: an atom from a line. Raises MolflowError with a cause of its own, or any other ValueError.
-        take: gives the next line; by default `lines.take`.
+        lines: the stream; after an error, the wrong line was taken last.
+        count: the number of atoms that the record states; no memory is allocated for it in advance.
+        layout: the expected form of a line, for error messages.
+        parse: reads an atom from a line. Raises MolflowError for a specific cause, or any other ValueError.
+        take: returns the next line; by default `lines.take`.
 
     Raises:
-        BadRecord: a line that is none of an atom.
+        BadRecord: a line that is not an atom.
     """
     take = take or lines.take
     numbers, positions = [], []
@@ -120,31 +120,31 @@ def read_atoms(
 
 
 def coordinates(x: str, y: str, z: str) -> tuple[float, float, float]:
-    """Three numbers, Å. Raises ValueError for other text, MolflowError for what is no place of an atom."""
+    """Read three numbers, Å. Raises ValueError for other text, MolflowError for a coordinate that is not accepted."""
     position = a, b, c = float(x), float(y), float(z)
-    if not (abs(a) <= LARGEST and abs(b) <= LARGEST and abs(c) <= LARGEST):  # NaN is not
+    if not (abs(a) <= LARGEST and abs(b) <= LARGEST and abs(c) <= LARGEST):  # also for NaN
         raise MolflowError(coordinate_error(list(position)))
-    if "_" in x or "_" in y or "_" in z:  # Python takes 1_5 for 15
+    if "_" in x or "_" in y or "_" in z:  # Python reads 1_5 as 15
         raise ValueError
     return position
 
 
 def element(name: str) -> int:
-    """The atomic number of an element, or of deuterium or tritium under their own symbols. Raises MolflowError."""
+    """The atomic number of an element symbol; D and T are hydrogen. Raises MolflowError for an unknown symbol."""
     return 1 if name in ("D", "T") else atomic_number(name)
 
 
 def is_separator(line: str) -> bool:
-    """Whether a line ends a record of an SDF."""
+    """Whether a line ends a record of an SDF file."""
     return line.startswith("$$$$")
 
 
 def shown(line: str) -> str:
-    """The beginning of a line, for a message."""
+    """The beginning of a line, for an error message."""
     return repr(line.strip()[:40])
 
 
 def reason(error: Exception) -> str:
-    """What a failed read says of itself, in one line."""
+    """The cause of a failed read, in one line."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(text.split())

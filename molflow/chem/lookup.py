@@ -71,22 +71,22 @@ def add_orders(
     positions: Tensor,
     atomic_numbers: Tensor,
     mask: Tensor,
-    new: tuple[Tensor, Tensor],
+    molecule: Tensor,
+    place: Tensor,
 ) -> Tensor:
     """Bond orders of molecules to which atoms were appended. Only pairs with a new atom are looked up.
 
     Args:
         rules: the tables.
-        orders: of the first atoms, (B, M, M); M may be larger or smaller than N.
+        orders: of the atoms that were there before, (B, M, M); with padding, M may be larger than N.
         positions: of all atoms, (B, N, 3), Å.
         atomic_numbers: (B, N).
         mask: (B, N).
-        new: molecule and place of each added atom, (A,) each.
+        molecule, place: of each added atom, (A,) each.
 
     Returns:
         (B, N, N) int8, equal to what `bond_orders` gives for all atoms.
     """
-    molecule, place = new
     rows, mask = _rows(rules, atomic_numbers, mask)
     size, known = mask.shape[1], min(orders.shape[1], mask.shape[1])
     found = _orders_between(
@@ -131,7 +131,7 @@ def _orders_between(rules: BondRules, x: Tensor, rows: Tensor, other_x: Tensor, 
 
 
 def _rows(rules: BondRules, numbers: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of the tables (B, N), 0 at padding, and the mask as bool. Raises MolflowError for what is no element."""
+    """Rows of the tables (B, N), 0 at padding, and the mask as bool. Raises MolflowError for an unknown element."""
     numbers, mask = numbers.long(), mask.bool()
     unknown = mask & ((numbers < 1) | (numbers > len(SYMBOLS)))
     if bool(unknown.any()):

@@ -1,6 +1,7 @@
-"""Bonds and formal charges as RDKit perceives them from a geometry, and whether each atom's shell is complete.
+"""Bonds and formal charges that RDKit perceives from a geometry, and whether each atom's shell is complete.
 
-It needs neither torch nor look-up tables. RDKit can hang here, so that whole sets are perceived in worker processes.
+Perception needs neither torch nor look-up tables. RDKit can hang here, so `molflow.evaluate` runs it in worker
+processes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ RDKit's default of 1.3 bonds carbons up to 1.98 Å apart, which are opposite cor
 """
 
 COMBINATIONS = 10_000
-"""Assignments of valences that are tried for a fragment before it counts as one without bond orders."""
+"""Assignments of valences that RDKit tries for a fragment before the fragment counts as one without bond orders."""
 
 PROTOCOL = (
     "RDKit rdDetermineBonds, each fragment alone with net charge 0 and charged atoms allowed; "
@@ -38,13 +39,14 @@ _NO_BONDS = np.zeros((0, 3), dtype=np.int64)
 
 
 class Perceived(NamedTuple):
-    """What RDKit makes of a geometry.
+    """The result of `perceive`.
 
     Attributes:
-        mol: sanitised, with all hydrogens and the conformer; None where a fragment has no bond orders or RDKit refuses.
-        fragments: connected parts by the distances alone.
-        stable: atoms whose kekulised bond orders are those that `VALENCES_BY_CHARGE` lists for their charge, (n,) bool.
-        problem: the first thing that is wrong, in words, with atoms counted from 1; empty if nothing is.
+        mol: sanitised, with all hydrogens and the conformer; None if a fragment has no bond orders or RDKit refuses.
+        fragments: number of connected parts by distances alone.
+        stable: whether each atom's kekulised bond orders sum to a valence that `VALENCES_BY_CHARGE` lists for its
+            charge, (n,) bool.
+        problem: the first problem, with atoms counted from 1; empty if there is none.
     """
 
     mol: Chem.Mol | None
@@ -54,10 +56,10 @@ class Perceived(NamedTuple):
 
 
 def perceive(positions: np.ndarray, atomic_numbers: np.ndarray) -> Perceived:
-    """Bonds from distances, then bond orders and charges that give each fragment the net charge 0.
+    """Find bonds from distances, then bond orders and charges that give each fragment the net charge 0.
 
-    Each fragment is brought into RDKit's canonical order first, so that the order of atoms in the input decides
-    nothing. An atom of a fragment without bond orders is not stable.
+    Each fragment is put into RDKit's canonical order first, so that the result does not depend on the order of atoms in
+    the input. An atom of a fragment without bond orders is not stable.
 
     Args:
         positions: finite, (n, 3), Å.
@@ -79,7 +81,7 @@ def perceive(positions: np.ndarray, atomic_numbers: np.ndarray) -> Perceived:
         problems = [_assign(mol, fragment) for fragment in fragments]
         for fragment, problem in zip(fragments, problems, strict=True):
             stable[list(fragment)] = not problem and [_is_complete(mol.GetAtomWithIdx(i)) for i in fragment]
-        problem = next((words for words in problems if words), "") or _incomplete(mol, stable)
+        problem = next(filter(None, problems), "") or _incomplete(mol, stable)
         if any(problems):
             return Perceived(None, len(fragments), stable, problem)
     if not is_sanitised(mol):
@@ -88,7 +90,7 @@ def perceive(positions: np.ndarray, atomic_numbers: np.ndarray) -> Perceived:
 
 
 def connected(positions: np.ndarray, atomic_numbers: np.ndarray) -> Chem.RWMol:
-    """The molecule with single bonds where `COVALENT_FACTOR` says so, not sanitised. It cannot hang."""
+    """Build the molecule with single bonds by `COVALENT_FACTOR`, not sanitised. This cannot hang."""
     from rdkit import rdBase
     from rdkit.Chem import rdDetermineBonds
 
@@ -100,7 +102,7 @@ def connected(positions: np.ndarray, atomic_numbers: np.ndarray) -> Chem.RWMol:
 
 
 def accepted_by_default(positions: np.ndarray, atomic_numbers: np.ndarray) -> bool:
-    """Whether RDKit's DetermineBonds as it comes, but for a bound on its search, gives one sanitised fragment."""
+    """Whether RDKit's DetermineBonds with default settings and a bounded search gives one sanitised fragment."""
     from rdkit import Chem, rdBase
     from rdkit.Chem import rdDetermineBonds
 
@@ -119,7 +121,7 @@ def accepted_by_default(positions: np.ndarray, atomic_numbers: np.ndarray) -> bo
 
 
 def _assign(mol: Chem.RWMol, fragment: tuple[int, ...]) -> str:
-    """Give the bonds of a fragment their orders and its atoms their charges, or say why that cannot be done."""
+    """Set the bond orders and charges of a fragment. Return the problem if RDKit finds none, else an empty text."""
     from rdkit.Chem import rdDetermineBonds
 
     for i in fragment:
@@ -143,7 +145,7 @@ def _assign(mol: Chem.RWMol, fragment: tuple[int, ...]) -> str:
 
 
 def _canonical(mol: Chem.RWMol, fragment: tuple[int, ...]) -> tuple[Chem.RWMol, list[int]]:
-    """The fragment as a molecule of its own in canonical order, and which atom of `mol` each of its atoms is."""
+    """Copy a fragment to a molecule of its own in canonical order. The list gives the atom of `mol` for each atom."""
     from rdkit import Chem
 
     members = set(fragment)
@@ -162,7 +164,8 @@ def _canonical(mol: Chem.RWMol, fragment: tuple[int, ...]) -> tuple[Chem.RWMol, 
 
 
 def _valence(atom: Chem.Atom) -> int:
-    return round(sum(bond.GetBondTypeAsDouble() for bond in atom.GetBonds()))
+    valence: float = sum(bond.GetBondTypeAsDouble() for bond in atom.GetBonds())
+    return round(valence)
 
 
 def _is_complete(atom: Chem.Atom) -> bool:
@@ -174,7 +177,7 @@ def _allowed(atom: Chem.Atom) -> tuple[int, ...]:
 
 
 def _incomplete(mol: Chem.RWMol, stable: np.ndarray) -> str:
-    """The first atom that is not stable, in words."""
+    """Describe the first atom that is not stable; empty if all are."""
     if stable.all():
         return ""
     atom = mol.GetAtomWithIdx(int(np.argmin(stable)))

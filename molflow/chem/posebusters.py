@@ -1,6 +1,6 @@
-"""PoseBusters' checks of a molecule by itself: bond lengths and angles, clashes, flatness, internal energy and others.
+"""PoseBusters' checks of a single molecule: bond lengths and angles, clashes, flatness, internal energy and others.
 
-Its thresholds are those of its configuration "mol". Lengths, angles and clashes are those of heavy atoms alone.
+The thresholds are those of its configuration "mol". Lengths, angles and clashes concern heavy atoms only.
 
 Source: M. Buttenschoen, G. M. Morris, C. M. Deane, Chem. Sci. 15 (2024) 3130.
 """
@@ -23,16 +23,16 @@ PROTOCOL = 'PoseBusters (Chem. Sci. 15 (2024) 3130), configuration "mol" without
 
 
 def checks(mol: Chem.Mol, *, energy: bool = False) -> dict[str, bool | None]:
-    """Whether a sanitised molecule with hydrogens and a conformer passes each check; None where it cannot be made.
+    """Whether a sanitised molecule with hydrogens and a conformer passes each check; None if a check cannot be made.
 
     The internal energy by UFF must not exceed 100 times the mean of 50 conformers, which PoseBusters embeds with a
-    fixed seed: results repeat. Water, methane and others whose least energy is 0 fail unless they are at that minimum.
-    Where RDKit cannot embed all 50, as for some small fused rings, there is no result, and finding that out takes tens
-    of seconds.
+    fixed seed, so results are reproducible. Water, methane and others whose lowest energy is 0 fail unless they are at
+    that minimum. If RDKit cannot embed all 50, as for some small fused rings, there is no result, which takes tens of
+    seconds to find out.
 
     Args:
-        mol: is not changed.
-        energy: with the internal energy, which takes far longer than all the rest; no part of `PROTOCOL`.
+        mol: the molecule; it is not changed.
+        energy: also check the internal energy, which takes far longer than all other checks and is not in `PROTOCOL`.
 
     Raises:
         MolflowError: PoseBusters is not installed.
@@ -47,7 +47,7 @@ def checks(mol: Chem.Mol, *, energy: bool = False) -> dict[str, bool | None]:
 
 
 def failed_checks(mol: Chem.Mol, *, energy: bool = False) -> tuple[str, ...]:
-    """The names of the `checks` that a molecule fails, as PoseBusters' tables have them.
+    """The names of the `checks` that a molecule fails, as in PoseBusters' tables.
 
     Raises:
         MolflowError: PoseBusters is not installed.
@@ -68,7 +68,7 @@ def _posebusters(energy: bool) -> Any:
         raise MolflowError("PoseBusters' checks need posebusters: pip install 'molflow[posebusters]'") from error
     made = PoseBusters(config="mol" if energy else "mol_fast")
     modules = [module for module in made.config["modules"] if module.get("chosen_binary_test_output")]
-    for module in modules:  # the energy is also there a second time, without an outcome
+    for module in modules:  # the energy is listed a second time, without an outcome
         if module["function"] == "energy_ratio":
             module["parameters"]["num_threads"] = 1
     made.config["modules"] = modules
@@ -77,7 +77,7 @@ def _posebusters(energy: bool) -> Any:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """No words of PoseBusters and RDKit, and RDKit's log channels as they were, of which PoseBusters opens all."""
+    """Silence PoseBusters and RDKit, then restore RDKit's log channels, since PoseBusters enables all of them."""
     from rdkit import rdBase
 
     channels = dict(line.split(":") for line in rdBase.LogStatus().splitlines())

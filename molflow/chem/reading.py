@@ -1,6 +1,6 @@
-"""Reading molecules from SDF, XYZ and NPZ, from files, folders and standard input, record by record.
+"""Read molecules from SDF, XYZ and NPZ, from files, folders and standard input, record by record.
 
-Only positions and elements travel: bonds are always derived from distances, so that every file is judged alike.
+Only positions and elements are read. Bonds are always derived from distances, so that all files are treated alike.
 """
 
 import gzip
@@ -23,28 +23,28 @@ from molflow.errors import MolflowError
 Reader = Callable[[Lines], Iterator[Found]]
 
 STANDARD_INPUT = "-"
-"""The path that stands for it."""
+"""The path that means standard input."""
 
 _READERS: dict[str, Reader] = {
     **dict.fromkeys((".sdf", ".sd", ".mol"), read_sdf),
     **dict.fromkeys((".xyz", ".extxyz"), read_xyz),
 }
 _ACCEPTED = ".sdf .sd .xyz .npz .mol .extxyz, and all but .npz with .gz as well"
-_SEEN_AHEAD = 5  # lines that tell the format: the counts of an SDF are in the fourth
+_SEEN_AHEAD = 5  # lines that reveal the format: the counts of an SDF are in the fourth
 
 _GZIP = b"\x1f\x8b"
 _CONTROLS = bytes(code for code in range(32) if code not in b"\t\n\v\f\r")
 
 
 class Record(NamedTuple):
-    """One place in a source of molecules: a structure, or why there is none.
+    """One record of a source of molecules: a structure, or the error that prevents reading it.
 
     Attributes:
         source: the file, or "standard input".
         number: the record's place in the file, from 1.
-        line: where the record starts in a text file, from 1.
+        line: the line where the record starts in a text file, from 1.
         structure: the molecule, or None.
-        error: what is wrong with the record, in words that name line or atom; None if there is a structure.
+        error: the problem with the record, naming line or atom; None if there is a structure.
     """
 
     source: str
@@ -60,10 +60,10 @@ class Record(NamedTuple):
 
 
 def read_structures(path: str | os.PathLike[str]) -> list[Structure]:
-    """All molecules of a source, which must all be readable; sources as in `iter_records`.
+    """Read all molecules of a source; every record must be readable. Sources are those of `iter_records`.
 
     Raises:
-        MolflowError: what `iter_records` raises, or the first bad record, with file, record, line and cause.
+        MolflowError: as `iter_records`, or for the first bad record, with file, record, line and cause.
     """
     structures = []
     for record in iter_records(path):
@@ -74,21 +74,24 @@ def read_structures(path: str | os.PathLike[str]) -> list[Structure]:
 
 
 def iter_records(path: str | os.PathLike[str]) -> Iterator[Record]:
-    """The molecules of a source one by one, hydrogens included. A bad record costs itself alone.
+    """Read the molecules of a source one by one, with their hydrogens. A bad record does not affect the others.
 
-    A source is a file: SDF (V2000, V3000; .sdf, .sd, .mol) or XYZ (frames, plain or extended; .xyz, .extxyz), both also
-    gzipped, or NPZ; a folder, of which all such files are read in the order of their names; a named pipe; or "-",
-    standard input, which may hold SDF or XYZ. Only NPZ is held in memory as a whole: positions (B, N, 3),
-    atomic_numbers (B, N) and mask (B, N) bool, True for a real atom; nothing in it is ever unpickled.
+    A source is one of these:
 
-    Positions come in Å, float64 from text, float32 from an NPZ that has it. Bonds, charges, comments and further
-    columns are ignored. Behind a bad record of SDF, reading goes on at "$$$$" or at the next counts line; of XYZ, at
-    the next count that atoms follow. A stream that breaks off keeps what was read and adds one bad record; in a folder,
-    so does a file that cannot be read.
+    - a file: SDF (V2000, V3000; .sdf, .sd, .mol) or XYZ (frames, plain or extended; .xyz, .extxyz), both also gzipped,
+      or NPZ with positions (B, N, 3), atomic_numbers (B, N) and mask (B, N) bool, True for a real atom. Only NPZ is
+      held in memory as a whole; it is never unpickled.
+    - a folder: all such files in it are read in the order of their names.
+    - a named pipe, or "-" for standard input, with SDF or XYZ.
+
+    Positions are in Å, float64 from text, float32 from an NPZ with float32. Bonds, charges, comments and further
+    columns are ignored. After a bad record of SDF, reading continues at "$$$$" or at the next counts line; of XYZ, at
+    the next count that is followed by atoms. If a stream breaks off, the molecules read so far are kept and one bad
+    record is added. In a folder, a file that cannot be read is one bad record.
 
     Raises:
-        MolflowError: on the first step, where nothing of the source can be read: there is none, it is empty, binary or
-            damaged from its start, or its suffix is unknown.
+        MolflowError: on the first step, if nothing of the source can be read: it does not exist, is empty, binary or
+            damaged from its start, or has an unknown suffix.
 
     Example:
         >>> [record.complaint for record in iter_records("mine.sdf") if record.error]  # doctest: +SKIP
@@ -133,18 +136,18 @@ def _file_records(path: Path) -> Iterator[Record]:
 
 
 def _printable(path: Path) -> str:
-    """A path as text that can be written anywhere, also where its bytes are not UTF-8."""
+    """A path as text that can be printed, even if its bytes are not UTF-8."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _suffix(path: Path) -> str:
-    """The suffix that names the format, in lower case."""
+    """The suffix that names the format, without .gz, in lower case."""
     name = path.name.lower()
     return Path(name.removesuffix(".gz")).suffix
 
 
 def _text_records(source: str, place: Path | int, read: Reader | None) -> Iterator[Record]:
-    """The records of a file or file descriptor; without `read`, its beginning tells the format."""
+    """Read the records of a file or file descriptor; without `read`, its first lines reveal the format."""
     with _open(source, place) as stream, _text(source, stream) as text:
         lines = Lines(text)
         number = 0
@@ -172,7 +175,7 @@ def _open(source: str, place: Path | int) -> io.BufferedReader:
 
 
 def _text(source: str, stream: io.BufferedReader) -> io.TextIOWrapper:
-    """The stream as text, unzipped where it is gzipped. Raises MolflowError where it does not begin with text."""
+    """Open a stream as text and unzip it if it is gzipped. Raises MolflowError if it does not begin with text."""
     try:
         plain = gzip.GzipFile(fileobj=stream) if stream.peek(2).startswith(_GZIP) else stream
         head = plain.peek(512)[:4096]
@@ -207,7 +210,7 @@ def _npz_records(path: Path) -> Iterator[Record]:
 
 
 def _npz_arrays(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Positions, atomic numbers and mask of a file, of shapes that fit together."""
+    """Positions, atomic numbers and mask of a file, with matching shapes."""
     layout = "expected numeric positions (B, N, 3), integer atomic_numbers (B, N) and bool mask (B, N)"
     try:
         if path.is_file() and not path.stat().st_size:

@@ -1,7 +1,7 @@
-"""How far a molecule is from the nearest minimum of a force field or of GFN2-xTB.
+"""Strain: how far a molecule is from the nearest minimum of a force field or of GFN2-xTB.
 
-A force field relaxes the structure with the bonds that it has: a wrong bond stays, and costs energy. GFN2-xTB knows
-atoms, charge and unpaired electrons alone, so that bonds may form and break.
+A force field relaxes the structure with its given bonds: a wrong bond stays and costs energy. GFN2-xTB knows only
+atoms, charge and unpaired electrons, so bonds can form and break.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
     from rdkit import Chem
 
 STEPS = 1000
-"""Most steps of a relaxation; one that has not converged by then counts as it is."""
+"""Maximum number of steps of a relaxation; one that has not converged by then is used as it is."""
 
 GRADIENT = 0.05
-"""GFN2-xTB is at a minimum where no component of the gradient is larger, kcal/mol/Å."""
+"""GFN2-xTB has converged if no component of the gradient is larger, kcal/mol/Å."""
 
 _BOHR = 0.529177210544  # Å, CODATA 2022
 _HARTREE = 627.509474  # kcal/mol
-_UNIT = 0.1  # Å; BFGS sets out with a step of one unit, in which no two atoms can change places
+_UNIT = 0.1  # Å; the first step of BFGS is one unit, too short for two atoms to swap places
 
 
 class Strain(NamedTuple):
-    """What a relaxation changes.
+    """The changes made by a relaxation.
 
     Attributes:
-        energy: of the structure minus that of the relaxed one, kcal/mol.
-        rmsd: of the heavy atoms (of all where there are none) after superposition, Å.
+        energy: energy of the structure minus energy of the relaxed structure, kcal/mol.
+        rmsd: root mean square displacement of the heavy atoms (of all atoms if there are none) after superposition, Å.
         force_field: "MMFF94", "UFF" or "GFN2-xTB".
         converged: whether a minimum was reached.
     """
@@ -45,11 +45,11 @@ class Strain(NamedTuple):
 
 
 class Method(NamedTuple):
-    """A way to relax.
+    """A relaxation method.
 
     Attributes:
-        protocol: in a sentence.
-        relax: moves the atoms of a molecule, and returns the energy that this sets free in kcal/mol, the name of the
+        protocol: description for reports.
+        relax: moves the atoms of a molecule to a minimum. Returns the released energy in kcal/mol, the name of the
             energy function, and whether a minimum was reached.
     """
 
@@ -58,19 +58,20 @@ class Method(NamedTuple):
 
 
 def strain(mol: Chem.Mol, method: str = "mmff94") -> Strain:
-    """Relax a copy of a sanitised molecule with hydrogens and a conformer.
+    """Relax a copy of a molecule and return what changes.
 
     Args:
-        mol: for "gfn2-xtb" its formal charges make up the charge, and its radical electrons are all unpaired.
+        mol: sanitised, with hydrogens and a conformer. For "gfn2-xtb" the total charge is the sum of its formal
+            charges, and all its radical electrons are unpaired.
         method: one of `METHODS`.
 
     Raises:
-        MolflowError: no such method, neither force field has parameters for the molecule, tblite is not installed, or
-            it cannot compute the molecule, as where the electrons do not become self-consistent.
+        MolflowError: an unknown method, neither force field has parameters for the molecule, tblite is not installed,
+            or tblite cannot compute the molecule, for example because the electrons do not become self-consistent.
 
-    Source: MMFF94 by T. A. Halgren, J. Comput. Chem. 17 (1996) 490; UFF by A. K. Rappé et al., J. Am. Chem. Soc. 114
-        (1992) 10024; both as RDKit has them. GFN2-xTB by C. Bannwarth, S. Ehlert, S. Grimme, J. Chem. Theory Comput. 15
-        (2019) 1652, as tblite has it; it runs on as many threads as OMP_NUM_THREADS says.
+    Source: MMFF94 by T. A. Halgren, J. Comput. Chem. 17 (1996) 490, and UFF by A. K. Rappé et al., J. Am. Chem. Soc.
+        114 (1992) 10024, as implemented in RDKit. GFN2-xTB by C. Bannwarth, S. Ehlert, S. Grimme, J. Chem. Theory
+        Comput. 15 (2019) 1652, as implemented in tblite; the number of threads is OMP_NUM_THREADS.
     """
     from rdkit import Chem, rdBase
     from rdkit.Chem import rdMolAlign
@@ -86,7 +87,7 @@ def strain(mol: Chem.Mol, method: str = "mmff94") -> Strain:
 
 
 def check_method(method: str) -> None:
-    """Raise MolflowError unless `strain` knows the method and what it needs is installed."""
+    """Raise MolflowError unless `strain` knows the method and its package is installed."""
     if method not in METHODS:
         raise MolflowError(f"no method {method!r} for strain; expected one of {', '.join(METHODS)}")
     if method == "gfn2-xtb":
@@ -132,7 +133,7 @@ def _relax_by_gfn2(mol: Chem.Mol) -> tuple[float, str, bool]:
 
         def energy_and_gradient(coordinates: np.ndarray) -> tuple[float, np.ndarray]:
             calculator.update(coordinates.reshape(-1, 3) * (_UNIT / _BOHR))
-            calculator.singlepoint(state)  # sets out from the electrons of the last step
+            calculator.singlepoint(state)  # starts from the electrons of the last step
             return state.get("energy") * _HARTREE, state.get("gradient").ravel() * (_HARTREE * _UNIT / _BOHR)
 
         before = state.get("energy") * _HARTREE
@@ -165,4 +166,4 @@ METHODS = {
         _relax_by_gfn2,
     ),
 }
-"""What `strain` can relax by."""
+"""Name -> method, for `strain`."""

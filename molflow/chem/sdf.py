@@ -1,7 +1,7 @@
-"""Reading SDF, that is mol blocks in V2000 or V3000, line by line.
+"""Read SDF, that is mol blocks in V2000 or V3000, line by line.
 
-RDKit is not asked: over a damaged block it can take forever, and it names neither the line nor the cause.
-Only elements and positions are kept. Bonds are looked at because they show wrong counts.
+RDKit is not used: on a damaged block it can hang, and it names neither the line nor the cause. Only elements and
+positions are kept. Bond lines are parsed because they reveal wrong counts.
 """
 
 import re
@@ -20,14 +20,14 @@ from molflow.chem.lines import (
 )
 from molflow.chem.structure import Structure
 
-_HEADER = 4  # lines, the last of them with the counts
+_HEADER = 4  # lines; the last one has the counts
 _COUNTS = re.compile(r"[ \d]{6}.*V[23]000\s*$")
 _V30 = "M  V30 "
 _LONGEST_V30 = 1 << 16  # characters of a V3000 line with its continuations
 
 
 def read_sdf(lines: Lines) -> Iterator[Found]:
-    """The records of a stream. A bad one ends at its "$$$$", or where the counts of the next one stand.
+    """Read the records of a stream. A bad record ends at its "$$$$", or at the counts line of the next one.
 
     Raises:
         BrokenStream: the stream ended by an error.
@@ -43,7 +43,7 @@ def read_sdf(lines: Lines) -> Iterator[Found]:
 
 
 def _at_record(lines: Lines) -> bool:
-    """Skip blank lines that are too many for a header; whether something follows."""
+    """Skip more blank lines than a header can have. Return whether a record follows."""
     while not any(line.strip() for line in lines.peek(_HEADER)):
         if not lines.take():
             return False
@@ -51,7 +51,7 @@ def _at_record(lines: Lines) -> bool:
 
 
 def _skip_rest(lines: Lines) -> None:
-    """Go on to the next record: behind "$$$$", or to a counts line that is not in a data field."""
+    """Go to the next record: past "$$$$", or to a counts line that is not in a data field."""
     in_field = False
     while (line := lines.take()) and not is_separator(line):
         if line.startswith(">"):
@@ -64,7 +64,7 @@ def _skip_rest(lines: Lines) -> None:
 
 
 def _mol_block(lines: Lines) -> Structure:
-    """The molecule. After an error, `lines` are at the line at fault or behind the counts line."""
+    """Read one molecule. After an error, `lines` are at the wrong line or past the counts line."""
     counts = _counts_line(lines)
     start = lines.number
     try:
@@ -76,7 +76,7 @@ def _mol_block(lines: Lines) -> Structure:
 
 
 def _counts_line(lines: Lines) -> str:
-    """The fourth line, or one before that is clearly it, where lines of the header are missing."""
+    """The fourth line, or an earlier one that is clearly the counts line, if lines of the header are missing."""
     for _ in range(_HEADER):
         line = lines.take()
         if not line or is_separator(line):
@@ -158,7 +158,7 @@ def _expect(lines: Lines, words: str) -> None:
 
 
 def _v30(lines: Lines) -> str:
-    """The next line of a V3000 table without its prefix, and with its continuations."""
+    """The next line of a V3000 table without its prefix, joined with its continuation lines."""
     text = "-"
     while text.endswith("-"):
         line = lines.take()

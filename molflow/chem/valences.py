@@ -1,10 +1,7 @@
-"""How many bonds an atom may have: EDM's rule for neutral atoms, and by formal charge.
-
-Plain tables apart from the rest, so that worker processes need not load torch for them.
-"""
+"""Valences: EDM's rule for neutral atoms, and a table by formal charge."""
 
 VALENCES: dict[str, int] = {"H": 1, "C": 4, "N": 3, "O": 2, "F": 1}
-"""The one sum of look-up bond orders at which an atom counts as stable, by EDM (arXiv 2203.17003)."""
+"""The sum of look-up bond orders at which an atom is stable, by EDM (arXiv 2203.17003)."""
 
 VALENCES_BY_CHARGE: dict[str, dict[int, tuple[int, ...]]] = {
     "H": {0: (1,)},
@@ -24,7 +21,7 @@ VALENCES_BY_CHARGE: dict[str, dict[int, tuple[int, ...]]] = {
 }
 """The sums of kekulised bond orders that complete an atom's shell, by formal charge; any other is not stable.
 
-The octet rule, and from the third period on the valences above it that occur in organic molecules. A table by element
-alone calls every nitro group wrong, and one that was widened to let them pass also lets neutral four-valent nitrogen
-pass; rounding aromatic bonds to one whole order hides further errors (arXiv 2505.00169).
+These follow the octet rule and, from the third period on, include the higher valences that occur in organic molecules.
+A table by element alone rejects every nitro group; widened to accept them, it also accepts neutral four-valent
+nitrogen. Rounding aromatic bonds to one whole order hides further errors (arXiv 2505.00169).
 """

@@ -11,11 +11,11 @@ from molflow.errors import MolflowError
 
 _PROPERTIES = re.compile(r"""(?:^|\s)Properties=["']?([^\s"']*)""")
 _COLUMNS = re.compile(r"(\w+):[SRIL]:([1-9]\d?)(?::|$)")
-_SEEN_AHEAD = 4  # lines below a count that show whether it is one
+_SEEN_AHEAD = 4  # lines below a number that show whether it is the count of a frame
 
 
 def read_xyz(lines: Lines) -> Iterator[Found]:
-    """The frames of a stream, blank lines between them allowed. A bad one ends where the next looks like a frame.
+    """Read the frames of a stream; blank lines between them are allowed. A bad frame ends where the next one starts.
 
     Raises:
         BrokenStream: the stream ended by an error.
@@ -31,12 +31,12 @@ def read_xyz(lines: Lines) -> Iterator[Found]:
         yield start, found
         if isinstance(found, BadRecord):
             if lines.number > start:
-                lines.back()  # the line at fault may be the next frame's first
+                lines.back()  # the wrong line may be the first of the next frame
             _skip_to_frame(lines)
 
 
 def _frame(lines: Lines, first: str) -> Structure:
-    """The molecule below the line with its count. After an error, the line at fault was taken last."""
+    """Read the molecule below the line with its count. After an error, the wrong line was taken last."""
     count = _count(first)
     if count is None:
         raise lines.bad(f"expected the number of atoms, got {shown(first)}")
@@ -59,7 +59,7 @@ def _count(line: str) -> int | None:
 
 
 class _Columns(NamedTuple):
-    """Where a line has the element and the first of three coordinates, and how to say that."""
+    """The columns of the element and of the first of three coordinates, and the layout for error messages."""
 
     element: int
     first: int
@@ -74,7 +74,7 @@ class _Columns(NamedTuple):
         return element(symbol(int(name[0])) if name[0].isdecimal() else name[0]), position
 
     def fit(self, line: str) -> bool:
-        """Whether the line is an atom."""
+        """Whether the line can be read as an atom."""
         try:
             self.atom(line)
         except ValueError:
@@ -86,7 +86,7 @@ _PLAIN = _Columns(0, 1, "'symbol x y z'")
 
 
 def _columns(comment: str) -> _Columns:
-    """The columns that the comment of an extended XYZ names, or those of a plain one."""
+    """The columns that the comment of an extended XYZ names, or those of a plain XYZ."""
     named = _PROPERTIES.search(comment)
     if named is None:
         return _PLAIN
@@ -112,7 +112,7 @@ def _skip_to_frame(lines: Lines) -> None:
 
 
 def _starts_frame(line: str, following: Sequence[str]) -> bool:
-    """Whether a lone number counts the atoms of a frame; of the atoms that are seen, one must look like it."""
+    """Whether a line with one number is the count of a frame: one of the lines that follow must look like an atom."""
     count = _count(line)
     if count == 0:
         return len(following) < 2 or not following[1].strip() or _count(following[1]) is not None
@@ -121,7 +121,7 @@ def _starts_frame(line: str, following: Sequence[str]) -> bool:
 
 
 def _is_plausible(line: str) -> bool:
-    """Whether a line could be an atom, or a damaged one: two of its coordinates are numbers."""
+    """Whether a line could be an atom, perhaps a damaged one: two of its coordinates are numbers."""
     return sum(map(_is_number, line.split()[1:4])) >= 2 and not _PROPERTIES.search(line)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from molflow.data import NoArrayError, read_array, read_configurations
-from molflow.energies import SYSTEMS, System, check_convention
+from molflow.energies import ENERGIES, System, check_convention
 from molflow.errors import MolflowError
 from molflow.files import atomic_path
 
@@ -70,8 +70,8 @@ def system_of_files(files: Sequence[Path], reference: str | None) -> str | None:
         reference = next(filter(None, systems.values()), "")
         if not reference:
             raise MolflowError(f"{next(iter(systems))}: does not say which system it is of; name it with --reference")
-        if reference not in SYSTEMS:
-            raise MolflowError(f"samples of the unknown system {reference!r}; known are {', '.join(SYSTEMS)}")
+        if reference not in ENERGIES:
+            raise MolflowError(f"samples of the unknown system {reference!r}; known are {', '.join(ENERGIES)}")
     for file, name in systems.items():
         if name not in ("", reference):
             raise MolflowError(f"{file}: holds samples of {name}, expected {reference}")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 UsageError: Any = typer.BadParameter.__bases__[0]
 
 DataSet = Literal["qm9", "dw4", "lj13", "lj13-unordered", "lj55", "lj55-unordered"]
-"""QM9 and the keys of `molflow.energies.SYSTEMS`; written out, so that --help need not load torch."""
+"""QM9 and the keys of `molflow.energies.ENERGIES`; written out, so that --help need not load torch."""
 
 Model = Annotated[str, typer.Option("--model", "-m", help="A shipped model (see `molflow models`) or a folder.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")]
@@ -93,11 +93,12 @@ def load_flow(model: str, device: str, evaluations: int | None = None) -> "Flow"
 
 def system_of(model: str) -> "System | None":
     """The system that a model was trained on, if it is a known one."""
-    from molflow.energies import SYSTEMS
+    from molflow.energies import ENERGIES, get_system
     from molflow.pretrained import folder_of
     from molflow.training.checkpoint import read_config
 
-    return SYSTEMS.get(read_config(folder_of(model)).data.name)
+    name = read_config(folder_of(model)).data.name
+    return get_system(name) if name in ENERGIES else None
 
 
 def of_particles(flow: "Flow") -> bool:

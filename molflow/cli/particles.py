@@ -17,7 +17,7 @@ from molflow.cli.options import Draw, UsageError, system_of
 from molflow.cli.output import Record, console, show, show_boltzmann, show_lines, write_json
 from molflow.data import load_particles, particle_diagnostics, prepare_particles
 from molflow.data.qm9 import cache_path
-from molflow.energies import SYSTEMS, System, independent_metropolis, log_weights, resample
+from molflow.energies import System, get_system, independent_metropolis, log_weights, resample
 from molflow.energies.reweighting import effective_sample_size
 from molflow.errors import MolflowError
 from molflow.evaluation import evaluate_boltzmann, histograms
@@ -41,7 +41,7 @@ def prepare(name: str, force: bool, json: Path | None) -> None:
     """Draw the data of a system, unless they are there, and show how well that went."""
     path = prepare_particles(name, force=force, progress=True)
     record = particle_diagnostics(name)
-    system = SYSTEMS[name]
+    system = get_system(name)
     energy, counts = system.energy, {split: len(load_particles(name, split)) for split in _SPLITS}
     known = number(system.mean_energy, system.mean_energy_error)
     console.print(f"{name}: {energy.n_particles} particles in {energy.dim} dimensions")
@@ -110,7 +110,7 @@ def sample(flow: Flow, draw: Draw, out: Path, correct: str | None, json: Path | 
 
 def evaluate(files: Sequence[Path], name: str, model: str | None, report: Path | None, json: Path | None) -> None:
     """Score files of configurations against a system, and a model by the likelihood of the system's test split."""
-    system = SYSTEMS[name]
+    system = get_system(name)
     if report is not None:
         check_writable(report)
     samples = {str(file): read_samples(file, system) for file in files}

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from molflow.data.qm9 import cache_path
-from molflow.energies import SYSTEMS, System, Tempering, parallel_tempering
+from molflow.energies import System, Tempering, get_system, parallel_tempering
 from molflow.errors import MolflowError
 from molflow.files import atomic_path, check_writable
 from molflow.geometry import MeanFreeSpace
@@ -42,7 +42,7 @@ RECIPES = {
     "lj55": _LJ55,
     "lj55-unordered": _LJ55,
 }
-"""For each of `molflow.energies.SYSTEMS`. LJ55 is a liquid droplet, for which a second temperature gains nothing."""
+"""For each of `molflow.energies.ENERGIES`. LJ55 is a liquid droplet, for which a second temperature gains nothing."""
 
 
 def prepare_particles(
@@ -54,7 +54,7 @@ def prepare_particles(
     mean-free and in random order, and ``diagnostics``, a text in JSON.
 
     Args:
-        name: one of `molflow.energies.SYSTEMS`.
+        name: one of `molflow.energies.ENERGIES`.
         cache_dir: by default the folder in MOLFLOW_CACHE, else the user's cache folder.
         force: replace what is there.
         progress: show a bar on stderr.
@@ -65,7 +65,7 @@ def prepare_particles(
     Raises:
         MolflowError: unknown name, or a file that cannot be written.
     """
-    system, path = _system(name), cache_path(cache_dir).with_name(f"{name}.npz")
+    system, path = get_system(name), cache_path(cache_dir).with_name(f"{name}.npz")
     if path.exists() and not force:
         return path
     check_writable(path)
@@ -88,7 +88,7 @@ def load_particles(
     """
     if split not in CHAINS:
         raise MolflowError(f"unknown split {split!r}, accepted: {', '.join(CHAINS)}")
-    energy = _system(name).energy
+    energy = get_system(name).energy
     particle_diagnostics(name, cache_dir)  # refuses data of another version
     path = prepare_particles(name, cache_dir)
     try:
@@ -171,12 +171,6 @@ def read_array(path: str | Path, key: str) -> np.ndarray:
     except Exception as error:  # a damaged archive can raise nearly anything from zipfile, zlib or numpy
         raise MolflowError(f"{path}: not a readable .npy or .npz file of plain numbers") from error
     raise NoArrayError(f"{path}: has no array {key!r}, only {names}")
-
-
-def _system(name: str) -> System:
-    if name not in SYSTEMS:
-        raise MolflowError(f"unknown system {name!r}, accepted: {', '.join(SYSTEMS)}")
-    return SYSTEMS[name]
 
 
 def _draw(system: System, recipe: Recipe, progress: bool) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -2,6 +2,6 @@
 
 from molflow.distributions.atom_counts import AtomCounts
 from molflow.distributions.compositions import Compositions
-from molflow.distributions.latent import MeanFreeNormal
+from molflow.distributions.latent import StandardNormal
 
-__all__ = ["AtomCounts", "Compositions", "MeanFreeNormal"]
+__all__ = ["AtomCounts", "Compositions", "StandardNormal"]

@@ -1,28 +1,33 @@
-"""The latent distribution: a Gaussian with zero centroid, joined with an independent Gaussian of features."""
+"""The latent distribution: a Gaussian on the space of a flow."""
+
+from typing import Generic
 
 import torch
 from torch import Tensor
 
-from molflow.geometry import MeanFreeSpace, Points
+from molflow.geometry import P, Space
 
 
-class MeanFreeNormal:
-    """N(0, T^2) on a mean-free space: density (2 pi T^2)^(-dof/2) exp(-|z|^2 / (2 T^2)), nats, normalised on the space.
+class StandardNormal(Generic[P]):
+    """N(0, T^2) on a space: density (2 pi T^2)^(-dof/2) exp(-|z|^2 / (2 T^2)), normalised on the space.
 
     Args:
-        space: where the latent lives.
+        space: of the latents.
         temperature: T, the standard deviation; 1 in training, below 1 to sample closer to the modes.
     """
 
-    def __init__(self, space: MeanFreeSpace, temperature: float = 1.0):
+    def __init__(self, space: Space[P], temperature: float = 1.0):
         if not temperature > 0:
             raise ValueError(f"the latent temperature must be positive, got {temperature}")
-        self.space, self.temperature = space, temperature
+        self.space: Space[P] = space
+        self.temperature = temperature
 
-    def sample(self, generator: torch.Generator | None, dtype: torch.dtype = torch.float32) -> Points:
+    def sample(self, generator: torch.Generator | None, dtype: torch.dtype = torch.float32) -> P:
+        """One draw for each configuration of the space."""
         return self.space.randn(generator, dtype) * self.temperature
 
-    def log_prob(self, z: Points) -> Tensor:
+    def log_prob(self, z: P) -> Tensor:
         """Log density of each latent, nats, (B,)."""
-        log_t = torch.tensor(self.temperature, dtype=z.x.dtype, device=z.x.device).log()
-        return self.space.log_normal(z * (1 / self.temperature)) - self.space.dof.to(z.x.dtype) * log_t
+        log_p = self.space.log_normal(z * (1 / self.temperature))
+        log_t = torch.tensor(self.temperature, dtype=log_p.dtype, device=log_p.device).log()
+        return log_p - self.space.dof.to(log_p.dtype) * log_t

@@ -1,22 +1,49 @@
-"""Energies of particle systems, their exact samples by MCMC, and the weights that turn samples of a flow into them."""
+"""Energies of particle systems, their exact samples by MCMC, and reweighting of a flow's samples towards them.
 
-from molflow.energies.base import Energy, softened
-from molflow.energies.convention import check_convention, detect_convention, virial
-from molflow.energies.double_well import DoubleWell
-from molflow.energies.lennard_jones import LennardJones
-from molflow.energies.mcmc import Chains, Diagnostics, Tempering, parallel_tempering, split_r_hat
-from molflow.energies.reweighting import (
-    MetropolisSamples,
-    effective_sample_size,
-    independent_metropolis,
-    log_weights,
-    normalized_weights,
-    resample,
-)
-from molflow.energies.systems import SYSTEMS, System
+The public names are imported when they are first used, so that the names in `ENERGIES` can be listed without torch.
+"""
+
+from typing import TYPE_CHECKING
+
+from molflow.registry import lazy_names
+
+if TYPE_CHECKING:
+    from molflow.energies.base import Energy, softened
+    from molflow.energies.convention import check_convention, detect_convention, virial
+    from molflow.energies.double_well import DoubleWell
+    from molflow.energies.lennard_jones import LennardJones
+    from molflow.energies.mcmc import Chains, Diagnostics, Tempering, parallel_tempering, split_r_hat
+    from molflow.energies.registry import ENERGIES, get_system
+    from molflow.energies.reweighting import (
+        MetropolisSamples,
+        effective_sample_size,
+        independent_metropolis,
+        log_weights,
+        normalized_weights,
+        resample,
+    )
+    from molflow.energies.systems import System
+
+_HOMES = {
+    "base": ("Energy", "softened"),
+    "convention": ("check_convention", "detect_convention", "virial"),
+    "double_well": ("DoubleWell",),
+    "lennard_jones": ("LennardJones",),
+    "mcmc": ("Chains", "Diagnostics", "Tempering", "parallel_tempering", "split_r_hat"),
+    "registry": ("ENERGIES", "get_system"),
+    "reweighting": (
+        "MetropolisSamples",
+        "effective_sample_size",
+        "independent_metropolis",
+        "log_weights",
+        "normalized_weights",
+        "resample",
+    ),
+    "systems": ("System",),
+}
 
 __all__ = [
-    "SYSTEMS",
+    "ENERGIES",
     "Chains",
     "Diagnostics",
     "DoubleWell",
@@ -28,6 +55,7 @@ __all__ = [
     "check_convention",
     "detect_convention",
     "effective_sample_size",
+    "get_system",
     "independent_metropolis",
     "log_weights",
     "normalized_weights",
@@ -37,3 +65,7 @@ __all__ = [
     "split_r_hat",
     "virial",
 ]
+
+__getattr__, __dir__ = lazy_names(
+    __name__, {name: f"{__name__}.{home}" for home, names in _HOMES.items() for name in names}
+)

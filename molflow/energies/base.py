@@ -1,4 +1,4 @@
-"""What an energy of identical particles is: a function of configurations, in units of kT, and its force."""
+"""Energies of identical particles: functions of configurations in units of kT, and their forces."""
 
 import math
 from abc import ABC, abstractmethod
@@ -12,14 +12,14 @@ from molflow.errors import MolflowError
 Potential = Callable[[Tensor], Tensor]
 """Any function of configurations (..., N, D) -> (...), in kT; every `Energy` is one."""
 
-_PAIRS_AT_ONCE = 300_000  # of a batch; with many more, a CPU takes nearly twice as long for each
+_PAIRS_AT_ONCE = 300_000  # pairs of particles in a batch; with many more, a CPU takes nearly twice as long per pair
 
 
 class Energy(ABC):
     """A potential U of N identical particles in D dimensions, in kT. Its target density is exp(-U) / Z.
 
-    U does not change under translations, so the density lives on the configurations with zero centroid, a space of
-    dimension (N - 1) D. Calling an energy is calling its method `energy`.
+    U does not change under translations, so the density is defined on configurations with zero centroid, a space of
+    dimension (N - 1) D. Calling an energy calls its method `energy`. A subclass implements `_energy`.
 
     Args:
         n_particles: N, at least 2.
@@ -62,9 +62,9 @@ class Energy(ABC):
 
 
 def softened(energy: Potential, highest: float) -> Potential:
-    """U up to `highest`, above it highest + log(1 + U - highest): the same configurations are best, no force is huge.
+    """An energy that is U up to `highest` and highest + log(1 + U - highest) above. It has the same minima.
 
-    Training by energy needs it, as one clash of particles would outweigh a batch (arXiv 1812.01729).
+    It has no huge forces. Training by energy needs this, as one clash would dominate a batch (arXiv 1812.01729).
     """
 
     def soft(x: Tensor) -> Tensor:
@@ -75,9 +75,10 @@ def softened(energy: Potential, highest: float) -> Potential:
 
 
 def energy_and_gradient(energy: Potential, x: Tensor) -> tuple[Tensor, Tensor]:
-    """U(x) (...) and grad U(x) (..., N, D), both detached; of a batch in parts that fit into the caches of a CPU."""
+    """U(x) (...) and grad U(x) (..., N, D), both detached, computed in parts that fit into the caches of a CPU."""
     if x.ndim > 2:
-        parts = [_energy_and_gradient(energy, part) for part in x.split(max(1, _PAIRS_AT_ONCE // x.shape[-2] ** 2))]
+        size = max(1, _PAIRS_AT_ONCE // x.shape[-2] ** 2)
+        parts = [_energy_and_gradient(energy, part) for part in torch.split(x, size)]
         u, gradient = zip(*parts, strict=True)
         return torch.cat(u), torch.cat(gradient)
     return _energy_and_gradient(energy, x)
@@ -94,5 +95,5 @@ def _energy_and_gradient(energy: Potential, x: Tensor) -> tuple[Tensor, Tensor]:
 def squared_pair_distances(x: Tensor) -> Tensor:
     """|x_i - x_j|^2 over pairs i < j, (B, N, D) -> (N (N - 1) / 2, B)."""
     i, j = torch.triu_indices(x.shape[1], x.shape[1], 1, device=x.device)
-    rows = x.permute(1, 2, 0).contiguous()  # with configurations last, a CPU is three times as fast
+    rows = x.permute(1, 2, 0).contiguous()  # a CPU is three times as fast with configurations last
     return (rows.index_select(0, i) - rows.index_select(0, j)).square().sum(1)

@@ -1,4 +1,4 @@
-"""Which of the two Lennard-Jones conventions configurations obey, told by the virial identity."""
+"""Detect by the virial identity which of the two Lennard-Jones conventions configurations obey."""
 
 from typing import get_args
 
@@ -22,13 +22,13 @@ def virial(energy: Energy, x: Tensor) -> tuple[float, float]:
 
 
 def detect_convention(x: Tensor) -> PairSum | None:
-    """Which `pair_sum` of `LennardJones` configurations (n, N, 3) were drawn with; None if neither or both may be.
+    """Find the `pair_sum` of `LennardJones` that configurations (n, N, 3) were drawn with; None if it is not clear.
 
-    The virial under it must be within 3.5 standard errors of (N - 1) D, and under the other more than 4.5 away. About
-    2,000 independent configurations of 13 particles are enough for that, a few hundred if they obey "ordered".
+    The virial under it must be within 3.5 standard errors of (N - 1) D, and under the other one more than 4.5 away.
+    This takes about 2,000 independent configurations of 13 particles, a few hundred if they obey "ordered".
 
     Raises:
-        MolflowError: no batch of configurations in three dimensions.
+        MolflowError: the shape is not (n, N, 3).
     """
     if x.ndim != 3:
         raise MolflowError(f"expected configurations (n, N, 3), got {tuple(x.shape)}")
@@ -44,15 +44,15 @@ def detect_convention(x: Tensor) -> PairSum | None:
 
 
 def check_convention(x: Tensor, energy: Energy, source: str) -> None:
-    """Make sure that configurations (n, N, D) do not clearly obey the other Lennard-Jones convention than `energy`.
+    """Check that configurations (n, N, D) do not clearly obey the other Lennard-Jones convention than `energy`.
 
     Args:
         x: configurations.
-        energy: any; only `LennardJones` is checked.
-        source: what to call the configurations in the message, such as their file.
+        energy: any energy; only `LennardJones` is checked.
+        source: name of the configurations for the message, such as their file.
 
     Raises:
-        MolflowError: with the virial under both conventions.
+        MolflowError: they do; the message gives the virial under both conventions.
     """
     if not isinstance(energy, LennardJones) or detect_convention(x) in (None, energy.pair_sum):
         return

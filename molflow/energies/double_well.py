@@ -1,4 +1,4 @@
-"""The double-well system: any two particles would like to be at one of two distances."""
+"""The double-well energy, which has two preferred distances for each pair of particles."""
 
 from torch import Tensor
 
@@ -9,9 +9,9 @@ from molflow.geometry import safe_sqrt
 class DoubleWell(Energy):
     """U(x) = sum over pairs i < j of a (d_ij - d_0)^4 - b (d_ij - d_0)^2, in kT, with a = 0.9, b = 4 and d_0 = 4.
 
-    The default is DW4, four particles in the plane (Koehler, Klein, Noe, arXiv 2006.02425). The wells of a pair are at
-    d_0 +- sqrt(b / 2a), which is 4 +- 1.49, and 4.44 deep. Energy and gradient are finite everywhere. Between
-    coincident particles d_ij has a kink; their force on each other is zero.
+    The default is DW4, four particles in the plane (Koehler, Klein, Noe, arXiv 2006.02425). A pair has two wells, at
+    d_0 +- sqrt(b / 2a), that is 4 +- 1.49, with a depth of 4.44. Energy and gradient are finite everywhere. d_ij is not
+    differentiable where two particles coincide; their force on each other is set to zero.
 
     Args:
         n_particles: N.

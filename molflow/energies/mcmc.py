@@ -1,6 +1,6 @@
-"""Parallel tempering with Hamiltonian moves: samples of exp(-U) on the mean-free space, and how good they are.
+"""Parallel tempering with Hamiltonian moves: samples of exp(-U) on the mean-free space, and their diagnostics.
 
-All chains at all temperatures are one batch, so that a sweep is a few large tensor operations.
+All chains at all temperatures form one batch, so that a sweep is a few large tensor operations.
 """
 
 from dataclasses import dataclass
@@ -15,24 +15,24 @@ from molflow.errors import MolflowError
 from molflow.geometry import MeanFreeSpace
 
 _TARGET_ACCEPTANCE = 0.8  # near the optimum of Hamiltonian Monte Carlo in tens of dimensions
-_FIRST_STEP = 0.02  # in widths of the start; adapted from there
-_JITTER = 0.2  # step sizes vary from move to move, so that no mode is in phase with the length of a move
+_FIRST_STEP = 0.02  # in standard deviations of the start; adapted in burn-in
+_JITTER = 0.2  # step sizes vary randomly, so that no vibration stays in phase with the length of a move
 _N_DESCENT = 200
 
 
 @dataclass(frozen=True)
 class Tempering:
-    """How `parallel_tempering` runs. A sweep is one Hamiltonian move of every replica, then one round of swaps.
+    """Settings of `parallel_tempering`. A sweep is one Hamiltonian move of every replica, then one round of swaps.
 
     Attributes:
-        temperatures: ascending, in units of the target's, which is the first: 1.
-        n_burn_in: sweeps before the first that can be kept; only in these the step sizes adapt.
+        temperatures: ascending, in units of the target's temperature; the first is 1.
+        n_burn_in: sweeps that are discarded at the start; step sizes adapt only in these.
         n_samples: configurations kept of each chain, at least 4.
-        thinning: sweeps from one that is kept to the next.
-        n_leapfrog: steps of a Hamiltonian move, one gradient each.
+        thinning: sweeps between two kept configurations.
+        n_leapfrog: steps of a Hamiltonian move; each takes one gradient.
 
     Raises:
-        MolflowError: values out of these bounds.
+        MolflowError: a value outside these bounds.
     """
 
     temperatures: tuple[float, ...]
@@ -53,18 +53,18 @@ class Tempering:
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """How well chains have mixed. Errors are standard errors, from the means of the chains, which are independent.
+    """How well chains have mixed. Errors are standard errors of the mean over chains, which are independent.
 
     Attributes:
-        acceptance: of Hamiltonian moves after burn-in, one for each temperature.
-        step_sizes: of the leapfrog, one for each temperature.
-        swap_acceptance: between neighbouring temperatures.
-        r_hat: split R-hat of the energy (Gelman et al., Bayesian Data Analysis, section 11.4); 1 when all halves of
-            chains agree.
-        autocorrelation: of the energy between a sample and the next of its chain.
-        autocorrelation_time: n_samples Var[mean of a chain] / Var[energy], in samples; 1 when they are independent.
-        mean_energy, mean_energy_error: kT.
-        virial, virial_error: of the mean of x . grad U.
+        acceptance: acceptance of Hamiltonian moves after burn-in at each temperature.
+        step_sizes: leapfrog step size at each temperature.
+        swap_acceptance: acceptance of swaps between neighbouring temperatures.
+        r_hat: split R-hat of the energy (Gelman et al., Bayesian Data Analysis, section 11.4); it is 1 if all halves
+            of chains agree.
+        autocorrelation: correlation of the energies of consecutive samples of a chain.
+        autocorrelation_time: n_samples Var[mean of a chain] / Var[energy], in samples; 1 for independent samples.
+        mean_energy, mean_energy_error: <U> and its error, kT.
+        virial, virial_error: mean of x . grad U and its error.
         virial_expected: its exact value at temperature 1, (N - 1) D.
     """
 
@@ -82,7 +82,7 @@ class Diagnostics:
 
 
 class Chains(NamedTuple):
-    """What `parallel_tempering` returns, C chains of S samples at temperature 1.
+    """The result of `parallel_tempering`: C chains of S samples at temperature 1.
 
     Attributes:
         positions: mean-free, (C, S, N, D).
@@ -109,15 +109,16 @@ def parallel_tempering(
     min(1, exp((1/T_k - 1/T_l) (U_k - U_l))). Chains begin at `start`, relaxed by a short steepest descent.
 
     Args:
-        energy: U in kT, (..., N, D) -> (...), differentiable; translations must not change it.
-        start: positions, (C, N, D); gives dtype and device. float32 is precise enough for energies below 10,000 kT.
+        energy: U in kT, (..., N, D) -> (...), differentiable and invariant under translations.
+        start: positions, (C, N, D); its dtype and device are used throughout. float32 is precise enough for energies
+            below 10,000 kT.
         settings: see `Tempering`.
-        generator: the source of randomness, on the device of `start`.
-        progress: show a bar on stderr.
+        generator: source of randomness, on the device of `start`.
+        progress: show a progress bar on stderr.
 
     Raises:
-        MolflowError: fewer than two chains, energies of another shape, a start with an energy or a gradient that is not
-            finite, or an energy that changes under translations.
+        MolflowError: fewer than two chains, energies of another shape, a start whose energy or gradient is not finite,
+            or an energy that changes under translations.
     """
     if start.ndim != 3 or len(start) < 2:
         raise MolflowError(f"expected the start of two chains or more, (C, N, D), got {tuple(start.shape)}")
@@ -163,9 +164,9 @@ def parallel_tempering(
 
 
 def split_r_hat(values: Tensor) -> float:
-    """Potential scale reduction of C chains of S numbers, (C, S), each split in two halves of n = S // 2.
+    """Potential scale reduction of C chains of S numbers, (C, S), each split into two halves of n = S // 2.
 
-    sqrt(((n - 1) / n W + B) / W) with W the mean variance within a half and B the variance of the means of halves.
+    sqrt(((n - 1) / n W + B) / W) with W the mean variance within a half and B the variance of the means of the halves.
     """
     n = values.shape[1] // 2
     halves = torch.cat([values[:, :n], values[:, -n:]])
@@ -173,7 +174,7 @@ def split_r_hat(values: Tensor) -> float:
 
 
 def _mean_and_error(values: Tensor) -> tuple[float, float]:
-    """The mean of independent chains (C, S) and its standard error."""
+    """The mean over independent chains (C, S) and its standard error."""
     means = values.mean(1)
     return float(means.mean()), float(means.std() / len(means) ** 0.5)
 
@@ -187,7 +188,7 @@ class _State(NamedTuple):
 
 
 class _Replicas:
-    """C chains at each of K temperatures, and the moves that they make."""
+    """C chains at each of K temperatures, and their moves."""
 
     def __init__(self, energy: Potential, start: Tensor, settings: Tempering, generator: torch.Generator):
         n_chains, n_particles, dim = start.shape
@@ -223,21 +224,21 @@ class _Replicas:
         accept = self._rand(beta.shape) < probability
         wide = accept[:, None, None]
         self.state = _State(
-            torch.where(wide, self._project(state.x), self.state.x),  # unprojected, rounding errors would add up
+            torch.where(wide, self._project(state.x), self.state.x),  # without projection, rounding errors would add up
             torch.where(accept, state.energy, self.state.energy),
             torch.where(wide, state.gradient, self.state.gradient),
         )
         return probability.view(len(self.beta), -1).mean(1)
 
     def adapt(self, acceptance: Tensor, sweep: int) -> None:
-        """Bring the step sizes nearer to the acceptance aimed at, by less and less."""
+        """Adjust the step sizes towards the target acceptance, with a gain that decreases over sweeps."""
         self.log_step = self.log_step + (acceptance - _TARGET_ACCEPTANCE) * max(0.05, (1 + sweep / 10) ** -0.5)
 
     def swap(self, first: int) -> Tensor:
-        """Swap temperatures `first` and `first` + 1, and every second pair from there.
+        """Try to swap temperatures `first` and `first` + 1, and every second pair from there.
 
         Returns:
-            The acceptance between neighbours, (K - 1,), NaN for those that were not tried.
+            The acceptance between neighbours, (K - 1,), NaN for pairs that were not tried.
         """
         u = self.state.energy.view(len(self.beta), -1)
         probability = ((self.beta[:-1] - self.beta[1:]).unsqueeze(1) * (u[:-1] - u[1:])).clamp(max=0).exp()
@@ -279,7 +280,7 @@ def _check_start(energy: Potential, start: Tensor) -> None:
 
 
 def _descend(energy: Potential, x: Tensor) -> Tensor:
-    """Steps of given length down the gradient, out of overlaps, whose steep walls a Hamiltonian move cannot leave."""
+    """Move down the gradient in steps of fixed length. Hamiltonian moves cannot leave the steep walls of overlaps."""
     length = 0.05 * x.std()
     for i in range(_N_DESCENT):
         gradient = energy_and_gradient(energy, x)[1]

@@ -1,4 +1,4 @@
-"""From samples of a flow to averages over its target: importance weights, resampling, and a Metropolis correction."""
+"""Averages over the target from samples of a flow: importance weights, resampling, and a Metropolis correction."""
 
 from typing import NamedTuple, Protocol
 
@@ -10,16 +10,16 @@ from molflow.errors import MolflowError
 
 
 class Proposal(Protocol):
-    """What draws from q, such as a flow's `sample_and_log_prob`."""
+    """A function that draws from q, such as a flow's `sample_and_log_prob`."""
 
     def __call__(self, n: int, *, seed: int) -> tuple[Tensor, Tensor]:
-        """n configurations (n, N, D) and their log density (n,) in nats."""
+        """Draw n configurations (n, N, D) and return them with their log density (n,) in nats."""
 
 
 def log_weights(energy: Potential, x: Tensor, log_q: Tensor) -> Tensor:
     """Log importance weights of samples from q towards exp(-U): -U(x) - log q(x), float64, (n,).
 
-    The mean of the weights estimates Z. An energy of +inf gives the weight 0, a log weight of -inf.
+    The mean of the weights is an estimate of Z. An energy of +inf gives the weight 0, that is a log weight of -inf.
 
     Args:
         energy: U in kT, (n, N, D) -> (n,).
@@ -27,8 +27,8 @@ def log_weights(energy: Potential, x: Tensor, log_q: Tensor) -> Tensor:
         log_q: their log density in nats, (n,).
 
     Raises:
-        MolflowError: shapes that do not fit together, or naming the first sample whose energy is NaN or -inf or whose
-            log_q is not finite.
+        MolflowError: shapes that do not match, or a sample whose energy is NaN or -inf or whose log_q is not finite;
+            the first is named.
     """
     if log_q.shape != x.shape[:1]:
         raise MolflowError(f"expected one log_q for each of {len(x)} samples, got shape {tuple(log_q.shape)}")
@@ -40,7 +40,7 @@ def log_weights(energy: Potential, x: Tensor, log_q: Tensor) -> Tensor:
 
 
 def weigh(energies: Tensor, log_q: Tensor) -> Tensor:
-    """-U - log q in float64, and -inf, no weight, where one of the two is not finite."""
+    """-U - log q in float64; -inf, that is no weight, where one of the two is not finite."""
     log_w = -energies.double() - log_q.double()
     return torch.where(energies.isfinite() & log_q.isfinite(), log_w, -torch.inf)
 
@@ -66,16 +66,16 @@ def effective_sample_size(log_w: Tensor) -> float:
 
 
 def resample(x: Tensor, log_w: Tensor, n: int, seed: int) -> Tensor:
-    """n of the configurations, each as often as its weight asks: n w_i times, rounded up or down at random.
+    """Draw n of the configurations in proportion to their weights: each n w_i times, rounded up or down at random.
 
-    This is systematic resampling (Douc, Cappe, Moulines, arXiv cs/0507025). Repeats are neighbours in the result, and
-    averages over it are those over the target, up to the error of weights and resampling.
+    This is systematic resampling (Douc, Cappe, Moulines, arXiv cs/0507025). Repeats are neighbours in the result.
+    Averages over the result are averages over the target, up to the error of weights and resampling.
 
     Args:
         x: configurations, (m, ...).
         log_w: their log weights, (m,).
-        n: how many to return; far fewer than m times the effective sample size, if repeats are to be rare.
-        seed: of the rounding.
+        n: number of configurations to return; for few repeats, far fewer than m times the effective sample size.
+        seed: seed of the rounding.
 
     Raises:
         MolflowError: as `normalized_weights`.
@@ -88,7 +88,7 @@ def resample(x: Tensor, log_w: Tensor, n: int, seed: int) -> Tensor:
 
 
 class MetropolisSamples(NamedTuple):
-    """What `independent_metropolis` returns.
+    """The result of `independent_metropolis`.
 
     Attributes:
         x: configurations, (n, N, D): all chains at one step, then all at the next.
@@ -104,20 +104,20 @@ def independent_metropolis(
 ) -> MetropolisSamples:
     """Draw from exp(-U) by Metropolis-Hastings with independent proposals, many chains at once.
 
-    A chain at x moves to a proposal x' with probability min(1, w(x') / w(x)), w = exp(-U) / q, and else stays. Its
-    first state is a proposal; the bias of that fades in burn-in, at the slowest like (1 - 1 / max w)^t with weights of
-    mean 1. (n_burn_in + ceil(n / n_chains)) n_chains proposals are drawn.
+    A chain at x moves to a proposal x' with probability min(1, w(x') / w(x)), w = exp(-U) / q, and stays otherwise. Its
+    first state is a proposal. The bias of this start decays in burn-in at least as fast as (1 - 1 / max w)^t, for
+    weights of mean 1. The number of proposals is (n_burn_in + ceil(n / n_chains)) n_chains.
 
     Args:
         energy: U in kT, (n, N, D) -> (n,).
         propose: draws samples of q with their log density, such as a flow's `sample_and_log_prob`.
-        n: configurations to return.
-        n_chains: chains that run side by side, at most n.
-        seed: of proposals and decisions.
-        n_burn_in: steps of each chain that are discarded, at least 1.
+        n: number of configurations to return.
+        n_chains: number of chains that run in parallel, at most n.
+        seed: seed of proposals and decisions.
+        n_burn_in: number of steps of each chain that are discarded, at least 1.
 
     Raises:
-        MolflowError: n_chains outside 1..n, no burn-in, or as `log_weights`.
+        MolflowError: n_chains outside 1..n, n_burn_in below 1, or as `log_weights`.
 
     Example:
         >>> flow = molflow.load_pretrained("dw4")
@@ -130,7 +130,7 @@ def independent_metropolis(
         raise MolflowError(f"expected 1 <= n_chains <= n and n_burn_in >= 1, got {n_chains}, {n} and {n_burn_in}")
     generator = torch.Generator().manual_seed(seed)
     steps = n_burn_in - (-n // n_chains)
-    # A seed of its own for the proposals: with the same one, noise and decisions would be made of the same numbers.
+    # The proposals need another seed, or noise and decisions would be made of the same random numbers.
     x, log_q = propose(steps * n_chains, seed=int(torch.randint(2**31, (), generator=generator)))
     log_w = log_weights(energy, x, log_q).cpu().view(steps, n_chains)
     threshold = torch.rand(steps, n_chains, dtype=torch.float64, generator=generator).log()

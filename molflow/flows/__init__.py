@@ -1,18 +1,59 @@
-"""Normalizing flows on point clouds."""
+"""Normalizing flows on point clouds and on vectors."""
 
-from molflow.flows.base import Evaluations, Flow, Likelihood
-from molflow.flows.continuous import ContinuousFlow, Path
-from molflow.flows.domains import ComposedMoleculeDomain, MoleculeDomain, ParticleDomain
-from molflow.flows.free_form import FreeFormFlow, unroll
-from molflow.flows.solvers import AdaptiveSolver, FixedStepSolver, IntegrationError, Solver
+from typing import TYPE_CHECKING
+
+from molflow.flows.registry import DEQUANTIZERS, DIVERGENCES, DOMAINS, FLOWS, SOLVERS, SURROGATES
+from molflow.registry import lazy_names
+
+if TYPE_CHECKING:
+    from molflow.flows.base import Evaluations, Flow, FlowChoice, FlowConfig, Likelihood
+    from molflow.flows.conditions import Conditions, ConditionsConfig
+    from molflow.flows.continuous import ContinuousConfig, ContinuousFlow, Path
+    from molflow.flows.domains import (
+        ComposedMoleculeDomain,
+        Domain,
+        DomainConfig,
+        MoleculeDomain,
+        ParticleDomain,
+        VectorDomain,
+    )
+    from molflow.flows.free_form import FreeFormConfig, FreeFormFlow, unroll
+    from molflow.flows.solvers import AdaptiveSolver, FixedStepSolver, IntegrationError, Solver
+    from molflow.flows.storage import load, save_model
+
+_HOMES = {
+    "molflow.flows.base": ("Evaluations", "Flow", "FlowChoice", "FlowConfig", "Likelihood"),
+    "molflow.flows.conditions": ("Conditions", "ConditionsConfig"),
+    "molflow.flows.continuous": ("ContinuousConfig", "ContinuousFlow", "Path"),
+    "molflow.flows.domains": (
+        "ComposedMoleculeDomain", "Domain", "DomainConfig", "MoleculeDomain", "ParticleDomain", "VectorDomain",
+    ),
+    "molflow.flows.free_form": ("FreeFormConfig", "FreeFormFlow", "unroll"),
+    "molflow.flows.solvers": ("AdaptiveSolver", "FixedStepSolver", "IntegrationError", "Solver"),
+    "molflow.flows.storage": ("load", "save_model"),
+}  # fmt: skip
 
 __all__ = [
+    "DEQUANTIZERS",
+    "DIVERGENCES",
+    "DOMAINS",
+    "FLOWS",
+    "SOLVERS",
+    "SURROGATES",
     "AdaptiveSolver",
     "ComposedMoleculeDomain",
+    "Conditions",
+    "ConditionsConfig",
+    "ContinuousConfig",
     "ContinuousFlow",
+    "Domain",
+    "DomainConfig",
     "Evaluations",
     "FixedStepSolver",
     "Flow",
+    "FlowChoice",
+    "FlowConfig",
+    "FreeFormConfig",
     "FreeFormFlow",
     "IntegrationError",
     "Likelihood",
@@ -20,5 +61,10 @@ __all__ = [
     "ParticleDomain",
     "Path",
     "Solver",
+    "VectorDomain",
+    "load",
+    "save_model",
     "unroll",
 ]
+
+__getattr__, __dir__ = lazy_names(__name__, {name: home for home, names in _HOMES.items() for name in names})

@@ -1,26 +1,56 @@
 """Continuous normalizing flows (arXiv 1806.07366, 1810.01367): points move along a velocity that a network gives."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from molflow.distributions import MeanFreeNormal
-from molflow.flows.base import Flow
-from molflow.flows.domains import Data, Domain
-from molflow.flows.solvers import AdaptiveSolver, FixedStepSolver, Solver
-from molflow.geometry import Context, MeanFreeSpace, Points
+from molflow.distributions import StandardNormal
+from molflow.flows.base import Flow, FlowConfig
+from molflow.flows.conditions import Conditions
+from molflow.flows.domains.base import Data, Domain
+from molflow.flows.networks import build_network, evaluate
+from molflow.flows.registry import DIVERGENCES, FLOWS
+from molflow.flows.solvers import AdaptiveSolver, FixedStepSolver, Solver, SolverChoice
+from molflow.geometry import Context, P, Space, point_of, squared_norm, tensors_of
+from molflow.nn import EGNNConfig, Network
 from molflow.volume import Map, divergence
 
-DivergenceKind = Literal["exact", "rademacher", "gaussian"]
-Integrand = Callable[[Map, Points], tuple[Points, tuple[Tensor, ...]]]
+Integrand: TypeAlias = Callable[[Map[Any], Any], tuple[Any, tuple[Tensor, ...]]]
 
-PROBES = {"rademacher": MeanFreeSpace.rademacher, "gaussian": MeanFreeSpace.randn}
+
+@DIVERGENCES.register("exact")
+def no_probe(space: Space[Any], generator: torch.Generator | None, dtype: torch.dtype) -> None:
+    """The exact divergence needs no probe."""
+
+
+@DIVERGENCES.register("rademacher")
+def rademacher_probe(space: Space[P], generator: torch.Generator | None, dtype: torch.dtype) -> P:
+    """Random signs in an orthonormal basis, the probe of least variance."""
+    return space.rademacher(generator, dtype)
+
+
+@DIVERGENCES.register("gaussian")
+def gaussian_probe(space: Space[P], generator: torch.Generator | None, dtype: torch.dtype) -> P:
+    """A standard normal vector."""
+    return space.randn(generator, dtype)
+
+
+@FLOWS.register("continuous")
+class ContinuousConfig(FlowConfig):
+    """`ContinuousFlow`, on any network of one time."""
+
+    network: Network = EGNNConfig()
+    solver: SolverChoice = AdaptiveSolver()
+
+    def build(self) -> "ContinuousFlow[Any]":
+        domain, conditions = self.build_domain()
+        return ContinuousFlow(domain, build_network(self.network, domain, conditions, 1), self.solver, conditions)
 
 
 class Path(NamedTuple):
-    """Where a path ends.
+    """The end of a path.
 
     Attributes:
         points: at the end.
@@ -28,7 +58,7 @@ class Path(NamedTuple):
         n_evaluations: how often the velocity was evaluated.
     """
 
-    points: Points
+    points: Any
     integrals: tuple[Tensor, ...]
     n_evaluations: int
 
@@ -50,26 +80,32 @@ class ContinuousTerms(NamedTuple):
     correction: Tensor
     n_evaluations: int
 
-    def loss(self, kinetic_energy: float = 0.0) -> Tensor:
-        """The mean of -log p(data) + kinetic_energy int |f|^2 dt / dof."""
-        return (self.latent - self.log_det - self.correction + kinetic_energy * self.kinetic_energy).mean()
+    def nll(self, kinetic_energy: float = 0.0) -> Tensor:
+        """-log p(data) + kinetic_energy int |f|^2 dt / dof, (B,)."""
+        return self.latent - self.log_det - self.correction + kinetic_energy * self.kinetic_energy
 
 
 class ContinuousFlow(Flow[Data]):
-    """dp/dt = f(p, context, t) on the mean-free space of positions and features, from data at time 0 to latents at 1.
+    """dp/dt = f(p, context, t) on the space of the domain, from data at time 0 to latents at time 1.
 
-    log p(p_0) = log p(p_1) + int_0^1 div f dt, where the divergence is the trace of df/dp on that space, of
-    (n - 1) D + n F dimensions. The likelihood and the density of samples take it exactly, one derivative for each
-    dimension; training may estimate it.
+    log p(p_0) = log p(p_1) + int_0^1 div f dt, where the divergence is the trace of df/dp on that space. The likelihood
+    and the density of samples compute it exactly, with one derivative for each dimension; training may estimate it.
 
     Args:
         domain: what the flow is a distribution over.
-        network: (x, h, mask, t) -> (dx, dh) with one time, as in `molflow.nn`.
+        network: (x, h, mask, t) -> (dx, dh) with one time, as in `molflow.nn`; on vectors (x, condition, t) -> y.
         solver: how paths are followed, by default dopri5 with tolerances of 1e-4.
+        conditions: as in `Flow`.
     """
 
-    def __init__(self, domain: Domain[Data], network: nn.Module, solver: Solver | None = None):
-        super().__init__(domain)
+    def __init__(
+        self,
+        domain: Domain[Data],
+        network: nn.Module,
+        solver: Solver | None = None,
+        conditions: Conditions | None = None,
+    ):
+        super().__init__(domain, conditions)
         self.network, self.solver = network, solver or AdaptiveSolver()
 
     @property
@@ -83,14 +119,14 @@ class ContinuousFlow(Flow[Data]):
     def has_density(self, n_evaluations: int | None) -> bool:
         return n_evaluations is None
 
-    def velocity(self, points: Points, context: Context, t: Tensor) -> Points:
+    def velocity(self, points: P, context: Context, t: Tensor) -> P:
         """f(p, context, t) at times t, (B,) or one for all."""
-        times = t.to(points.x.dtype).expand(len(points.x)).unsqueeze(-1)
-        return Points(*self.network(points.x, torch.cat([points.h, context.labels], -1), context.mask, times))
+        first = tensors_of(points)[0]
+        return evaluate(self.network, points, context, t.to(first.dtype).expand(len(first)).unsqueeze(-1))
 
     def integrate(
         self,
-        points: Points,
+        points: Any,
         context: Context,
         start: float,
         end: float,
@@ -112,26 +148,29 @@ class ContinuousFlow(Flow[Data]):
         Raises:
             IntegrationError: the path cannot be integrated; the message says at what time and what to change.
         """
-        sizes = [points.x.shape[-1], points.h.shape[-1]]
+        tensors = tensors_of(points)
+        sizes = [tensor.shape[-1] for tensor in tensors]
 
         def rate(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            def field(p: Points) -> Points:
+            def field(p: Any) -> Any:
                 return self.velocity(p, context, t)
 
-            at = Points(*state[0].split(sizes, -1))
-            velocity, quantities = (field(at), ()) if integrand is None else integrand(field, at)
-            return torch.cat(velocity, -1), *quantities
+            at: Any = point_of(state[0].split(sizes, -1))
+            if integrand is None:
+                return (torch.cat(tensors_of(field(at)), -1),)
+            found = integrand(field, at)
+            return (torch.cat(tensors_of(found[0]), -1), *found[1])
 
-        nothing = points.x.new_zeros(len(points.x))
-        state = torch.cat(points, -1), *[nothing] * n_integrals
+        zeros = [tensors[0].new_zeros(len(tensors[0]))] * n_integrals
+        state = (torch.cat(tensors, -1), *zeros)
         solved = (solver or self.solver).integrate(rate, state, start, end, self.network.parameters())
-        joined, *integrals = solved.state
-        return Path(Points(*joined.split(sizes, -1)), tuple(integrals), solved.n_evaluations)
+        joined = solved.state[0]
+        return Path(point_of(joined.split(sizes, -1)), tuple(solved.state[1:]), solved.n_evaluations)
 
-    def encode(self, points: Points, context: Context) -> Points:
-        return self.integrate(points, context, 0.0, 1.0).points
+    def encode(self, points: P, context: Context) -> P:
+        return self.integrate(points, context, 0.0, 1.0).points  # type: ignore[no-any-return]
 
-    def decode(self, latent: Points, context: Context, n_evaluations: int | None = None) -> Points:
+    def decode(self, latent: P, context: Context, n_evaluations: int | None = None) -> P:
         """Latent points -> data points, by the flow's solver, or by as many Euler steps as evaluations are given.
 
         Raises:
@@ -141,49 +180,70 @@ class ContinuousFlow(Flow[Data]):
         if n_evaluations is not None and n_evaluations < 1:
             raise ValueError(f"n_evaluations must be at least 1, got {n_evaluations}")
         euler = n_evaluations and FixedStepSolver(method="euler", n_steps=n_evaluations, adjoint=self.solver.adjoint)
-        return self.integrate(latent, context, 1.0, 0.0, solver=euler or None).points
+        return self.integrate(latent, context, 1.0, 0.0, solver=euler or None).points  # type: ignore[no-any-return]
 
-    def encode_with_log_det(self, points: Points, context: Context) -> tuple[Points, Tensor]:
+    def encode_with_log_det(self, points: P, context: Context) -> tuple[P, Tensor]:
         return self._with_log_det(points, context, 0.0, 1.0)
 
-    def decode_with_log_det(self, latent: Points, context: Context) -> tuple[Points, Tensor]:
+    def decode_with_log_det(self, latent: P, context: Context) -> tuple[P, Tensor]:
         return self._with_log_det(latent, context, 1.0, 0.0)
 
-    def _with_log_det(self, points: Points, context: Context, start: float, end: float) -> tuple[Points, Tensor]:
+    def _with_log_det(self, points: P, context: Context, start: float, end: float) -> tuple[P, Tensor]:
         space = self.domain.space(context.mask)
 
-        def integrand(field: Map, at: Points) -> tuple[Points, tuple[Tensor, ...]]:
+        def integrand(field: Map[P], at: P) -> tuple[P, tuple[Tensor, ...]]:
             velocity, trace = divergence(field, at, space)
             return velocity, (trace,)
 
         path = self.integrate(points, context, start, end, integrand, 1)
         return path.points, path.integrals[0]
 
+    def nll(
+        self,
+        data: Data,
+        condition: Any = None,
+        generator: torch.Generator | None = None,
+        *,
+        divergence: str = "rademacher",
+        n_probes: int = 1,
+        kinetic_energy: float = 0.0,
+    ) -> Tensor:
+        """Negative log-likelihood for training, nats (B,), plus kinetic_energy int |f|^2 dt / dof (arXiv 2002.02798).
+
+        Args:
+            data, condition, generator: as in `Flow.nll`.
+            divergence: a name in `DIVERGENCES`: "exact", or how probes of Hutchinson's estimate are drawn.
+            n_probes: of the estimate.
+            kinetic_energy: weight of the regularisation.
+        """
+        return self.terms(data, condition, generator, divergence, n_probes).nll(kinetic_energy)
+
     def terms(
         self,
         data: Data,
-        generator: torch.Generator | None,
-        kind: DivergenceKind = "rademacher",
+        condition: Any = None,
+        generator: torch.Generator | None = None,
+        divergence: str = "rademacher",
         n_probes: int = 1,
     ) -> ContinuousTerms:
-        """The terms of the training loss for a batch of data; probes are drawn once and stay fixed along the path."""
-        points, context, correction = self.to_points(data, generator)
-        space = self.domain.space(context.mask)
-        probes = [PROBES[kind](space, generator, self.dtype) for _ in range(n_probes)] if kind != "exact" else None
-        return self.terms_of_points(points, context, correction, probes)
+        """The terms of `nll` for a batch of data; probes are drawn once and stay fixed along the path."""
+        points, context, correction = self.to_points(data, generator, condition)
+        draw, space = DIVERGENCES[divergence], self.domain.space(context.mask)
+        probes = [draw(space, generator, self.dtype) for _ in range(n_probes)]
+        return self.terms_of_points(points, context, correction, None if probes[0] is None else probes)
 
     def terms_of_points(
-        self, points: Points, context: Context, correction: Tensor, probes: Sequence[Points] | None = None
+        self, points: P, context: Context, correction: Tensor, probes: Sequence[P] | None = None
     ) -> ContinuousTerms:
-        """`terms` where the data are points already and the probes are drawn; without any, the divergence is exact."""
+        """`terms` for points and probes that are given; without probes the divergence is exact."""
         space = self.domain.space(context.mask)
-        dof = space.divisor(points.x.dtype)
+        dof = space.dof_or_one(self.dtype)
 
-        def integrand(field: Map, at: Points) -> tuple[Points, tuple[Tensor, ...]]:
+        def integrand(field: Map[P], at: P) -> tuple[P, tuple[Tensor, ...]]:
             velocity, trace = divergence(field, at, space, probes)
-            return velocity, (trace, velocity.squared_norm() / dof)
+            return velocity, (trace, squared_norm(velocity) / dof)
 
         path = self.integrate(points, context, 0.0, 1.0, integrand, 2)
         log_det, kinetic_energy = path.integrals
-        latent = -MeanFreeNormal(space).log_prob(path.points)
+        latent = -StandardNormal(space).log_prob(path.points)
         return ContinuousTerms(latent, log_det, kinetic_energy, correction, path.n_evaluations)

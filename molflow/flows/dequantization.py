@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, one_hot, softplus
 
+from molflow.flows.registry import DEQUANTIZERS
 from molflow.geometry import masked_randn
 
 
@@ -43,19 +44,21 @@ class Dequantizer(nn.Module, ABC):
         mean, log_std = is_type @ self.mean, is_type @ self.log_std
         noise = masked_randn(mask, self.n_types, generator, mean.dtype)
         log_normal = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
-        h, log_det = self.squash(mean + noise * log_std.exp(), types)
+        h, log_det = self.transform(mean + noise * log_std.exp(), types)
         log_q = (log_normal - log_det).sum(-1)
         return h * mask.unsqueeze(-1), (log_q * mask).sum(-1)
 
     @abstractmethod
-    def squash(self, u: Tensor, types: Tensor) -> tuple[Tensor, Tensor]:
-        """Map u in R^F one-to-one to features that read as `types`; also log |dh/du| of each entry, both (B, N, F)."""
+    def transform(self, u: Tensor, types: Tensor) -> tuple[Tensor, Tensor]:
+        """An injective map of u in R^F to features h that read as `types`, and log |dh/du|, (B, N, F) each."""
 
     def quantize(self, h: Tensor) -> Tensor:
-        """The type that features stand for, their largest entry: (B, N, F) -> (B, N)."""
-        return h.argmax(-1)
+        """The type of each point, the index of its largest feature: (B, N, F) -> (B, N)."""
+        types: Tensor = h.argmax(-1)
+        return types
 
 
+@DEQUANTIZERS.register("argmax")
 class ArgmaxDequantizer(Dequantizer):
     """Argmax dequantisation (arXiv 2102.05379): a Gaussian u, thresholded so that the true type's entry is largest.
 
@@ -68,7 +71,7 @@ class ArgmaxDequantizer(Dequantizer):
         with torch.no_grad():
             self.mean.copy_(2 * torch.eye(n_types) - 0.5)
 
-    def squash(self, u: Tensor, types: Tensor) -> tuple[Tensor, Tensor]:
+    def transform(self, u: Tensor, types: Tensor) -> tuple[Tensor, Tensor]:
         top = u.gather(-1, types.unsqueeze(-1))
         gap = top - u
         is_type = one_hot(types, self.n_types).bool()
@@ -76,12 +79,10 @@ class ArgmaxDequantizer(Dequantizer):
         return h, torch.where(is_type, 0.0, logsigmoid(gap))
 
 
+@DEQUANTIZERS.register("variational")
 class VariationalDequantizer(Dequantizer):
     """Variational dequantisation (arXiv 1902.00275) of the one-hot vector: h = one_hot(c) + sigmoid(u), u Gaussian."""
 
-    def squash(self, u: Tensor, types: Tensor) -> tuple[Tensor, Tensor]:
+    def transform(self, u: Tensor, types: Tensor) -> tuple[Tensor, Tensor]:
         h = one_hot(types, self.n_types).to(u.dtype) + u.sigmoid()
         return h, logsigmoid(u) + logsigmoid(-u)
-
-
-DEQUANTIZERS: dict[str, type[Dequantizer]] = {"argmax": ArgmaxDequantizer, "variational": VariationalDequantizer}

@@ -5,20 +5,22 @@ torchdiffeq is loaded when something is integrated.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
+from pydantic import Field, SerializeAsAny
 from torch import Tensor
 
+from molflow.config import Config, OneOf
 from molflow.errors import MolflowError
+from molflow.flows.registry import SOLVERS
 
 State = tuple[Tensor, ...]
 Rate = Callable[[Tensor, State], State]
 FixedStepMethod = Literal["euler", "midpoint", "heun3", "rk4"]
 
 STAGES: dict[FixedStepMethod, int] = {"euler": 1, "midpoint": 2, "heun3": 3, "rk4": 4}
-"""Evaluations in a step, which is also the order of the method."""
+"""Evaluations in a step, which are also the order of the method."""
 
 _LEARN = "where training led here, lower optimizer.learning_rate or weigh the kinetic energy more"
 
@@ -34,17 +36,15 @@ class Solution(NamedTuple):
     n_evaluations: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Solver(ABC):
-    """A way to integrate dy/dt = rate(t, y).
+class Solver(Config, ABC):
+    """A way to integrate dy/dt = rate(t, y); it is its own configuration, chosen by `method`."""
 
-    Attributes:
-        adjoint: gradients by a second problem, solved backwards (arXiv 1806.07366): memory does not grow with the
-            steps, and the gradient is exact up to the error of the solver. Otherwise by direct back-propagation, exact
-            for what was computed, which keeps every evaluation.
-    """
-
-    adjoint: bool = False
+    adjoint: bool = Field(
+        False,
+        description="gradients by a second problem, solved backwards (arXiv 1806.07366): memory does not grow with the "
+        "steps, and the gradient is exact up to the error of the solver; otherwise by direct back-propagation, exact "
+        "for what was computed, which keeps every evaluation",
+    )
 
     @property
     @abstractmethod
@@ -91,22 +91,18 @@ class Solver(ABC):
         return Solution(last, watched.n_evaluations)
 
 
-@dataclass(frozen=True, kw_only=True)
+@SOLVERS.register("dopri5")
 class AdaptiveSolver(Solver):
     """Dormand and Prince's method of order 5, with steps as long as the tolerances allow.
 
     The error of a step, a root mean square over all entries of a tensor of the state, must not exceed
-    atol + rtol |y|. So what is integrated together shares its steps.
-
-    Attributes:
-        rtol, atol: relative and absolute tolerance.
-        max_steps: accepted and rejected, after which integration is given up.
+    atol + rtol |y|. All that is integrated together shares its steps.
     """
 
     method: Literal["dopri5"] = "dopri5"
-    rtol: float = 1e-4
-    atol: float = 1e-4
-    max_steps: int = 1000
+    rtol: float = Field(1e-4, gt=0, description="relative tolerance")
+    atol: float = Field(1e-4, gt=0, description="absolute tolerance")
+    max_steps: int = Field(1000, gt=0, description="accepted and rejected steps, after which integration is given up")
 
     n_evaluations: ClassVar[None] = None
 
@@ -119,17 +115,15 @@ class AdaptiveSolver(Solver):
         return {"method": self.method, "rtol": self.rtol, "atol": self.atol}
 
 
-@dataclass(frozen=True, kw_only=True)
+@SOLVERS.register(*STAGES)
 class FixedStepSolver(Solver):
     """An explicit Runge-Kutta method with equal steps, whose error falls with a power of their number.
 
-    Attributes:
-        method: euler, midpoint, heun3 or rk4, of order 1, 2, 3 and 4.
-        n_steps: from the start to the end.
+    Methods are euler, midpoint, heun3 and rk4, of order 1, 2, 3 and 4.
     """
 
     method: FixedStepMethod = "rk4"
-    n_steps: int = 20
+    n_steps: int = Field(20, gt=0, description="from the start to the end")
 
     @property
     def n_evaluations(self) -> int:
@@ -146,6 +140,10 @@ class FixedStepSolver(Solver):
             return torch.linspace(first, last, self.n_steps + 1, dtype=times.dtype, device=times.device)
 
         return {"method": self.method, "options": {"grid_constructor": grid}}
+
+
+SolverChoice = Annotated[SerializeAsAny[Solver], OneOf(SOLVERS, key="method")]
+"""Type of a configuration field that holds any registered solver."""
 
 
 class _Watched:

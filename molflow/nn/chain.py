@@ -9,21 +9,21 @@ from molflow.nn.network import PointNetwork
 
 
 class Chain(PointNetwork):
-    """(x, h, mask) -> (dx, dh), the sum of what its stages add: every stage sees what the one before it made.
+    """The sum of the changes of several stages: every stage gets the output of the one before.
 
     Args:
-        stages: networks with equal numbers of features and labels, and without times.
+        stages: networks with equal numbers of features, labels and conditions, and without times.
     """
 
     def __init__(self, stages: Iterable[PointNetwork]):
         first, *others = stages
-        super().__init__(first.n_features, first.n_labels)
+        super().__init__(first.n_features, first.n_labels, 0, first.n_conditions)
         self.stages = nn.ModuleList([first, *others])
 
-    def changes(self, x: Tensor, h: Tensor, mask: Tensor, t: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _forward(self, x: Tensor, h: Tensor, mask: Tensor, global_inputs: Tensor | None) -> tuple[Tensor, Tensor]:
         moved, changed = x, h[..., : self.n_features]
         labels = h[..., self.n_features :]
         for stage in self.stages:
-            dx, dh = stage(moved, torch.cat([changed, labels], -1), mask)
+            dx, dh = stage(moved, torch.cat([changed, labels], -1), mask, None, global_inputs)
             moved, changed = moved + dx, changed + dh
         return moved - x, changed - h[..., : self.n_features]

@@ -1,16 +1,35 @@
 """An E(n)-equivariant graph network on fully connected point clouds, written with dense pair tensors.
 
-The architecture is that of EGNN (arXiv 2102.09844) with the gates and the inner message layers that E-NF, EDM and FFF
-use. The first layer of every pair MLP is split, W [h_i, h_j, d_ij] = A h_i + B h_j + C d_ij, so nothing is concatenated
-and most of its arithmetic falls away; gate, mask and sum over neighbours are one matrix product.
+The architecture is EGNN (arXiv 2102.09844) with the gates and the inner message layers that E-NF, EDM and FFF use. The
+first layer of every pair MLP is split, W [h_i, h_j, d_ij] = A h_i + B h_j + C d_ij, which needs no concatenation and
+half the arithmetic. Gate, mask and sum over neighbours are one matrix product.
 """
 
+from typing import Any
+
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from molflow.geometry import pair_mask, safe_sqrt, squared_distances
-from molflow.nn.network import PointNetwork
+from molflow.nn.network import NetworkConfig, PointNetwork
+from molflow.nn.registry import NETWORKS
+
+
+@NETWORKS.register("egnn")
+class EGNNConfig(NetworkConfig):
+    """Sizes of an `EGNN`."""
+
+    hidden: int = Field(64, gt=0, description="width of the layers of points")
+    pair_hidden: int | None = Field(
+        None, gt=0, description="width of the layers of pairs, by default `hidden`; they are nearly all of the work"
+    )
+    n_blocks: int = Field(16, gt=0, description="number of coordinate updates")
+    n_inner: int = Field(2, ge=0, description="message layers before each of them")
+
+    def build(self, n_features: int, n_labels: int = 0, n_times: int = 0, n_conditions: int = 0) -> PointNetwork:
+        return EGNN(n_features, n_labels, n_times, n_conditions, **self.settings())
 
 
 class PairLayer(nn.Module):
@@ -40,7 +59,8 @@ class MessageLayer(nn.Module):
         messages = silu(self.second(self.first(h, pairs)))
         gates = self.gate(messages).squeeze(-1).sigmoid() * weights
         received = (gates.unsqueeze(2) @ messages).squeeze(2)
-        return h + self.node(torch.cat([h, received], -1))
+        change: Tensor = self.node(torch.cat([h, received], -1))
+        return h + change
 
 
 class CoordinateUpdate(nn.Module):
@@ -55,12 +75,12 @@ class CoordinateUpdate(nn.Module):
 
     def forward(self, x: Tensor, h: Tensor, distances: Tensor, pairs: Tensor, weights: Tensor) -> Tensor:
         strength = self.last(silu(self.second(self.first(h, pairs)))).squeeze(-1)
-        w = strength * weights / (distances + 1)
+        w: Tensor = strength * weights / (distances + 1)
         return x + x * w.sum(-1, keepdim=True) - w @ x
 
 
 class EGNNBlock(nn.Module):
-    """Some message layers at fixed positions, then one coordinate update."""
+    """`n_inner` message layers at fixed positions, then one coordinate update."""
 
     def __init__(self, hidden: int, pair_hidden: int, n_inner: int):
         super().__init__()
@@ -76,43 +96,38 @@ class EGNNBlock(nn.Module):
 
 
 class EGNN(PointNetwork):
-    """Blocks of messages and coordinate updates; see `PointNetwork` for what goes in and out.
+    """Blocks of messages and coordinate updates; `PointNetwork` describes inputs and outputs.
 
-    Squared distances at the input of the network and of the block are the pair features; log n, and the times where the
-    network has them, are features of every point.
+    Squared distances at the input of the network and at the input of the block are the pair features. log n, the times
+    and the conditions are features of every point.
 
     Args:
-        n_features, n_labels, n_times: of `PointNetwork`.
-        hidden: width of the layers of points.
-        pair_hidden: width of the layers of pairs, by default the same; they are nearly all of the work.
-        n_blocks: number of coordinate updates.
-        n_inner: message layers before each of them.
+        n_features, n_labels, n_times, n_conditions: as in `PointNetwork`.
+        sizes: the fields of `EGNNConfig`.
+
+    Example:
+        >>> network = EGNN(0, n_blocks=2, hidden=16)
+        >>> dx, dh = network(torch.randn(1, 5, 3), torch.zeros(1, 5, 0), torch.ones(1, 5, dtype=torch.bool))
+        >>> dx.shape, dh.shape
+        (torch.Size([1, 5, 3]), torch.Size([1, 5, 0]))
     """
 
-    def __init__(
-        self,
-        n_features: int,
-        n_labels: int = 0,
-        n_times: int = 0,
-        *,
-        hidden: int = 64,
-        pair_hidden: int | None = None,
-        n_blocks: int = 16,
-        n_inner: int = 2,
-    ):
-        super().__init__(n_features, n_labels, n_times)
-        pair_hidden = pair_hidden or hidden
-        self.embed = nn.Linear(n_features + n_labels + 1 + n_times, hidden)
-        self.blocks = nn.ModuleList(EGNNBlock(hidden, pair_hidden, n_inner) for _ in range(n_blocks))
+    def __init__(self, n_features: int, n_labels: int = 0, n_times: int = 0, n_conditions: int = 0, **sizes: Any):
+        super().__init__(n_features, n_labels, n_times, n_conditions)
+        config = EGNNConfig(**sizes)
+        hidden, pair_hidden = config.hidden, config.pair_hidden or config.hidden
+        self.embed = nn.Linear(n_features + n_labels + 1 + self.n_globals, hidden)
+        self.blocks = nn.ModuleList(EGNNBlock(hidden, pair_hidden, config.n_inner) for _ in range(config.n_blocks))
         if n_features:
             self.readout = nn.Linear(hidden, n_features)
             nn.init.xavier_uniform_(self.readout.weight, gain=1e-2)
             nn.init.zeros_(self.readout.bias)
 
-    def changes(self, x: Tensor, h: Tensor, mask: Tensor, t: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _forward(self, x: Tensor, h: Tensor, mask: Tensor, global_inputs: Tensor | None) -> tuple[Tensor, Tensor]:
         n = mask.sum(1).to(x.dtype)
         weights = pair_mask(mask).to(x.dtype) / (n - 1).clamp(min=1)[:, None, None]
-        per_cloud = n.log().unsqueeze(1) if t is None else torch.cat([n.log().unsqueeze(1), t], 1)
+        log_n = n.log().unsqueeze(1)
+        per_cloud = log_n if global_inputs is None else torch.cat([log_n, global_inputs], 1)
         scalars = per_cloud.unsqueeze(1).expand(-1, x.shape[1], -1)
         squared = squared_distances(x)
         hidden = self.embed(torch.cat([h, scalars], -1))

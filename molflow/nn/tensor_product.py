@@ -1,21 +1,26 @@
 """An E(3)-equivariant network of higher tensor ranks: scalars, vectors and more on points, joined by tensor products.
 
 Points send their features along spherical harmonics of the pair vectors, as in tensor field networks (arXiv 1802.08219)
-and NequIP (arXiv 2101.03164). Irreps and Clebsch-Gordan coefficients are those of e3nn (arXiv 2207.09453); the sums are
-written out here, for two reasons. The modules of e3nn decompose the product of every pair, while the sum over
-neighbours can come before the decomposition, which is linear. And their coefficients are buffers: those of a network
-made in float32 stay inexact in float64, and some of them are in its `state_dict`.
+and NequIP (arXiv 2101.03164). Irreps and Clebsch-Gordan coefficients come from e3nn (arXiv 2207.09453). The sums are
+written out here for two reasons. The modules of e3nn decompose the product of every pair, while the sum over neighbours
+can precede the decomposition, which is linear. And their coefficients are buffers: they stay inexact in float64 if the
+network was created in float32, and some of them are in its `state_dict`.
 """
 
+import math
+from collections.abc import Callable
 from itertools import accumulate, product
+from typing import Any, Self
 
 import torch
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from molflow.geometry import pair_mask, project, safe_sqrt
 from molflow.nn.egnn import PairLayer
-from molflow.nn.network import PointNetwork
+from molflow.nn.network import NetworkConfig, PointNetwork
+from molflow.nn.registry import NETWORKS
 from molflow.nn.transformer import RMSNorm, small_linear
 
 SCALAR, VECTOR = "0e", "1o"
@@ -25,6 +30,29 @@ Irreps = dict[str, int]
 
 Features = dict[str, Tensor]
 """Name of an irrep -> (B, N, 2l + 1, channels)."""
+
+
+@NETWORKS.register("tensor_product")
+class TensorProductConfig(NetworkConfig):
+    """Sizes of a `TensorProductNetwork`, for points in space."""
+
+    irreps: str = Field(
+        "64x0e + 16x1o + 8x2e",
+        description="hidden features of a point, as e3nn writes them; scalars 0e and vectors 1o must be among them",
+    )
+    lmax: int = Field(2, ge=1, description="highest degree of the spherical harmonics")
+    pair_channels: int = Field(16, gt=0, description="channels of each irrep that a point sends")
+    pair_hidden: int = Field(32, gt=0, description="width of the MLP of pairs")
+    n_blocks: int = Field(4, gt=0, description="rounds of messages")
+
+    @field_validator("irreps")
+    @classmethod
+    def _irreps_can_be_read(cls, irreps: str) -> str:
+        parse_irreps(irreps)
+        return irreps
+
+    def build(self, n_features: int, n_labels: int = 0, n_times: int = 0, n_conditions: int = 0) -> PointNetwork:
+        return TensorProductNetwork(n_features, n_labels, n_times, n_conditions, **self.settings())
 
 
 def parse_irreps(text: str) -> Irreps:
@@ -50,7 +78,7 @@ def clebsch_gordan(l1: int, l2: int, l3: int) -> Tensor:
     from e3nn import o3
 
     coefficients: Tensor = o3.wigner_3j(l1, l2, l3, dtype=torch.float64)
-    return coefficients * (2 * l3 + 1) ** 0.5
+    return coefficients * math.sqrt(2 * l3 + 1)
 
 
 def degree_of(name: str) -> int:
@@ -64,7 +92,7 @@ def dimension_of(name: str) -> int:
 
 
 class Constant(nn.Module):
-    """A tensor as exact as the precision of its module: a buffer that goes from float32 to float64 is not."""
+    """A tensor as exact as the precision of its module, unlike a buffer that goes from float32 to float64."""
 
     value: Tensor
 
@@ -73,7 +101,7 @@ class Constant(nn.Module):
         self.exact = exact
         self.register_buffer("value", exact.to(torch.get_default_dtype()), persistent=False)
 
-    def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
         self.value = self.exact.to(self.value)
         return self
@@ -85,7 +113,7 @@ class Constant(nn.Module):
 class SolidHarmonics(nn.Module):
     """Y_0, ..., Y_lmax of vectors (B, 3, N, N), each (B, 2l + 1, N, N), with |Y_l(u)|^2 = (2l + 1) |u|^(2l).
 
-    Polynomials, so smooth at u = 0 too. Each comes from the one before, as the part of degree l + 1 of u Y_l.
+    They are polynomials, so they are smooth at u = 0. Y_(l+1) is the part of degree l + 1 of u Y_l.
     """
 
     def __init__(self, lmax: int):
@@ -97,7 +125,7 @@ class SolidHarmonics(nn.Module):
         """Coefficients (2l + 3, 3 (2l + 1)), scaled so that on the axis y the middle entry is all of Y_(l+1)."""
         coefficients = clebsch_gordan(1, degree, degree + 1)
         on_axis = coefficients[1, degree, degree + 1]
-        return coefficients.flatten(0, 1).T * ((2 * degree + 3) / (2 * degree + 1)) ** 0.5 / on_axis
+        return coefficients.flatten(0, 1).T * math.sqrt((2 * degree + 3) / (2 * degree + 1)) / on_axis
 
     def forward(self, u: Tensor) -> list[Tensor]:
         harmonics = [torch.ones_like(u[:, :1])]
@@ -181,8 +209,8 @@ class TensorProductBlock(nn.Module):
     """One round of messages, and the gated update of the points that receive them.
 
     The pair vectors are those of learned points p = x + W v, u_ij = (p_i - p_j) / (1 + |p_i - p_j|), and the filters
-    are R_ij = W silu(M silu(A h_i + B h_j + C d_ij)) / sqrt(n), where d_ij has the distances of these points and of x.
-    Of the messages' scalars and the lengths of the others an MLP makes the change of the scalars and the gates.
+    are R_ij = W silu(M silu(A h_i + B h_j + C d_ij)) / sqrt(n), where d_ij holds the distances of p and of x.
+    An MLP turns the scalars of the messages and the lengths of their other irreps into the change of scalars and gates.
     """
 
     def __init__(self, inputs: Irreps, outputs: Irreps, lmax: int, pair_channels: int, pair_hidden: int, change: float):
@@ -238,47 +266,35 @@ def pair_vectors(points: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class TensorProductNetwork(PointNetwork):
-    """Tensor products with spherical harmonics, for points in space; see `PointNetwork` for what goes in and out.
+    """Tensor products with spherical harmonics, for points in space; `PointNetwork` describes inputs and outputs.
+
+    A block computes the irreps that products of its input contain: scalars and vectors at first.
 
     Args:
-        n_features, n_labels, n_times: of `PointNetwork`.
-        irreps: hidden features of a point, as e3nn writes them; scalars 0e and vectors 1o must be among them. A block
-            makes those that products of its input contain, which is scalars and vectors at first.
-        lmax: highest degree of the harmonics.
-        pair_channels: channels of each irrep that a point sends.
-        pair_hidden: width of the MLP of pairs.
-        n_blocks: rounds of messages.
+        n_features, n_labels, n_times, n_conditions: as in `PointNetwork`.
+        sizes: the fields of `TensorProductConfig`.
 
     Raises:
         ValueError: unfit irreps, or positions that have not three coordinates.
     """
 
-    def __init__(
-        self,
-        n_features: int,
-        n_labels: int = 0,
-        n_times: int = 0,
-        *,
-        irreps: str = "64x0e + 16x1o + 8x2e",
-        lmax: int = 2,
-        pair_channels: int = 16,
-        pair_hidden: int = 32,
-        n_blocks: int = 4,
-    ):
-        super().__init__(n_features, n_labels, n_times)
-        wanted = parse_irreps(irreps)
+    def __init__(self, n_features: int, n_labels: int = 0, n_times: int = 0, n_conditions: int = 0, **sizes: Any):
+        super().__init__(n_features, n_labels, n_times, n_conditions)
+        config = TensorProductConfig(**sizes)
+        wanted, n_blocks = parse_irreps(config.irreps), config.n_blocks
         outer = {name: wanted[name] for name in (SCALAR, VECTOR)}
         hidden = outer[SCALAR]
         self.embed = nn.Linear(n_features + n_labels + 1, hidden)
         self.embed_times: nn.Module | None = None
-        if n_times:
-            self.embed_times = nn.Sequential(nn.Linear(n_times, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
+        if self.n_globals:
+            self.embed_times = nn.Sequential(nn.Linear(self.n_globals, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
         self.spread = nn.Parameter(torch.randn(outer[VECTOR]))
         self.blocks = nn.ModuleList()
         inputs = outer
         for i in range(n_blocks):
             outputs = wanted if i < n_blocks - 1 else outer
-            block = TensorProductBlock(inputs, outputs, lmax, pair_channels, pair_hidden, (2 * n_blocks) ** -0.5)
+            sizes_of_pairs = config.lmax, config.pair_channels, config.pair_hidden
+            block = TensorProductBlock(inputs, outputs, *sizes_of_pairs, (2 * n_blocks) ** -0.5)
             self.blocks.append(block)
             inputs = inputs | block.outputs
         self.move = small_linear(outer[VECTOR], 1, 1e-2, bias=False)
@@ -287,7 +303,7 @@ class TensorProductNetwork(PointNetwork):
             self.readout = small_linear(hidden, n_features, 1e-2)
             nn.init.zeros_(self.readout.bias)
 
-    def changes(self, x: Tensor, h: Tensor, mask: Tensor, t: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _forward(self, x: Tensor, h: Tensor, mask: Tensor, global_inputs: Tensor | None) -> tuple[Tensor, Tensor]:
         if x.shape[-1] != 3:
             raise ValueError(f"expected positions of 3 coordinates, got {x.shape[-1]}")
         pairs = pair_mask(mask).to(x.dtype)
@@ -295,7 +311,7 @@ class TensorProductNetwork(PointNetwork):
         log_n = mask.sum(1).to(x.dtype).log()[:, None, None].expand(-1, x.shape[1], 1)
         scalars = self.embed(torch.cat([h, log_n], -1))
         if self.embed_times is not None:
-            scalars = scalars + self.embed_times(t).unsqueeze(1)
+            scalars = scalars + self.embed_times(global_inputs).unsqueeze(1)
         x = project(x, mask)
         distances = pair_vectors(x)[1]
         features = {SCALAR: scalars.unsqueeze(2), VECTOR: x.unsqueeze(-1) * self.spread}

@@ -1,22 +1,48 @@
 """An efficient E(n)-equivariant network: wide scalars on points, a few vectors, narrow features on pairs.
 
-Pairs outnumber points, so what happens on pairs is kept narrow: one message from the distances between learned vector
-channels gives the attention weights, a pooled message and the strengths that move the vectors, in one pass. The idea of
-learned vector channels is that of SemlaFlow (arXiv 2406.07266).
+Pairs outnumber points, so the layers of pairs are narrow. One pass computes a message from the distances between
+learned vector channels, and from it the attention weights, a pooled message and the strengths that move the vectors.
+Learned vector channels come from SemlaFlow (arXiv 2406.07266).
 """
 
 import copy
+from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from molflow.geometry import pair_mask, project, safe_sqrt
-from molflow.nn.network import PointNetwork
+from molflow.nn.chain import Chain
+from molflow.nn.network import NetworkConfig, PointNetwork
+from molflow.nn.registry import NETWORKS
+
+
+@NETWORKS.register("transformer")
+class TransformerConfig(NetworkConfig):
+    """Sizes of an `EquivariantTransformer`; with several `n_stages` of a `Chain` of them, `n_blocks` each."""
+
+    hidden: int = Field(128, gt=0, description="width of the scalars of a point")
+    n_vectors: int = Field(16, gt=0, description="vector channels of a point")
+    pair_hidden: int = Field(32, gt=0, description="width of the pair messages")
+    n_heads: int = Field(4, gt=0, description="heads of the attention; divides `hidden`")
+    n_blocks: int = Field(6, gt=0, description="passes over pairs")
+    n_stages: int = Field(1, gt=0, description="networks one after another")
+
+    def build(self, n_features: int, n_labels: int = 0, n_times: int = 0, n_conditions: int = 0) -> PointNetwork:
+        if self.n_stages > 1 and n_times:
+            raise ValueError("a network of several stages takes no times; set n_stages = 1 or average_velocity = false")
+        sizes = {**self.settings(), "n_stages": 1}
+        stages = [
+            EquivariantTransformer(n_features, n_labels, n_times, n_conditions, **sizes) for _ in range(self.n_stages)
+        ]
+        return Chain(stages) if len(stages) > 1 else stages[0]
 
 
 class RMSNorm(nn.Module):
-    """h / sqrt(mean h^2), times learned weights. `nn.LayerNorm` has wrong gradients in reverse-over-forward mode."""
+    """h / sqrt(mean h^2), times learned weights. It replaces `nn.LayerNorm`, whose reverse-over-forward gradients are
+    wrong."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -27,7 +53,7 @@ class RMSNorm(nn.Module):
 
 
 def small_linear(inputs: int, outputs: int, factor: float, bias: bool = True) -> nn.Linear:
-    """A linear layer whose first weights are `factor` times the usual ones."""
+    """A linear layer whose initial weights are `factor` times the usual ones."""
     layer = nn.Linear(inputs, outputs, bias)
     with torch.no_grad():
         layer.weight *= factor
@@ -35,7 +61,7 @@ def small_linear(inputs: int, outputs: int, factor: float, bias: bool = True) ->
 
 
 class PairAttention(nn.Module):
-    """One pass over pairs that updates scalars (B, N, H) and vectors (B, N, D, C).
+    """Update scalars (B, N, H) and vectors (B, N, D, C) in one pass over pairs.
 
     p = V W are C learned points for every point, d_ij their distances (B, N, N, C). The message is
     m_ij = silu(M silu(A h_i + B h_j + C d_ij)); scalars get softmax_j(a m_ij) v_j and sum_j m_ij / sqrt(n), vectors
@@ -84,7 +110,7 @@ class PairAttention(nn.Module):
 
 
 class PointUpdate(nn.Module):
-    """MLP on scalars and vector lengths; it also mixes the vectors, gated by the scalars."""
+    """Update scalars by an MLP on scalars and vector lengths, and mix the vectors, gated by the scalars."""
 
     def __init__(self, hidden: int, n_vectors: int, change: float):
         super().__init__()
@@ -102,40 +128,32 @@ class PointUpdate(nn.Module):
 
 
 class EquivariantTransformer(PointNetwork):
-    """Passes over pairs and updates of points; see `PointNetwork` for what goes in and out.
+    """Passes over pairs and updates of points; `PointNetwork` describes inputs and outputs.
 
     Args:
-        n_features, n_labels, n_times: of `PointNetwork`.
-        hidden: width of the scalars of a point.
-        n_vectors: vector channels of a point.
-        pair_hidden: width of the pair messages.
-        n_heads: of the attention; divides `hidden`.
-        n_blocks: passes over pairs.
+        n_features, n_labels, n_times, n_conditions: as in `PointNetwork`.
+        sizes: the fields of `TransformerConfig`, with one stage.
+
+    Raises:
+        ValueError: `n_heads` does not divide `hidden`, or several stages.
     """
 
-    def __init__(
-        self,
-        n_features: int,
-        n_labels: int = 0,
-        n_times: int = 0,
-        *,
-        hidden: int = 128,
-        n_vectors: int = 16,
-        pair_hidden: int = 32,
-        n_heads: int = 4,
-        n_blocks: int = 6,
-    ):
-        super().__init__(n_features, n_labels, n_times)
+    def __init__(self, n_features: int, n_labels: int = 0, n_times: int = 0, n_conditions: int = 0, **sizes: Any):
+        super().__init__(n_features, n_labels, n_times, n_conditions)
+        config = TransformerConfig(**sizes)
+        hidden, n_vectors, n_heads, n_blocks = config.hidden, config.n_vectors, config.n_heads, config.n_blocks
+        if config.n_stages > 1:
+            raise ValueError("an EquivariantTransformer is one stage; TransformerConfig.build chains several")
         if hidden % n_heads:
             raise ValueError(f"hidden ({hidden}) must be a multiple of n_heads ({n_heads})")
         self.embed = nn.Linear(n_features + n_labels + 1, hidden)
         self.embed_times: nn.Module | None = None
-        if n_times:
-            self.embed_times = nn.Sequential(nn.Linear(n_times, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
+        if self.n_globals:
+            self.embed_times = nn.Sequential(nn.Linear(self.n_globals, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
         self.spread = nn.Parameter(torch.randn(n_vectors))
         change = (2 * n_blocks) ** -0.5  # of the residual streams by a block, at the start
         self.pairs = nn.ModuleList(
-            PairAttention(hidden, n_vectors, pair_hidden, n_heads, change) for _ in range(n_blocks)
+            PairAttention(hidden, n_vectors, config.pair_hidden, n_heads, change) for _ in range(n_blocks)
         )
         self.updates = nn.ModuleList(PointUpdate(hidden, n_vectors, change) for _ in range(n_blocks))
         self.move = small_linear(n_vectors, 1, 1e-2, bias=False)
@@ -144,12 +162,12 @@ class EquivariantTransformer(PointNetwork):
             self.readout = small_linear(hidden, n_features, 1e-2)
             nn.init.zeros_(self.readout.bias)
 
-    def changes(self, x: Tensor, h: Tensor, mask: Tensor, t: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _forward(self, x: Tensor, h: Tensor, mask: Tensor, global_inputs: Tensor | None) -> tuple[Tensor, Tensor]:
         pairs = pair_mask(mask).to(x.dtype)
         log_n = mask.sum(1).to(x.dtype).log()[:, None, None].expand(-1, x.shape[1], 1)
         scalars = self.embed(torch.cat([h, log_n], -1))
         if self.embed_times is not None:
-            scalars = scalars + self.embed_times(t).unsqueeze(1)
+            scalars = scalars + self.embed_times(global_inputs).unsqueeze(1)
         vectors = project(x, mask).unsqueeze(-1) * self.spread
         for pair, update in zip(self.pairs, self.updates, strict=True):
             scalars, vectors = update(*pair(scalars, vectors, pairs))
@@ -157,8 +175,13 @@ class EquivariantTransformer(PointNetwork):
 
     @torch.no_grad()
     def at_times(self, t: Tensor, scale: float) -> "EquivariantTransformer":
-        """The network without times that equals this one at fixed times t (T,), its dx and dh multiplied by `scale`."""
-        assert self.embed_times is not None
+        """The network without times that equals this one at fixed times t (T,), its dx and dh multiplied by `scale`.
+
+        Raises:
+            ValueError: a network without times, or with conditions.
+        """
+        if self.embed_times is None or self.n_conditions:
+            raise ValueError("only a network with times and without conditions can be fixed at times")
         fixed = copy.deepcopy(self)
         fixed.n_times, fixed.embed_times = 0, None
         fixed.embed.bias.add_(self.embed_times(t))

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 
 from molflow.errors import MolflowError
+from molflow.files import read_json
 from molflow.flows.base import Flow
-from molflow.training.checkpoint import CARD, load, read_json
+from molflow.flows.storage import CARD, load
 
 _HERE = Path(__file__).parent
 
@@ -17,7 +18,7 @@ def model_cards() -> dict[str, Any]:
     return {card.parent.name: read_json(card) for card in sorted(_HERE.glob(f"*/{CARD}"))}
 
 
-def load_pretrained(name: str, device: torch.device | str = "cpu") -> Flow:
+def load_pretrained(name: str, device: torch.device | str = "cpu") -> Flow[Any]:
     """A shipped model, ready to sample.
 
     Raises:
@@ -42,6 +43,6 @@ def folder_of(name_or_folder: str) -> Path:
     raise MolflowError(f"unknown model {name_or_folder!r}, and no such folder; shipped are: {', '.join(known)}")
 
 
-def load_named(name_or_folder: str, device: torch.device | str = "cpu") -> Flow:
+def load_named(name_or_folder: str, device: torch.device | str = "cpu") -> Flow[Any]:
     """A shipped model by name, or a checkpoint folder by path; errors as `folder_of` and `load`."""
     return load(folder_of(name_or_folder), device)

@@ -23,7 +23,7 @@ from molflow.data import (
     read_configurations,
 )
 from molflow.data.loaders import Batches
-from molflow.energies import SYSTEMS, Energy, check_convention, softened
+from molflow.energies import ENERGIES, Energy, check_convention, get_system, softened
 from molflow.energies.base import Potential
 from molflow.energies.reweighting import effective_sample_size, weigh
 from molflow.errors import MolflowError
@@ -214,8 +214,7 @@ def _suffix(evaluations: int | None) -> str:
 
 def _load_particles(config: ExperimentConfig, domain: ParticlesConfig) -> ParticleDataset:
     """Those of a system, drawn first if there are none, or a user's own file, of which a tenth is held out."""
-    system = SYSTEMS.get(config.data.name)
-    energy = None if system is None else system.energy
+    energy = get_system(config.data.name).energy if config.data.name in ENERGIES else None
     if energy is not None and (energy.n_particles, energy.dim) != (domain.n_particles, domain.dim):
         raise MolflowError(
             f"model.domain: {config.data.name} has {energy.n_particles} particles in {energy.dim} dimensions, "

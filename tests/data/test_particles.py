@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from molflow.data import load_particles, particle_diagnostics, particles, prepare_particles, read_configurations
-from molflow.energies import SYSTEMS, Tempering
+from molflow.energies import ENERGIES, Tempering
 from molflow.errors import MolflowError
 
 SHAPES = {"train": (40, 4, 2), "validation": (10, 4, 2), "test": (30, 4, 2)}
@@ -18,13 +18,13 @@ def small(monkeypatch, tmp_path):
     """Ten short chains in place of the full recipe."""
     quick = Tempering((1.0, 2.0), n_burn_in=10, n_samples=10, thinning=1, n_leapfrog=3)
     monkeypatch.setattr(particles, "CHAINS", {"train": 4, "validation": 1, "test": 3})
-    monkeypatch.setattr(particles, "RECIPES", {name: particles.Recipe(3.0, quick) for name in SYSTEMS})
+    monkeypatch.setattr(particles, "RECIPES", {name: particles.Recipe(3.0, quick) for name in ENERGIES})
     monkeypatch.setenv("MOLFLOW_CACHE", str(tmp_path / "cache"))
 
 
 def test_recipes_are_for_the_sizes_promised(monkeypatch):
     monkeypatch.undo()
-    assert particles.RECIPES.keys() == SYSTEMS.keys()
+    assert particles.RECIPES.keys() == set(ENERGIES)
     for recipe in particles.RECIPES.values():
         sizes = {split: n * recipe.tempering.n_samples for split, n in particles.CHAINS.items()}
         assert sizes == {"train": 100_000, "validation": 10_000, "test": 100_000}
@@ -68,7 +68,9 @@ def test_the_same_seed_gives_the_same_data(tmp_path):
 
 
 def test_unknown_names(tmp_path):
-    with pytest.raises(MolflowError, match="unknown system 'lj14', accepted: dw4, lj13, lj13-unordered, lj55"):
+    with pytest.raises(
+        MolflowError, match=r"unknown energy 'lj14'; did you mean lj13.* Known are: dw4, lj13, lj13-unordered, lj55"
+    ):
         prepare_particles("lj14")
     with pytest.raises(MolflowError, match="unknown split 'all', accepted: train, validation, test"):
         load_particles("dw4", "all")

@@ -1,25 +1,37 @@
-"""The energies: dimers and trimers worked out by hand, symmetries, derivatives, contact, and what is known of each."""
+"""The energies: dimers and trimers by hand, symmetries, derivatives, coincident particles, and the registry."""
 
+import dataclasses
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
 
-from molflow.energies import SYSTEMS, DoubleWell, LennardJones, softened
+from molflow.energies import (
+    ENERGIES,
+    DoubleWell,
+    Energy,
+    LennardJones,
+    System,
+    get_system,
+    parallel_tempering,
+    softened,
+)
 from molflow.errors import MolflowError
 from molflow.geometry import MeanFreeSpace, Points
 from molflow.testing import assert_invariant
 
-ENERGIES = {
+EXAMPLES = {
     "dw4": DoubleWell(),
     "double-well-3d": DoubleWell(5, 3),
     "lj4-ordered": LennardJones(4),
     "lj5-unordered": LennardJones(5, "unordered"),
     "lj13": LennardJones(13),
 }
-"""Every energy entered here is held to the laws."""
+"""Every energy entered here must obey the laws."""
 
-EVERY = pytest.mark.parametrize("energy", ENERGIES.values(), ids=ENERGIES)
+EVERY = pytest.mark.parametrize("energy", EXAMPLES.values(), ids=EXAMPLES)
 
 
 def on_a_line(*places, dim=3):
@@ -106,7 +118,7 @@ def test_derivatives(energy):
 
 @EVERY
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_contact(energy, dtype):
+def test_coincident_particles(energy, dtype):
     x = some(energy, 2, dtype)
     x[:, 1] = x[:, 0]
     together = torch.zeros_like(x[:1])
@@ -119,7 +131,7 @@ def test_contact(energy, dtype):
         assert (u > 100).all()
 
 
-def test_the_core_goes_on_with_value_and_slope():
+def test_the_core_continues_value_and_slope():
     energy = LennardJones(2, "unordered")
     r = torch.tensor([0.5 - 1e-9, 0.5, 0.5 + 1e-9], dtype=torch.float64)
     x = torch.zeros(3, 2, 3, dtype=torch.float64)
@@ -149,8 +161,10 @@ def test_wrong_arguments_are_refused():
         DoubleWell(4, 0)
 
 
-@pytest.mark.parametrize("system", SYSTEMS.values(), ids=SYSTEMS)
-def test_what_is_known_of_a_system_fits_together(system):
+@pytest.mark.parametrize("name", ENERGIES)
+def test_figures_of_a_system_are_consistent(name):
+    system = get_system(name)
+    assert system.name == name
     known = [value is not None for value in (system.mean_energy, system.log_z, system.entropy)]
     assert len(set(known)) == 1
     if system.entropy is not None:
@@ -159,8 +173,54 @@ def test_what_is_known_of_a_system_fits_together(system):
 
 
 def test_conventions_of_the_systems():
-    assert SYSTEMS["lj13"].energy.pair_sum == SYSTEMS["lj55"].energy.pair_sum == "ordered"
-    assert SYSTEMS["lj13-unordered"].energy.pair_sum == SYSTEMS["lj55-unordered"].energy.pair_sum == "unordered"
+    for name, pair_sum in ("lj13", "ordered"), ("lj13-unordered", "unordered"):
+        for system in get_system(name), get_system(name.replace("13", "55")):
+            assert system.energy.pair_sum == pair_sum
+
+
+def test_a_system_is_built_once():
+    assert get_system("dw4") is get_system("dw4")
+    assert get_system("dw4").energy is not ENERGIES["dw4"]().energy
+
+
+def test_an_energy_of_another_file_is_known_by_its_name(monkeypatch):
+    class RingEnergy(Energy):
+        """U = 1/2 sum over neighbours on a ring of r^2."""
+
+        def _energy(self, x):
+            return 0.5 * (x - x.roll(1, dims=1)).square().sum((1, 2))
+
+    monkeypatch.setattr(ENERGIES, "_objects", dict(ENERGIES._objects))
+
+    @ENERGIES.register("ring")
+    def ring() -> System:
+        return System("ring", RingEnergy(5, 2))
+
+    assert "ring" in ENERGIES.names()
+    assert get_system("ring").energy(torch.eye(5)[:, :2]).item() == pytest.approx(0.5 * (2 + 1 + 1))
+    assert get_system("ring").log_z is None
+    with pytest.raises(MolflowError, match=r"unknown energy 'rng'; did you mean ring"):
+        get_system("rng")
+
+
+def test_an_unknown_energy_names_the_nearest():
+    with pytest.raises(MolflowError, match=r"unknown energy 'lj14'; did you mean lj13.* Known are: dw4, lj13, "):
+        get_system("lj14")
+
+
+def test_names_of_energies_need_no_torch():
+    script = "import sys; from molflow.energies import ENERGIES; print(*ENERGIES.names(), 'torch' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert out.split() == ["dw4", "lj13", "lj13-unordered", "lj55", "lj55-unordered", "False"]
+
+
+def test_data_of_a_system_without_settings_can_be_drawn():
+    """The default settings suit a few particles."""
+    system = System("springs", DoubleWell(3, 2))
+    start = system.start_width * some(system.energy, 40, torch.float32, width=1.0)
+    settings = dataclasses.replace(system.tempering, n_burn_in=30, n_samples=4)
+    chains = parallel_tempering(system.energy, start, settings, torch.Generator().manual_seed(0))
+    assert chains.positions.shape == (40, 4, 3, 2)
 
 
 def test_softened_by_hand():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from gaussians import DOF, GAUSSIAN, N_SAMPLES, SIGMA, D, N, gaussian, harmonic, nll_of_gaussian
 
-from molflow.energies import SYSTEMS, DoubleWell, LennardJones
+from molflow.energies import DoubleWell, LennardJones, get_system
 from molflow.errors import MolflowError
 from molflow.evaluation import evaluate_boltzmann, histograms
 from molflow.evaluation.boltzmann import likelihood_scores, reverse_kl, weight_scores
@@ -115,7 +115,7 @@ def test_bgflows_value_leaves_out_the_gaussian_constant(shape, constant):
 
 
 def test_the_entropy_of_dw4_in_both_conventions():
-    system = SYSTEMS["dw4"]
+    system = get_system("dw4")
     scores = evaluate_boltzmann(np.zeros((1, 4, 2)), system.energy, system=system, nll_decoder=[7.12, 7.12])
     assert (scores.nll_decoder, scores.kl_decoder) == (7.12, 0)
     assert round(scores.nll_decoder_bgflow, 2) == 1.61
@@ -145,7 +145,7 @@ def inverse_distances(x):
 def test_coincident_particles_give_no_nan(energy, infinite):
     """With an energy that is finite there and with one that is not."""
     arrays = {"log_prob": np.zeros(5), "reference": gaussian(1, n=20)[0]}
-    scores = evaluate_boltzmann(np.zeros((5, 4, 2)), energy, system=SYSTEMS["dw4"], **arrays)
+    scores = evaluate_boltzmann(np.zeros((5, 4, 2)), energy, system=get_system("dw4"), **arrays)
     assert scores.n_nonfinite_energies == infinite
     assert (scores.ess is None) == (scores.mean_energy is None) == bool(infinite)
     assert scores.w1_distance > 1

@@ -9,7 +9,7 @@ import pytest
 import torch
 from browser import Tags, needs_chromium, open_in_browser
 
-from molflow.energies import SYSTEMS
+from molflow.energies import get_system
 from molflow.errors import MolflowError
 from molflow.evaluation import evaluate_boltzmann, histograms
 from molflow.report import boltzmann_page
@@ -22,7 +22,7 @@ def evaluated():
     generator = np.random.default_rng(0)
     square = np.array([[-2, -2], [-2, 2], [2, -2], [2, 2]])
     x, y = (square + 0.5 * generator.normal(size=(200, 4, 2)) for _ in range(2))
-    system = SYSTEMS["dw4"]
+    system = get_system("dw4")
     log_q = -system.energy(torch.from_numpy(x)).numpy() - 29 + 0.5 * generator.normal(size=200)
     nll = 7.5 + generator.normal(size=50)
     scores = evaluate_boltzmann(
@@ -75,7 +75,7 @@ def test_each_figure_has_its_error_and_its_reference(evaluated, written):
 def test_the_page_names_scores_that_were_not_computed(tmp_path):
     x = np.random.default_rng(0).normal(size=(20, 4, 2))
     x[3] = np.nan
-    energy = SYSTEMS["dw4"].energy
+    energy = get_system("dw4").energy
     boltzmann_page(
         evaluate_boltzmann(x, energy).to_dict(), histograms(x, energy), tmp_path / "a.html", title="<mine> & you"
     )

@@ -12,7 +12,7 @@ import torch
 
 from molflow import train
 from molflow.data import load_particles
-from molflow.energies import SYSTEMS
+from molflow.energies import get_system
 from molflow.errors import MolflowError
 from molflow.flows import ContinuousFlow, IntegrationError
 from molflow.training import load
@@ -83,7 +83,7 @@ def test_batches_are_the_training_configurations():
     first = data.batch(batches.epoch(0)[0])
     torch.testing.assert_close(first, load_particles("dw4", "train")[batches.epoch(0)[0]])
     assert len(data.held_out(7)) == 7
-    assert data.energy is SYSTEMS["dw4"].energy
+    assert data.energy is get_system("dw4").energy
 
 
 def test_a_users_array_takes_the_place_of_the_data(file):
@@ -92,7 +92,7 @@ def test_a_users_array_takes_the_place_of_the_data(file):
     assert len(data.validation) == 20
     both = torch.cat([data.training, data.validation])
     torch.testing.assert_close(both.sum(), torch.from_numpy(np.load(file)).sum(), atol=1e-2, rtol=0)
-    assert data.energy is SYSTEMS["dw4"].energy
+    assert data.energy is get_system("dw4").energy
     unknown = load_dataset(particles("data.name=particles", f"data.file='{file}'"))
     assert unknown.energy is None
     assert unknown.split == "180 configurations of mine.npy"

@@ -1,100 +1,74 @@
-"""What a flow is a distribution over: molecules, whose types are generated or given, or identical particles.
-
-A domain turns data into points on the mean-free space and back, and knows what that costs in likelihood.
-"""
+"""Molecules, whose types are generated or given, in all-atom or united-atom representation."""
 
 import math
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Generic, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from pydantic import Field
+from torch import Tensor
 from torch.nn.functional import one_hot
 
 from molflow.batch import MoleculeBatch
 from molflow.chem.elements import atomic_number, symbol
+from molflow.config import NameIn
 from molflow.distributions import AtomCounts, Compositions
 from molflow.errors import MolflowError
 from molflow.flows.dequantization import Dequantizer
+from molflow.flows.domains.base import Domain, DomainConfig
+from molflow.flows.registry import DEQUANTIZERS, DOMAINS
 from molflow.geometry import Context, MeanFreeSpace, Points, project
 
-Data = TypeVar("Data")
-
-Representation = Literal["all-atom", "united"]
+Representation = Literal["all-atom", "united-atom"]
 
 _MOST_HYDROGENS = 7  # on one heavy atom
 
 
-class Domain(nn.Module, ABC, Generic[Data]):
-    """Data <-> points, with positions divided by `scale` so that the flow sees numbers of order one.
+class _MoleculesConfig(DomainConfig):
+    """The fields of all domains of molecules."""
 
-    Attributes:
-        dim: D, coordinates of a point.
-        n_features: F, continuous features of a point.
-        n_labels: L, features of a point that are given and not generated.
-        scale: length of one model unit in the units of the data.
-    """
+    task: ClassVar[str] = "molecules"
+    representation: Representation = "all-atom"
+    scale: float = Field(1.5, gt=0, description="angstrom in one model unit")
+    types: tuple[str, ...] = Field((), description="of points, such as CH3; by default those of the whole data set")
 
-    dim: int
-    n_features: int
-    n_labels: int
-    scale: float
 
-    def space(self, mask: Tensor) -> MeanFreeSpace:
-        return MeanFreeSpace(mask, self.dim, self.n_features)
+@DOMAINS.register("molecules")
+class MoleculesConfig(_MoleculesConfig):
+    """`MoleculeDomain`: types of points are generated."""
 
-    def log_unit(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
-        """Log density lost when positions are rescaled to data units, -(n - 1) D log scale, (B,)."""
-        return -self.space(mask).position_dof.to(dtype) * math.log(self.scale)
+    dequantization: Annotated[str, NameIn(DEQUANTIZERS)] = "argmax"
+    atom_counts: tuple[int, ...] = Field(
+        (), description="entry n counts molecules with n points; by default those of the training data"
+    )
 
-    @abstractmethod
-    def to_points(self, data: Data, generator: torch.Generator | None) -> tuple[Points, Context, Tensor]:
-        """Points, their context, and c (B,) such that log p(data) >= E[log p(points | context) + c], in nats."""
+    def build(self) -> "MoleculeDomain":
+        dequantizer = DEQUANTIZERS[self.dequantization](len(self.types))
+        return MoleculeDomain(self.types, self.representation, self.scale, AtomCounts(self.atom_counts), dequantizer)
 
-    def to_points_in(
-        self, dtype: torch.dtype, data: Data, generator: torch.Generator | None
-    ) -> tuple[Points, Context, Tensor]:
-        """`to_points` in a precision.
 
-        Raises:
-            MolflowError: no configurations, or one without points.
-        """
-        points, context, correction = self.to_points(data, generator)
-        if not len(context.mask) or not context.mask.any(1).all():
-            raise MolflowError("expected at least one configuration, and at least one point in each")
-        points = Points(points.x.to(dtype), points.h.to(dtype))
-        return points, Context(context.mask, context.labels.to(dtype)), correction.to(dtype)
+@DOMAINS.register("composed_molecules")
+class ComposedMoleculesConfig(_MoleculesConfig):
+    """`ComposedMoleculeDomain`: types of points are given. The table of compositions is in the weights."""
 
-    @abstractmethod
-    def from_points(self, points: Points, context: Context) -> Data:
-        """The data that points stand for."""
+    n_compositions: int = Field(0, ge=0, description="rows of the table, filled in by training")
 
-    @abstractmethod
-    def sample_context(
-        self, n: int, generator: torch.Generator | None, device: torch.device, dtype: torch.dtype
-    ) -> Context:
-        """What is given about n new configurations."""
-
-    @abstractmethod
-    def log_prob_context(self, context: Context) -> Tensor:
-        """Log probability of what is given, (B,)."""
-
-    @abstractmethod
-    def concatenate(self, parts: Sequence[Data]) -> Data:
-        """Join batches."""
+    def build(self) -> "ComposedMoleculeDomain":
+        return ComposedMoleculeDomain(self.types, self.representation, self.scale, self.n_compositions)
 
 
 class _Molecules(Domain[MoleculeBatch]):
-    """What all domains of molecules share: the types of their points.
+    """Base of the domains of molecules, with the types of their points.
 
     Args:
-        types: what a point can be: "C" is a carbon atom; where the representation is united, "CH3" is a carbon that
-            carries three hydrogens.
-        representation: "all-atom" or "united".
+        types: of points: "C" is a carbon atom; in the united-atom representation, "CH3" is a carbon that carries three
+            hydrogens.
+        representation: "all-atom" or "united-atom".
         scale: angstrom in one model unit.
     """
+
+    task: ClassVar[str] = "molecules"
 
     type_numbers: Tensor
     type_hydrogens: Tensor
@@ -108,20 +82,27 @@ class _Molecules(Domain[MoleculeBatch]):
         self.types, self.representation = tuple(types), representation
         numbers, hydrogens = torch.tensor([_parse_type(name) for name in types]).T
         if representation == "all-atom" and hydrogens.any():
-            raise ValueError("types of an all-atom representation carry no hydrogens")
+            raise ValueError("types of the all-atom representation carry no hydrogens")
         table = torch.full((119, _MOST_HYDROGENS + 1), -1)
         table[numbers, hydrogens] = torch.arange(len(numbers))
         self.register_buffer("type_numbers", numbers, persistent=False)
         self.register_buffer("type_hydrogens", hydrogens, persistent=False)
         self.register_buffer("type_table", table, persistent=False)
 
+    def space(self, mask: Tensor) -> MeanFreeSpace:
+        return MeanFreeSpace(mask, self.dim, self.n_features)
+
+    def log_unit(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
+        """-(n - 1) D log scale, (B,)."""
+        return -self.space(mask).position_dof.to(dtype) * math.log(self.scale)
+
     def represented(self, data: MoleculeBatch) -> MoleculeBatch:
-        """Molecules in the representation of the domain: where it is united, hydrogens are taken away and counted.
+        """Molecules in the representation of the domain: united atoms count the hydrogens that are removed.
 
         Raises:
             MolflowError: united atoms for an all-atom domain.
         """
-        if self.representation == "united":
+        if self.representation == "united-atom":
             return data.united_atom()
         if data.hydrogens is not None:
             raise MolflowError("this model takes molecules with all their atoms; call with_hydrogens() first")
@@ -142,7 +123,7 @@ class _Molecules(Domain[MoleculeBatch]):
         return types
 
     def molecules(self, x: Tensor, types: Tensor, mask: Tensor) -> MoleculeBatch:
-        """Molecules with all their atoms, from positions in model units and types."""
+        """Molecules with all atoms, from positions in model units and types."""
         hydrogens = None if self.representation == "all-atom" else self.type_hydrogens[types] * mask
         return MoleculeBatch(x * self.scale, self.type_numbers[types] * mask, mask, hydrogens).with_hydrogens()
 
@@ -151,9 +132,10 @@ class _Molecules(Domain[MoleculeBatch]):
 
 
 class MoleculeDomain(_Molecules):
-    """Molecules whose types become features by dequantisation; sizes follow the data. Other arguments: `_Molecules`.
+    """Molecules whose types become features by dequantisation, and whose sizes follow the data.
 
     Args:
+        types, representation, scale: as in all domains of molecules.
         atom_counts: distribution of the number of points.
         dequantizer: a `Dequantizer` for as many types.
     """
@@ -174,7 +156,7 @@ class MoleculeDomain(_Molecules):
     def to_points(self, data: MoleculeBatch, generator: torch.Generator | None) -> tuple[Points, Context, Tensor]:
         data = self.represented(data)
         h, log_q = self.dequantizer(self.types_of(data), data.mask, generator)
-        # h has the precision of the model, and so have the positions from here on.
+        # The dequantizer has the precision of the model; from here on the positions have it too.
         x = project(data.positions.to(h.dtype), data.mask) / self.scale
         context = Context(data.mask, h[..., :0])
         correction = self.log_prob_context(context).to(h.dtype) - log_q + self.log_unit(data.mask, h.dtype)
@@ -195,13 +177,14 @@ class MoleculeDomain(_Molecules):
 
 
 class ComposedMoleculeDomain(_Molecules):
-    """Molecules as positions given types: p(molecule) = p(composition) p(positions | types). Arguments: `_Molecules`.
+    """Molecules as positions given types: p(molecule) = p(composition) p(positions | types).
 
-    The composition is drawn from those of the training data, so nothing has to be dequantised and the flow has
-    (n - 1) D dimensions. A composition that training did not have has probability zero, log p = -inf. As for all other
-    domains the density is over ordered points: p(types) = p(composition) / (n! / prod_k n_k!).
+    The composition is drawn from those of the training data, so nothing is dequantised and the flow has (n - 1) D
+    dimensions. A composition that training did not have has probability zero, log p = -inf. As in all other domains the
+    density is over ordered points: p(types) = p(composition) / (n! / prod_k n_k!).
 
     Args:
+        types, representation, scale: as in all domains of molecules.
         n_compositions: rows of the table of compositions.
     """
 
@@ -234,46 +217,6 @@ class ComposedMoleculeDomain(_Molecules):
     def _context(self, types: Tensor, mask: Tensor, dtype: torch.dtype) -> Context:
         labels = one_hot(types.clamp(min=0), len(self.types)) * mask.unsqueeze(-1)
         return Context(mask, labels.to(dtype))
-
-
-class ParticleDomain(Domain[Tensor]):
-    """A fixed number of identical particles; data are tensors (B, N, D).
-
-    Args:
-        n_particles: N.
-        dim: D.
-        scale: data units in one model unit.
-    """
-
-    def __init__(self, n_particles: int, dim: int, scale: float = 1.0):
-        super().__init__()
-        self.n_particles, self.dim, self.scale = n_particles, dim, scale
-        self.n_features = self.n_labels = 0
-
-    def to_points(self, data: Tensor, generator: torch.Generator | None) -> tuple[Points, Context, Tensor]:
-        if data.shape[1:] != (self.n_particles, self.dim):
-            raise MolflowError(f"expected configurations (B, {self.n_particles}, {self.dim}), got {tuple(data.shape)}")
-        context = self._context(len(data), data.device, data.dtype)
-        points = Points(project(data, context.mask) / self.scale, context.labels)
-        return points, context, self.log_unit(context.mask, data.dtype)
-
-    def from_points(self, points: Points, context: Context) -> Tensor:
-        return points.x * self.scale
-
-    def sample_context(
-        self, n: int, generator: torch.Generator | None, device: torch.device, dtype: torch.dtype
-    ) -> Context:
-        return self._context(n, device, dtype)
-
-    def log_prob_context(self, context: Context) -> Tensor:
-        return torch.zeros(len(context.mask), device=context.mask.device)
-
-    def concatenate(self, parts: Sequence[Tensor]) -> Tensor:
-        return torch.cat(list(parts))
-
-    def _context(self, n: int, device: torch.device, dtype: torch.dtype) -> Context:
-        mask = torch.ones(n, self.n_particles, dtype=torch.bool, device=device)
-        return Context(mask, torch.zeros(n, self.n_particles, 0, dtype=dtype, device=device))
 
 
 def type_name(number: int, hydrogens: int) -> str:

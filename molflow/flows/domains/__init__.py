@@ -1,0 +1,30 @@
+"""Domains: what a flow is a distribution over."""
+
+from molflow.flows.domains.base import Data, Domain, DomainChoice, DomainConfig
+from molflow.flows.domains.molecules import (
+    ComposedMoleculeDomain,
+    ComposedMoleculesConfig,
+    MoleculeDomain,
+    MoleculesConfig,
+    Representation,
+    type_name,
+)
+from molflow.flows.domains.particles import ParticleDomain, ParticlesConfig
+from molflow.flows.domains.vectors import VectorDomain, VectorsConfig
+
+__all__ = [
+    "ComposedMoleculeDomain",
+    "ComposedMoleculesConfig",
+    "Data",
+    "Domain",
+    "DomainChoice",
+    "DomainConfig",
+    "MoleculeDomain",
+    "MoleculesConfig",
+    "ParticleDomain",
+    "ParticlesConfig",
+    "Representation",
+    "VectorDomain",
+    "VectorsConfig",
+    "type_name",
+]

@@ -1,0 +1,94 @@
+"""The contract of a domain: what a flow is a distribution over, and how data become points of a space and back."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
+
+import torch
+from pydantic import SerializeAsAny
+from torch import Tensor, nn
+
+from molflow.config import KindConfig, OneOf
+from molflow.errors import MolflowError
+from molflow.flows.registry import DOMAINS
+from molflow.geometry import Context, Space, point_of, tensors_of
+
+Data = TypeVar("Data")
+
+
+class DomainConfig(KindConfig):
+    """Base of the configurations of domains.
+
+    Attributes:
+        task: name of the task that trains on this domain and scores its samples, see `molflow.training.tasks`.
+    """
+
+    task: ClassVar[str]
+
+    def build(self) -> "Domain[Any]":
+        """The domain. Raises ValueError for values that cannot be, such as those that training has to fill in."""
+        raise TypeError(f"{type(self).__name__} must implement build")
+
+
+DomainChoice = Annotated[SerializeAsAny[DomainConfig], OneOf(DOMAINS)]
+"""Type of a configuration field that holds any registered domain."""
+
+
+class Domain(nn.Module, ABC, Generic[Data]):
+    """Data <-> points of a space, in model units so that the flow sees numbers of order one.
+
+    Attributes:
+        task: as in `DomainConfig`.
+        acts_on: which networks it takes: "points" (point clouds) or "vectors".
+        n_features: F, numbers of a point (of a vector) that the flow generates, besides positions.
+        n_labels: L, features of a point that are given and not generated.
+    """
+
+    task: ClassVar[str]
+    acts_on: ClassVar[Literal["points", "vectors"]] = "points"
+    n_features: int
+    n_labels: int = 0
+
+    @abstractmethod
+    def space(self, mask: Tensor) -> Space[Any]:
+        """The space of points with this mask, which is that of their context."""
+
+    @abstractmethod
+    def log_unit(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
+        """log |det d(points) / d(data)|, nats (B,): what the change to model units adds to a log density."""
+
+    @abstractmethod
+    def to_points(self, data: Data, generator: torch.Generator | None) -> tuple[Any, Context, Tensor]:
+        """Points, their context, and c (B,) such that log p(data) >= E[log p(points | context) + c], in nats."""
+
+    def to_points_in(
+        self, dtype: torch.dtype, data: Data, generator: torch.Generator | None
+    ) -> tuple[Any, Context, Tensor]:
+        """`to_points` in a precision.
+
+        Raises:
+            MolflowError: no configurations, or one without points.
+        """
+        points, context, correction = self.to_points(data, generator)
+        if not len(context.mask) or not context.mask.any(1).all():
+            raise MolflowError("expected at least one configuration, and at least one point in each")
+        points = point_of([tensor.to(dtype) for tensor in tensors_of(points)])
+        return points, Context(context.mask, context.labels.to(dtype)), correction.to(dtype)
+
+    @abstractmethod
+    def from_points(self, points: Any, context: Context) -> Data:
+        """The data that points stand for."""
+
+    @abstractmethod
+    def sample_context(
+        self, n: int, generator: torch.Generator | None, device: torch.device, dtype: torch.dtype
+    ) -> Context:
+        """Draw what is given about n new configurations, such as sizes and types."""
+
+    def log_prob_context(self, context: Context) -> Tensor:
+        """Log probability of what is given, (B,); by default nothing is drawn and it is 0."""
+        return torch.zeros(len(context.mask), device=context.mask.device)
+
+    @abstractmethod
+    def concatenate(self, parts: Sequence[Data]) -> Data:
+        """Join batches."""

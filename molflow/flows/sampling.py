@@ -1,0 +1,77 @@
+"""Batches of latents, and maps applied size by size so that no padding is computed."""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from molflow.distributions import StandardNormal
+from molflow.geometry import Context, P, point_of, select, tensors_of
+
+if TYPE_CHECKING:
+    from molflow.flows.base import Flow
+
+PAIRS_AT_ONCE = 32768  # pairs of points; with 64 channels in float32, eight megabytes
+PAIRS_WITH_DENSITY = 8192  # fewer, as a Jacobian multiplies them by its columns
+
+
+def latents(
+    flow: "Flow[Any]", n: int, condition: Any, seed: int | None, temperature: float, batch_size: int
+) -> Iterator[tuple[Any, Context, Tensor]]:
+    """Batches of latent points, their context, and log p(context) + log p(z).
+
+    Raises:
+        ValueError: n or the batch size is below 1.
+        MolflowError: a condition that the flow does not take, or a missing one.
+    """
+    if n < 1 or batch_size < 1:
+        raise ValueError(f"n and batch_size must be at least 1, got {n} and {batch_size}")
+    conditions = flow.standardized(condition, n)
+    generator = flow.generator(seed)
+    for start in range(0, n, batch_size):
+        context = flow.domain.sample_context(min(batch_size, n - start), generator, flow.device, flow.dtype)
+        if conditions is not None:
+            context = context._replace(condition=conditions[start : start + batch_size])
+        latent = StandardNormal(flow.domain.space(context.mask), temperature)
+        z = latent.sample(generator, flow.dtype)
+        yield z, context, flow.domain.log_prob_context(context).to(flow.dtype) + latent.log_prob(z)
+
+
+def by_size(
+    function: Callable[[P, Context], tuple[P, Tensor]], points: P, context: Context, pairs_at_once: int
+) -> tuple[P, Tensor]:
+    """Apply a map to the configurations of each size without their padding.
+
+    Args:
+        function: gives points and one number for each configuration.
+        points: of all sizes.
+        context: of the points.
+        pairs_at_once: bound on pairs of points in one call on a CPU.
+    """
+    order, values, parts = [], [], []
+    width = context.mask.shape[1]
+    for index, n in _groups(context.mask, pairs_at_once):
+        image, value = function(select(points, index, n), context.select(index, n))
+        parts.append([_padded(tensor, width) for tensor in tensors_of(image)])
+        values.append(value)
+        order.append(index)
+    back = torch.cat(order).argsort()
+    joined = point_of([torch.cat(tensors)[back] for tensors in zip(*parts, strict=True)])
+    return joined, torch.cat(values)[back]  # type: ignore[return-value]
+
+
+def _padded(tensor: Tensor, width: int) -> Tensor:
+    """(B, n, F) with zeros up to (B, width, F); vectors (B, F) as they are."""
+    if tensor.ndim == 2:
+        return tensor
+    return torch.nn.functional.pad(tensor, (0, 0, 0, width - tensor.shape[1]))
+
+
+def _groups(mask: Tensor, pairs_at_once: int) -> Iterator[tuple[Tensor, int]]:
+    """Indices of configurations of one size, and that size; in parts on a CPU, where memory is slow."""
+    sizes = mask.sum(1)
+    for n in sizes.unique().tolist():
+        index = (sizes == n).nonzero().squeeze(1)
+        at_once = max(1, pairs_at_once // n**2) if mask.device.type == "cpu" else len(index)
+        yield from ((part, n) for part in index.split(at_once))

@@ -1,0 +1,156 @@
+"""Models on disk: a folder with config.json, model.safetensors and card.json.
+
+config.json is {"format": 1, "model": {...}, "experiment": {...}}. Loading reads `model` alone, so the keys of an
+experiment may change without breaking a model. Weights are safetensors; nothing here unpickles.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import nn
+
+from molflow.config import Config, parse
+from molflow.errors import MolflowError
+from molflow.files import atomic_path, read_json, write_json
+from molflow.flows.base import Flow, FlowChoice, FlowConfig
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.json"
+FORMAT = 1
+
+
+class _Stored(Config):
+    """The part of config.json that loading reads."""
+
+    model: FlowChoice
+
+
+def save_model(
+    folder: str | Path,
+    config: FlowConfig,
+    flow: nn.Module,
+    card: dict[str, Any],
+    experiment: dict[str, Any] | None = None,
+) -> None:
+    """Write the configuration, the weights and the card; `folder` is created if it does not exist.
+
+    Args:
+        folder: of the model.
+        config: what builds the flow.
+        flow: the weights.
+        card: how the model was made and what it scored.
+        experiment: the rest of the experiment that made the model, as plain values.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"format": FORMAT, "model": config.model_dump(mode="json"), "experiment": experiment}
+    write_json(folder / CONFIG, content)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in flow.state_dict().items()}
+    with atomic_path(folder / WEIGHTS) as temporary:
+        temporary.write_bytes(save(weights))  # save_file would make it readable to its owner alone
+    write_json(folder / CARD, card)
+
+
+def load(folder: str | Path, device: torch.device | str = "cpu") -> Flow[Any]:
+    """The flow of a model folder, ready to sample.
+
+    Raises:
+        MolflowError: a missing or damaged file, a pickle in place of safetensors, or weights that do not fit the
+            configuration.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise MolflowError(f"{folder}: no such model folder")
+    with torch.random.fork_rng():
+        flow = build_flow(read_model_config(folder), str(folder / CONFIG))
+    load_weights(flow, folder / WEIGHTS)
+    return flow.to(device).eval()
+
+
+def build_flow(config: FlowConfig, source: str) -> Flow[Any]:
+    """The flow that a configuration describes, with random weights.
+
+    Raises:
+        MolflowError: a configuration that cannot be; the message names `source`.
+    """
+    try:
+        return config.build()
+    except ValueError as error:
+        raise MolflowError(f"{source}: {error}") from error
+
+
+def read_model_config(folder: Path) -> FlowConfig:
+    """The configuration of the flow of a model folder."""
+    path = folder / CONFIG
+    return parse(_Stored, {"model": read_config(folder)["model"]}, str(path)).model
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json as plain values, in the format of today: keys `format`, `model` and `experiment`, which may be None.
+
+    Raises:
+        MolflowError: a missing or damaged file, or one of a newer format.
+    """
+    path = folder / CONFIG
+    content = read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+        raise MolflowError(f"{path}: has no model; expected format, model and experiment")
+    version = content.get("format", 0)
+    if version not in range(FORMAT + 1):
+        raise MolflowError(
+            f"{path}: has format {version!r}, this version of molflow reads up to {FORMAT}; update molflow"
+        )
+    return _from_format_0(content) if version == 0 else {"experiment": None} | content
+
+
+def _from_format_0(content: dict[str, Any]) -> dict[str, Any]:
+    """Up to version 0.1 the file was the whole experiment, with other names for some values."""
+    experiment = {key: value for key, value in content.items() if key != "model"}
+    model = json.loads(json.dumps(content["model"]))
+    domain = model.get("domain", {})
+    if domain.get("representation") == "united":
+        domain["representation"] = "united-atom"
+    objective = experiment.get("objective")
+    if isinstance(objective, dict) and "power" in objective:
+        experiment["objective"] = {
+            "loss_exponent" if key == "power" else key: value for key, value in objective.items()
+        }
+    return {"format": FORMAT, "model": model, "experiment": experiment}
+
+
+def load_weights(flow: nn.Module, path: Path) -> None:
+    """Copy a safetensors file into a flow, in place.
+
+    Raises:
+        MolflowError: a missing or damaged file; a tensor that is missing, unknown, of another shape or type, or not
+            finite.
+    """
+    if not path.is_file():
+        raise MolflowError(f"{path}: no such file")
+    try:
+        weights = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise MolflowError(f"{path}: not a safetensors file ({error}); other formats are not read") from error
+    expected = flow.state_dict()
+    missing, unknown = sorted(expected.keys() - weights), sorted(weights.keys() - expected)
+    if missing or unknown:
+        difference = f"lacks {missing[0]}" if missing else f"has an unknown {unknown[0]}"
+        raise MolflowError(f"{path}: does not fit its config.json: {difference}")
+    for name, tensor in weights.items():
+        want = expected[name]
+        if tensor.shape != want.shape:
+            got = tuple(tensor.shape)
+            raise MolflowError(f"{path}: {name} has shape {got}, config.json asks for {tuple(want.shape)}")
+        if not _fits(tensor.dtype, want.dtype):
+            raise MolflowError(f"{path}: {name} has type {tensor.dtype}, config.json asks for {want.dtype}")
+        if not tensor.isfinite().all():
+            raise MolflowError(f"{path}: {name} has values that are not finite")
+    flow.load_state_dict(weights)
+
+
+def _fits(got: torch.dtype, want: torch.dtype) -> bool:
+    """Whether values of one type can be stored as another without loss; half precision fits into single."""
+    return got.is_floating_point == want.is_floating_point and torch.promote_types(got, want) == want

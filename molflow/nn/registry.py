@@ -1,0 +1,20 @@
+"""The names of networks; nothing here needs torch."""
+
+from typing import TYPE_CHECKING
+
+from molflow.registry import Registry
+
+if TYPE_CHECKING:
+    from molflow.nn.network import NetworkConfig
+
+NETWORKS: "Registry[type[NetworkConfig]]" = Registry(
+    "network",
+    modules={
+        "egnn": "molflow.nn.egnn",
+        "transformer": "molflow.nn.transformer",
+        "tensor_product": "molflow.nn.tensor_product",
+        "mlp": "molflow.nn.mlp",
+    },
+    group="molflow.networks",
+)
+"""Kind -> configuration of a network."""
