@@ -17,8 +17,8 @@ from molflow.cli.output import Record, show
 from molflow.cli.particles import n_densities
 from molflow.data import load_qm9
 from molflow.errors import MolflowError
-from molflow.evaluation.parallel import default_workers
 from molflow.evaluation.options import SCOPES, Scope
+from molflow.evaluation.parallel import default_workers
 from molflow.evaluation.throughput import (
     ParticleSampler,
     conditions,

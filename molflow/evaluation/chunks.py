@@ -28,7 +28,7 @@ class Chunk(NamedTuple):
 
 
 def bonded_chunks(structures: Sequence[Structure]) -> Iterator[Chunk]:
-    """Look up the bonds of all molecules chunk by chunk, in bounded memory. Elements outside the tables have no bonds."""
+    """Look up bonds chunk by chunk, in bounded memory. Elements outside the tables have no bonds."""
     sizes = np.array([len(s.atomic_numbers) for s in structures])
     for size in np.unique(sizes):
         members = np.flatnonzero(sizes == size)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from molflow.files import check_writable
+from molflow import files
 from molflow.registry import lazy_names
 
 if TYPE_CHECKING:
@@ -53,15 +53,13 @@ __getattr__, __dir__ = lazy_names(
 def check_json(path: Path | None) -> None:
     """Fail early if the JSON file cannot be written."""
     if path is not None:
-        check_writable(path)
+        files.check_writable(path)
 
 
 def write_json(path: Path | None, content: Any) -> None:
     """Write the JSON file, if one was asked for."""
-    from molflow.training.checkpoint import write_json
-
     if path is not None:
-        write_json(path, content)
+        files.write_json(path, content)
 
 
 def show(records: Sequence[Record], json: Path | None = None) -> None:

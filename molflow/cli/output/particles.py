@@ -78,6 +78,6 @@ def show_boltzmann(records: dict[str, Record], json: Path | None) -> None:
     console.print("± is one standard error of independent samples. The reference's W1 is between its halves: noise.")
     if first["n_nll_decoder"]:
         console.print(
-            f"NLL of {first['n_nll_decoder']:,} test configurations. The reference is the entropy, the lowest possible value."
+            f"NLL of {first['n_nll_decoder']:,} test configurations. The reference is the entropy, the lowest possible."
         )
     write_json(json, first if len(records) == 1 else records)
