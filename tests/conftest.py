@@ -1,6 +1,8 @@
 """Fixtures that several test folders share."""
 
 import os
+from fnmatch import fnmatch
+from pathlib import Path
 
 import pytest
 
@@ -55,3 +57,22 @@ def fails(molflow, tmp_path, monkeypatch):
         return code, err.removeprefix("molflow: error: ").rstrip("\n")
 
     return run
+
+
+@pytest.fixture
+def forget_additions():
+    """Remove from the registries at the end what a test adds to the built-in objects."""
+    yield
+    for registry in (ENERGIES, NETWORKS, FLOWS, OBJECTIVES, DATASETS, METRICS):
+        for name in set(registry._objects) - set(registry._table()):
+            del registry._objects[name]
+
+
+def pytest_collection_modifyitems(config, items):
+    """Mark the tests that match a line of slow.txt; a line that matches none of all tests is an error."""
+    for pattern in (Path(__file__).parent / "slow.txt").read_text(encoding="utf-8").split():
+        slow = [item for item in items if fnmatch(item.nodeid, f"tests/{pattern}*")]
+        for item in slow:
+            item.add_marker(pytest.mark.slow)
+        if not slow and config.args_source == config.ArgsSource.TESTPATHS:
+            raise pytest.UsageError(f"tests/slow.txt: no test matches {pattern}")
