@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-from molflow.evaluation.throughput import peak_memory_mb, seconds
 from molflow.flows.config import EGNNConfig, FreeFormConfig, MoleculesConfig, TransformerConfig
+
+from molflow.data.batches import Batch
+from molflow.evaluation.throughput import peak_memory_mb, seconds
 from molflow.geometry import Context
-from molflow.training.config import FreeFormObjectiveConfig
-from molflow.training.objectives import FreeFormObjective, accumulate_gradients
+from molflow.training.objectives.base import accumulate_gradients
+from molflow.training.objectives.free_form import FreeFormObjective, FreeFormObjectiveConfig
 
 BATCH, ATOMS, REPEATS, THREADS = 64, 18, 3, 2
 PUBLISHED = EGNNConfig(hidden=64, n_blocks=16, n_inner=2)
@@ -67,7 +68,7 @@ def measure(network: str, micro_batch: int) -> dict[str, Any]:
 
     def step() -> None:
         optimizer.zero_grad()
-        accumulate_gradients(objective, molecules, generator, micro_batch)
+        accumulate_gradients(objective, Batch(molecules), generator, micro_batch)
         optimizer.step()
 
     def rate(work: Any) -> float:

@@ -9,10 +9,11 @@ import argparse
 import shutil
 from pathlib import Path
 
-import molflow
 from molflow.flows.config import ContinuousConfig
 from molflow.training.checkpoint import CARD, read_config, read_json, save_model
-from molflow.training.config import FlowMatchingObjectiveConfig
+
+import molflow
+from molflow.training.objectives.flow_matching import FlowMatchingObjectiveConfig
 
 TIMES = "embed_times.0.weight"
 
@@ -35,7 +36,7 @@ def main() -> None:
     model = ContinuousConfig(domain=config.model.domain, network=config.model.decoder)
     flow = model.build()
     flow.load_state_dict(weights)
-    pairing = {key: getattr(config.objective, key) for key in ("pairing", "power")}
+    pairing = {key: getattr(config.objective, key) for key in ("pairing", "loss_exponent")}
     objective = FlowMatchingObjectiveConfig(**pairing)
     card = read_json(arguments.source / CARD) | {"validation": {}}
     save_model(arguments.target, config.model_copy(update={"model": model, "objective": objective}), flow, card)

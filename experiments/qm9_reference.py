@@ -22,8 +22,8 @@ import numpy as np
 
 from molflow.chem import Structure
 from molflow.data import load_qm9
-from molflow.evaluation import MoleculeReport, Tally, distributions, evaluate, inspect_all
-from molflow.evaluation.tally import DISTANCES
+from molflow.evaluation import METRICS, EvaluationOptions, MoleculeReport, Tally, distributions, evaluate, inspect_all
+from molflow.evaluation.metrics.distances import Distance
 
 SCORES = Path(__file__).parents[1] / "molflow" / "evaluation" / "qm9_reference.json"
 GFN2_OF = 1000
@@ -101,25 +101,27 @@ def tally(
     **options: Any,
 ) -> Tally:
     """Count all, note those that fail under one protocol or another, and say how long it took."""
-    total, before = Tally(), time.perf_counter()
-    for place, report in enumerate(inspect_all(structures, workers=workers, **options)):
+    chosen = EvaluationOptions(workers=workers, **options)
+    total, before = Tally(chosen), time.perf_counter()
+    for place, report in enumerate(inspect_all(structures, options=chosen)):
         total.add(report)
         if failures is not None and not (report.connected and report.perceived_stable and report.default_connected):
             failures.append((place, report))
-    print(f"{name}: {total.counts['molecules']:,} molecules in {time.perf_counter() - before:.0f} s")  # noqa: T201
+    print(f"{name}: {total.n_molecules:,} molecules in {time.perf_counter() - before:.0f} s")  # noqa: T201
     return total
 
 
 def distances(histogram: np.ndarray, known: np.ndarray) -> dict[str, dict[str, Any]]:
     return {
         name: {
-            "value": distributions.group_wasserstein(histogram, known, group),
+            "value": distributions.group_wasserstein(histogram, known, metric.quantities),
             "count": None,
             "of": None,
-            "what": f"{group}s of the validation split",
+            "what": f"{metric.denominator} of the validation split",
             "protocol": "Wasserstein-1 distance to the test split",
         }
-        for name, group in DISTANCES.items()
+        for name, metric in METRICS.items()
+        if issubclass(metric, Distance)
     }
 
 

@@ -41,22 +41,28 @@ Parsed = TypeVar("Parsed", bound=Config)
 
 
 class KindConfig(Config):
-    """Base of configurations that are chosen among by `kind`, which `Registry.register` sets on the class."""
+    """Base of configurations that are chosen among by `kind`, which `Registry.register` sets on the class.
+
+    Attributes:
+        kind: the registered name.
+        kind_key: the key of a table that holds it.
+    """
 
     kind: ClassVar[str | None] = None
+    kind_key: ClassVar[str] = "kind"
 
     @model_validator(mode="before")
     @classmethod
     def _without_kind(cls, table: Any) -> Any:
-        if isinstance(table, Mapping) and "kind" in table:
-            if table["kind"] != cls.kind:
-                raise ValueError(f"kind must be {cls.kind!r} here, got {table['kind']!r}")
-            return {key: value for key, value in table.items() if key != "kind"}
+        if isinstance(table, Mapping) and cls.kind_key in table:
+            if table[cls.kind_key] != cls.kind:
+                raise ValueError(f"{cls.kind_key} must be {cls.kind!r} here, got {table[cls.kind_key]!r}")
+            return {key: value for key, value in table.items() if key != cls.kind_key}
         return table
 
     @model_serializer(mode="wrap")
     def _with_kind(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {"kind": self.kind, **serialize(self)}
+        return {self.kind_key: self.kind, **serialize(self)}
 
     def settings(self) -> dict[str, Any]:
         """All values but the kind, as keyword arguments of what the configuration builds."""

@@ -1,14 +1,19 @@
 """Fixtures that several test folders share."""
 
 import os
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
 from molflow.cli import main
-from molflow.data import MoleculeSet, load_qm9, particles
-from molflow.energies import ENERGIES, Tempering
+from molflow.data import DATASETS, MoleculeSet, load_qm9, particles
+from molflow.energies import ENERGIES, Tempering, get_system
+from molflow.evaluation import METRICS
+from molflow.flows import FLOWS
+from molflow.nn import NETWORKS
+from molflow.training.objectives import OBJECTIVES
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +32,9 @@ def few_particles(monkeypatch, _particle_cache):
     """Short chains in place of the full recipes (1,000 configurations of each split), in a cache of their own."""
     quick = Tempering((1.0,), n_burn_in=70, n_samples=10, thinning=5, n_leapfrog=15)
     monkeypatch.setattr(particles, "CHAINS", {"train": 100, "validation": 100, "test": 100})
-    monkeypatch.setattr(particles, "RECIPES", {name: particles.Recipe(2.0, quick) for name in ENERGIES})
+    monkeypatch.setattr(
+        particles, "get_system", lambda name: replace(get_system(name), start_width=2.0, tempering=quick)
+    )
     monkeypatch.setenv("MOLFLOW_CACHE", str(_particle_cache))
 
 

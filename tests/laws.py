@@ -7,24 +7,28 @@ import torch
 from torch import Tensor, nn
 
 from molflow.batch import MoleculeBatch
-from molflow.flows import ContinuousFlow, Flow
-from molflow.flows.config import (
-    ComposedMoleculesConfig,
+from molflow.flows import (
+    DEQUANTIZERS,
     ContinuousConfig,
+    ContinuousFlow,
     DomainConfig,
-    EGNNConfig,
-    FixedStepSolverConfig,
+    FixedStepSolver,
+    Flow,
     FlowConfig,
     FreeFormConfig,
-    MoleculesConfig,
-    NetworkConfig,
-    ParticlesConfig,
+)
+from molflow.flows.domains import ComposedMoleculesConfig, MoleculesConfig, ParticlesConfig
+from molflow.geometry import Context, MeanFreeSpace, Points
+from molflow.nn import (
+    EGNN,
+    Chain,
+    EGNNConfig,
+    EquivariantTransformer,
     TensorProductConfig,
+    TensorProductNetwork,
     TransformerConfig,
 )
-from molflow.flows.dequantization import DEQUANTIZERS
-from molflow.geometry import Context, MeanFreeSpace, Points
-from molflow.nn import EGNN, Chain, EquivariantTransformer, TensorProductNetwork
+from molflow.nn.network import NetworkConfig
 from molflow.nn.transformer import RMSNorm
 
 SIZES = [5, 3, 7, 2]
@@ -81,7 +85,7 @@ def _free_form(
 
 
 def _continuous(domain: DomainConfig, network: NetworkConfig, n_steps: int) -> Callable[[], Flow]:
-    solver = FixedStepSolverConfig(method="rk4", n_steps=n_steps)
+    solver = FixedStepSolver(method="rk4", n_steps=n_steps)
     return _builder(ContinuousConfig(domain=domain, network=network, solver=solver))
 
 
@@ -103,15 +107,15 @@ MOLECULE_FLOWS: dict[str, Callable[[], Flow]] = {
         for name in DEQUANTIZERS
     },
     "molecules-united-transformer": _free_form(
-        MoleculesConfig(types=UNITED, representation="united", atom_counts=_FEW_ATOMS), _STAGES
+        MoleculesConfig(types=UNITED, representation="united-atom", atom_counts=_FEW_ATOMS), _STAGES
     ),
     "composed-all-atom": _free_form(ComposedMoleculesConfig(types=ALL_ATOM, n_compositions=4)),
     "composed-united-average-velocity": _free_form(
-        ComposedMoleculesConfig(types=UNITED, representation="united", n_compositions=4), _TRANSFORMER, True
+        ComposedMoleculesConfig(types=UNITED, representation="united-atom", n_compositions=4), _TRANSFORMER, True
     ),
     "molecules-continuous": _continuous(MoleculesConfig(types=ALL_ATOM, atom_counts=_FEW_ATOMS), _SMALL_TRANSFORMER, 2),
     "composed-united-continuous-transformer": _continuous(
-        ComposedMoleculesConfig(types=UNITED, representation="united", n_compositions=4), _SMALL_TRANSFORMER, 1
+        ComposedMoleculesConfig(types=UNITED, representation="united-atom", n_compositions=4), _SMALL_TRANSFORMER, 1
     ),
     "molecules-tensor-product": _free_form(MoleculesConfig(types=ALL_ATOM, atom_counts=_FEW_ATOMS), _TENSOR_PRODUCT),
 }
@@ -186,7 +190,7 @@ def random_data(flow: Flow, dtype: torch.dtype = torch.float64) -> MoleculeBatch
         return torch.randn(4, 4, flow.domain.dim, dtype=dtype, generator=torch.Generator().manual_seed(2))
     points, mask = random_points(3, 0, _MOLECULE_SIZES, dtype)
     numbers, hydrogens = torch.tensor([MEANING[name] for name in flow.domain.types])[_TYPES_OF_ATOMS].unbind(-1)
-    united = flow.domain.representation == "united"
+    united = flow.domain.representation == "united-atom"
     return MoleculeBatch(1.5 * points.x, numbers * mask, mask, hydrogens * mask if united else None)
 
 
@@ -199,7 +203,7 @@ def training_terms(flow: Flow, way: int) -> tuple[NamedTuple, Tensor]:
     """The terms of the training loss of random data, computed in one of two ways, and the loss."""
     data, generator = random_data(flow), flow.generator(0)
     if isinstance(flow, ContinuousFlow):
-        terms = flow.terms(data, generator, ("rademacher", "exact")[way])
-        return terms, terms.loss(kinetic_energy=0.1)
-    terms = flow.terms(data, generator, n_probes=2, surrogate=("encoder_jvp", "decoder_jvp")[way])
+        terms = flow.terms(data, None, generator, ("rademacher", "exact")[way])
+        return terms, terms.nll(kinetic_energy=0.1).mean()
+    terms = flow.terms(data, None, generator, n_probes=2, surrogate=("encoder_jvp", "decoder_jvp")[way])
     return terms, terms.loss(beta=10.0)

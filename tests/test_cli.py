@@ -19,12 +19,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from experiments import save_experiment
 from molflow import evaluation, pretrained
 from molflow.chem import read_structures
 from molflow.cli import main
 from molflow.cli.output import epochs
 from molflow.evaluation import TrainingReference
-from molflow.training.checkpoint import CONFIG, WEIGHTS, save_model
+from molflow.flows.storage import CONFIG, WEIGHTS
+from molflow.report.page import number
 from molflow.training.config import load_experiment
 
 QM9 = Path(__file__).parent / "fixtures" / "qm9_200.npz"
@@ -47,7 +49,7 @@ def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     config = load_experiment(TINY, [TYPES, "model.domain.atom_counts=[0, 0, 1, 2, 0, 3, 5]"])
     torch.manual_seed(0)
-    save_model(folder, config, config.model.build(), {"data": "nothing", "steps": 0})
+    save_experiment(folder, config, card={"data": "nothing", "steps": 0})
     return folder
 
 
@@ -56,14 +58,14 @@ def single_atoms(tmp_path_factory):
     """Model folders of united atoms alone: methane, always stable, beside bare carbon, or bare carbon only."""
 
     def save(*counts):
-        domain = "{kind='composed_molecules', representation='united', types=['C', 'CH4'], n_compositions=2}"
+        domain = "{kind='composed_molecules', representation='united-atom', types=['C', 'CH4'], n_compositions=2}"
         network = "{kind='transformer', hidden=8, n_vectors=2, pair_hidden=4, n_heads=2, n_blocks=1}"
         settings = [f"model.domain={domain}", f"model.decoder={network}", "model.average_velocity=true"]
         config = load_experiment(TINY, settings)
         flow = config.model.build()
         flow.domain.compositions.fit(torch.eye(2, dtype=torch.uint8), torch.tensor(counts))
         folder = tmp_path_factory.mktemp("single_atoms")
-        save_model(folder, config, flow, {})
+        save_experiment(folder, config, flow)
         return folder
 
     return {"half": save(1, 1), "none": save(1, 0)}
@@ -409,7 +411,8 @@ def test_evaluate_tells_what_is_new(molflow, tmp_path, trained_on_100):
         figure = f"{100 * record[key]:.2f} % [{100 * low:.2f}, {100 * high:.2f}]"
         assert figure in rows[key.replace("_", " ")]
     mean, median = record["nearest_training_similarity"], record["nearest_training_similarity_median"]
-    assert f"{mean:.3f} (median {median:.3f})" in rows["nearest training similarity"]
+    assert rows["nearest training similarity"] == number(mean)
+    assert rows["nearest training similarity median"] == number(median)
     assert "97.61 %" in rows["validity x uniqueness"]  # of qm9 itself
     assert "Novelty and similarity against the first 100." in text
 
@@ -489,7 +492,7 @@ def test_benchmark_sampling_compares_models(molflow, model, single_atoms, tmp_pa
 
 def test_models_that_cannot_be_compared(fails, model, tmp_path):
     config = load_experiment(TINY, ['model.domain={kind="particles", n_particles=4, dim=2}', "data.name=dw4"])
-    save_model(tmp_path / "particles", config, config.model.build(), {})
+    save_experiment(tmp_path / "particles", config)
     for models, expected in (
         (f"{model},{tmp_path / 'particles'}", "molecules and particles cannot be compared"),
         (f"{model},{model}", "names one of them twice"),
@@ -518,10 +521,10 @@ def test_benchmark_training(molflow, model, tmp_path):
 def test_benchmark_training_takes_the_objective_and_the_types_of_the_model(molflow, tmp_path, objective):
     words = [
         'model.domain={kind = "composed_molecules", types = ["C", "CH3"], n_compositions = 1}',
-        "model.domain.representation=united", "model.average_velocity=true", f"objective={objective}",
+        "model.domain.representation=united-atom", "model.average_velocity=true", f"objective={objective}",
     ]  # fmt: skip
     config = load_experiment(TINY, words)
-    save_model(tmp_path / "model", config, config.model.build(), {})
+    save_experiment(tmp_path / "model", config)
     path = tmp_path / "a.json"
     words = ("benchmark", "training", "-m", tmp_path / "model", "--n-atoms", 4, "--batch-size", 4, "--json", path)
     assert molflow(*words)[0] == 0
@@ -684,7 +687,14 @@ def unfit(folder):
     [
         (lambda folder: (folder / CONFIG).unlink(), "config.json: cannot be read: No such file"),
         (lambda folder: (folder / CONFIG).write_text("{"), "config.json: not JSON"),
-        (lambda folder: (folder / CONFIG).write_text('{"nam": 1}'), "unknown key nam; did you mean name?"),
+        (
+            lambda folder: (folder / CONFIG).write_text('{"nam": 1}'),
+            "config.json: has no model; expected format, model",
+        ),
+        (
+            lambda folder: (folder / CONFIG).write_text('{"format": 1, "model": {"domian": {}}}'),
+            "unknown key model.domian; did you mean model.domain?",
+        ),
         (lambda folder: (folder / WEIGHTS).unlink(), "model.safetensors: no such file"),
         (lambda folder: os.truncate(folder / WEIGHTS, 1000), "model.safetensors: not a safetensors file"),
         (lambda folder: (folder / WEIGHTS).write_bytes(pickle.dumps(Trap())), "not a safetensors file"),
@@ -710,7 +720,7 @@ def test_damaged_checkpoints(fails, model, tmp_path, command, damage, message):
         ([TINY, "--set", "nonsense"], "--set nonsense: expected a.b=value"),
         ([TINY, "--set", 'model.domain.types=["H", "Xx"]'], "unknown element 'Xx'"),
         ([TINY, "--set", "model.encoder.n_stages=2"], "unknown key model.encoder.n_stages"),
-        ([TINY, "--set", 'objective={kind = "mean_flow"}'], "needs model.average_velocity = true"),
+        ([TINY, "--set", 'objective={kind = "mean_flow"}'], "model.average_velocity = true"),
         ([TINY, "--set", "training.compile=true"], "training.compile needs batches = 'mixed_size'"),
         ([TINY, "--out", "/dev/null/run"], "/dev/null/run: cannot be written"),
         ([TINY, "--resume"], "there is nothing to resume in runs/tiny"),

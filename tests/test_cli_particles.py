@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
+from experiments import save_experiment
 from molflow import load, pretrained
 from molflow.cli.options import DataSet
 from molflow.data import load_particles
-from molflow.energies import ENERGIES, get_system
+from molflow.energies import get_system
 from molflow.report.page import number
-from molflow.training.checkpoint import save_model
 from molflow.training.config import load_experiment
 
 HERE = Path(__file__).parent
@@ -43,7 +43,7 @@ def saved(tmp_path_factory):
         config = load_experiment(TINY, settings)
         folder = tmp_path_factory.mktemp("model")
         torch.manual_seed(0)
-        save_model(folder, config, config.model.build(), dict(card))
+        save_experiment(folder, config, card=card)
         return folder
 
     return save
@@ -88,8 +88,11 @@ def exact(tmp_path):
     return write
 
 
-def test_the_data_sets_of_the_command_line_are_those_there_are():
-    assert get_args(DataSet) == ("qm9", *ENERGIES)
+def test_the_command_line_lists_all_data_sets(molflow):
+    assert get_args(DataSet)[:6] == ("qm9", "dw4", "lj13", "lj13-unordered", "lj55", "lj55-unordered")
+    code, text, _ = molflow("data", "--help")
+    assert code == 0
+    assert all(name in text for name in get_args(DataSet))
 
 
 # ---- what works ------------------------------------------------------------------------------------------------------
@@ -262,7 +265,7 @@ def test_a_perfect_density_has_equal_weights(record, exact):
 
 
 def test_the_likelihood_of_a_model(record, model, exact, tmp_path, monkeypatch):
-    monkeypatch.setattr("molflow.cli.particles._MINUTE", 96 * 30)
+    monkeypatch.setattr("molflow.training.tasks.particles._MINUTE", 96 * 30)
     text, figures = record("evaluate", exact(), "--reference", "dw4", "--model", model)
     assert "NLL of 30 test configurations" in text
     assert (figures["n_nll_encoder"], figures["n_nll_decoder"], figures["n_reconstruction"]) == (30, 30, 30)
@@ -351,7 +354,7 @@ def test_an_interrupted_sample_keeps_what_is_finished(model, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["data", "dw4", "--source", "wheel"], "--source is of qm9 alone; dw4 is drawn here"),
+        (["data", "dw4", "--source", "wheel"], "--source is not an option of dw4"),
         (["sample", "-m", "MODEL", "--only", "stable"], "--only is for molecules; MODEL is a model of particles"),
         (["sample", "-m", "MODEL", "--novelty"], "--novelty is for molecules; MODEL is a model of particles"),
         (["sample", "--correct", "importance"], "--correct is for particles; qm9 is a model of molecules"),

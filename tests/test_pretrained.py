@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from experiments import save_experiment
 
 from molflow import MolflowError, load_pretrained, pretrained
 from molflow.pretrained import load_named, model_cards
-from molflow.training.checkpoint import save_model
 from molflow.training.config import load_experiment
 
 TINY = Path(__file__).parent / "training" / "tiny.toml"
@@ -40,7 +40,7 @@ def shelf(tmp_path, monkeypatch):
     """A folder of two models in place of the shipped ones."""
     for seed, name in enumerate(("small", "large")):
         torch.manual_seed(seed)
-        save_model(tmp_path / name, CONFIGURATION, CONFIGURATION.model.build(), {"data": name})
+        save_experiment(tmp_path / name, CONFIGURATION, card={"data": name})
     monkeypatch.setattr(pretrained, "_HERE", tmp_path)
     return tmp_path
 

@@ -8,10 +8,11 @@ The weights are only rewritten; train the result further with `molflow train ...
 import argparse
 from pathlib import Path
 
+from molflow.training.checkpoint import CARD, read_config, read_json, save_model
+
 import molflow
 from molflow.flows import unroll
-from molflow.training.checkpoint import CARD, read_config, read_json, save_model
-from molflow.training.config import InversionObjectiveConfig
+from molflow.training.objectives.inversion import InversionObjectiveConfig
 
 
 def main() -> None:

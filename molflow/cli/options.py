@@ -1,59 +1,59 @@
-"""What commands share: their options, how they refuse some of them, and the flow they work with."""
+"""Options that several commands share, how commands refuse some of them, and the flow of a model."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from molflow.data.registry import prepared_names
 from molflow.errors import MolflowError
+from molflow.pretrained import DEFAULT_REFERENCE, model_names
 
 if TYPE_CHECKING:
-    from molflow.energies import System
+    from molflow.data import DataSetConfig
+    from molflow.evaluation import TrainingReference
     from molflow.flows import Flow
 
 # typer carries its own copy of click in some versions, so click's name is reached through typer's.
 UsageError: Any = typer.BadParameter.__bases__[0]
 
-DataSet = Literal["qm9", "dw4", "lj13", "lj13-unordered", "lj55", "lj55-unordered"]
-"""QM9 and the keys of `molflow.energies.ENERGIES`; written out, so that --help need not load torch."""
+if TYPE_CHECKING:
+    DataSet = str
+else:
+    DataSet = Literal[prepared_names()]
+"""Name of a data set that molflow can prepare."""
 
-Model = Annotated[str, typer.Option("--model", "-m", help="A shipped model (see `molflow models`) or a folder.")]
+Model = Annotated[
+    str, typer.Option("--model", "-m", help=f"A shipped model ({', '.join(model_names())}) or the folder of a model.")
+]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Samples made at a time.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Samples drawn at a time.")]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Molecules: processes that run RDKit; by default one for each core.")
 ]
 Evaluations = Annotated[
     int | None,
     typer.Option(
-        "--evaluations", "-k", min=1, help="Network evaluations a sample; by default those the model was made for."
+        "--evaluations",
+        "-k",
+        min=1,
+        help="Network evaluations for each sample; by default those the model was made for.",
     ),
 ]
 
-
-@dataclass(frozen=True)
-class Draw:
-    """What is asked of a flow."""
-
-    model: str
-    n: int
-    batch_size: int
-    device: str
-    evaluations: int | None = None
-    seed: int = 0
-    temperature: float = 1.0
-    density: bool = True
-
-    @property
-    def label(self) -> str:
-        """The model, and the evaluations that were asked for."""
-        return self.model if self.evaluations is None else f"{self.model}@{self.evaluations}"
-
-    def evaluations_of(self, flow: "Flow") -> int | None:
-        """Those asked for, or else the flow's own; None where it decides as it goes."""
-        return self.evaluations or flow.n_evaluations
+_TASKS_OF = {
+    "only": ("molecules",),
+    "novelty": ("molecules",),
+    "strain": ("molecules",),
+    "posebusters": ("molecules",),
+    "details": ("molecules",),
+    "workers": ("molecules",),
+    "n_atoms": ("molecules",),
+    "correct": ("particles",),
+    "no_density": ("particles", "vectors"),
+}
+"""Options that only some tasks take."""
 
 
 def refuse(why: str, **options: Any) -> None:
@@ -63,16 +63,34 @@ def refuse(why: str, **options: Any) -> None:
             raise UsageError(f"--{name.replace('_', '-')} {why}")
 
 
-def named(text: str) -> tuple[str, int | None]:
-    """A model, and the evaluations of its network if it is written NAME@K."""
+def refuse_other_tasks(task: str, subject: str, **options: Any) -> None:
+    """Raise a usage error for the first of these options that was given and is for other tasks only.
+
+    Args:
+        task: name of the task.
+        subject: the words for what has this task, such as "lj13 is a system of particles".
+        options: names and values.
+    """
+    for name, value in options.items():
+        if task not in _TASKS_OF[name]:
+            refuse(f"is for {' and '.join(_TASKS_OF[name])}; {subject}", **{name: value})
+
+
+def label_and_evaluations(text: str) -> tuple[str, int | None]:
+    """A model and, if it is written NAME@K, the number of network evaluations."""
     if not text.strip():
         raise UsageError("--models has an empty name")
     name, _, k = text.strip().rpartition("@")
     return (name, int(k)) if name and k.isdecimal() and int(k) else (text.strip(), None)
 
 
-def load_flow(model: str, device: str, evaluations: int | None = None) -> "Flow":
-    """The flow of a model by name or folder; a device or a number of evaluations that it cannot use is an error."""
+def load_flow(model: str, device: str, evaluations: int | None = None) -> "Flow[Any]":
+    """The flow of a model by name or folder.
+
+    Raises:
+        UsageError: an unknown device.
+        MolflowError: no such model, a device that is not there, or a number of evaluations that it cannot use.
+    """
     import torch
 
     from molflow.pretrained import load_named
@@ -91,18 +109,33 @@ def load_flow(model: str, device: str, evaluations: int | None = None) -> "Flow"
     return flow
 
 
-def system_of(model: str) -> "System | None":
-    """The system that a model was trained on, if it is a known one."""
-    from molflow.energies import ENERGIES, get_system
+def data_of(model: str) -> "type[DataSetConfig] | None":
+    """The data set that a model was trained on, if it is a registered one."""
+    from molflow.data import DATASETS
+    from molflow.flows.storage import read_config
     from molflow.pretrained import folder_of
-    from molflow.training.checkpoint import read_config
 
-    name = read_config(folder_of(model)).data.name
-    return get_system(name) if name in ENERGIES else None
+    experiment = read_config(folder_of(model))["experiment"] or {}
+    name = experiment.get("data", {}).get("name")
+    return DATASETS[name] if isinstance(name, str) and name in DATASETS else None
 
 
-def of_particles(flow: "Flow") -> bool:
-    """Whether a flow makes particles and not molecules."""
-    from molflow.flows import ParticleDomain
+def training_reference(novelty: bool | None, reference: str | None = DEFAULT_REFERENCE) -> "TrainingReference | None":
+    """The training molecules that novelty is measured against.
 
-    return isinstance(flow.domain, ParticleDomain)
+    Args:
+        novelty: True: raise if they cannot be had. None: use them if the reference is the data set they are from, and
+            write a line to stderr if they cannot be had.
+        reference: name of the reference data set.
+    """
+    from molflow.evaluation import qm9_training_reference
+
+    if not (reference == DEFAULT_REFERENCE if novelty is None else novelty):
+        return None
+    try:
+        return qm9_training_reference(progress=True)
+    except MolflowError as error:
+        if novelty:
+            raise
+        typer.echo(f"molflow: novelty is not computed: {' '.join(str(error).split())}", err=True)
+        return None

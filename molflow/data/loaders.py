@@ -1,6 +1,6 @@
-"""Which molecules make a batch.
+"""The order of data in batches.
 
-The order is a pure function of (seed, epoch): a resumed run draws the epoch again and skips what it has done.
+The order is a pure function of (seed, epoch): a resumed run draws the epoch again and skips the batches it has done.
 """
 
 from typing import Protocol
@@ -11,7 +11,7 @@ from molflow.errors import MolflowError
 
 
 class Batches(Protocol):
-    """What the training loop asks of a loader."""
+    """The contract of a loader: the batches of each epoch."""
 
     batch_size: int
 
@@ -23,10 +23,10 @@ class Batches(Protocol):
 
 
 class EqualSizeBatches:
-    """Batches that hold molecules of one size only, so no padding is computed; an epoch visits every one exactly once.
+    """Batches of molecules of one size, so that no padding is computed; an epoch visits each molecule exactly once.
 
-    Each size leaves at most one batch that is not full. It is kept, and the mean over it counts as one step like any
-    other, so its molecules weigh more in that epoch; the shuffle makes them other molecules in the next.
+    Each size leaves at most one batch that is not full. It is kept and makes one step like any other, so its molecules
+    weigh more in that epoch; the shuffle chooses others in the next.
 
     Args:
         n_atoms: (M,) atoms in each molecule.
@@ -41,7 +41,7 @@ class EqualSizeBatches:
 
     def __init__(self, n_atoms: np.ndarray, batch_size: int, seed: int = 0) -> None:
         if len(n_atoms) == 0:
-            raise MolflowError("there are no molecules to make batches of")
+            raise MolflowError("there are no molecules to put into batches")
         if batch_size < 1 or seed < 0:
             raise MolflowError(f"batch_size must be 1 or more and seed 0 or more, got {batch_size} and {seed}")
         by_size = np.argsort(n_atoms, kind="stable")
@@ -65,11 +65,11 @@ class EqualSizeBatches:
 
 
 class MixedSizeBatches:
-    """Full batches of molecules of any size, for code that wants one shape: what an epoch leaves over, it leaves out.
+    """Full batches of data of any size, for code that needs one shape; an epoch leaves out the remainder.
 
     Args:
-        n_molecules: M.
-        batch_size: molecules in every batch, 1 to M.
+        n_molecules: M, the number of data.
+        batch_size: data in every batch, 1 to M.
         seed: 0 or more.
 
     Example:

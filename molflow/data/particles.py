@@ -1,62 +1,46 @@
-"""Configurations of the particle systems: drawn here by MCMC and cached, or read from a user's own array.
+"""Configurations of particle systems: drawn by MCMC and cached for every registered energy, or from a user's file.
 
-datasets/README.md lists the systems, how they are sampled, and the figures that came out.
+datasets/README.md lists the built-in systems, how they are sampled, and how well the chains mixed.
 """
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from molflow.data.qm9 import cache_path
-from molflow.energies import System, Tempering, get_system, parallel_tempering
+from molflow.data.base import DataSetConfig, Loaded, Split, columns, hold_out
+from molflow.data.files import cache_path, read_array, save_arrays
+from molflow.data.registry import DATASETS
+from molflow.energies import System, check_convention, get_system, parallel_tempering
 from molflow.errors import MolflowError
-from molflow.files import atomic_path, check_writable
+from molflow.files import check_writable
 from molflow.geometry import MeanFreeSpace
 
 SEED = 0
-VERSION = 1  # of the recipes below; the next one makes other data
-CHAINS = {"train": 500, "validation": 50, "test": 500}
-"""Markov chains of each split; no two splits share one."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a system is sampled: the width of the normal distribution that chains start from, and the sampler."""
-
-    start_width: float
-    tempering: Tempering
-
-
-_LJ13 = Recipe(2.0, Tempering((1.0, 1.2), n_burn_in=300, n_samples=200, thinning=10, n_leapfrog=20))
-_LJ55 = Recipe(3.0, Tempering((1.0,), n_burn_in=300, n_samples=200, thinning=12, n_leapfrog=20))
-RECIPES = {
-    "dw4": Recipe(3.0, Tempering((1.0, 1.5, 2.5), n_burn_in=300, n_samples=200, thinning=8, n_leapfrog=10)),
-    "lj13": _LJ13,
-    "lj13-unordered": _LJ13,
-    "lj55": _LJ55,
-    "lj55-unordered": _LJ55,
-}
-"""For each of `molflow.energies.ENERGIES`. LJ55 is a liquid droplet, for which a second temperature gains nothing."""
+VERSION = 1  # change it whenever the sampler or a setting of a built-in system changes
+CHAINS: dict[Split, int] = {"train": 500, "validation": 50, "test": 500}
+"""Markov chains of each split; no chain is in two splits."""
 
 
 def prepare_particles(
     name: str, cache_dir: str | Path | None = None, force: bool = False, progress: bool = False
 ) -> Path:
-    """Draw the data of a system and cache them as NAME.npz if there are none, or anew with ``force``.
+    """Draw the data of an energy by MCMC and cache them as NAME.npz, if they are not there or with ``force``.
 
-    The file holds float32 arrays ``train`` (100,000, N, D), ``validation`` (10,000, N, D) and ``test`` (100,000, N, D),
-    mean-free and in random order, and ``diagnostics``, a text in JSON.
+    The file holds float32 arrays ``train`` (500 chains), ``validation`` (50) and ``test`` (500), each (n, N, D),
+    mean-free and in random order, and ``diagnostics``, a text in JSON. The built-in systems take 200 samples of each
+    chain, so the splits have 100,000, 10,000 and 100,000 configurations.
 
     Args:
         name: one of `molflow.energies.ENERGIES`.
         cache_dir: by default the folder in MOLFLOW_CACHE, else the user's cache folder.
-        force: replace what is there.
+        force: replace an existing file.
         progress: show a bar on stderr.
 
     Returns:
@@ -65,23 +49,17 @@ def prepare_particles(
     Raises:
         MolflowError: unknown name, or a file that cannot be written.
     """
-    system, path = get_system(name), cache_path(cache_dir).with_name(f"{name}.npz")
+    system, path = get_system(name), cache_path(name, cache_dir)
     if path.exists() and not force:
         return path
     check_writable(path)
-    arrays, diagnostics = _draw(system, RECIPES[name], progress)
-    try:
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, **arrays, diagnostics=np.array(json.dumps(diagnostics)))  # type: ignore[arg-type]
-    except OSError as error:
-        raise MolflowError(f"{path}: cannot be written: {error.strerror}") from error
+    arrays, diagnostics = _draw(name, system, progress)
+    save_arrays(path, arrays | {"diagnostics": np.array(json.dumps(diagnostics))})
     return path
 
 
-def load_particles(
-    name: str, split: Literal["train", "validation", "test"], cache_dir: str | Path | None = None
-) -> Tensor:
-    """One split of a system, float32 (n, N, D), prepared first if there is no cache.
+def load_particles(name: str, split: Split, cache_dir: str | Path | None = None) -> Tensor:
+    """One split of an energy's data, float32 (n, N, D), prepared first if there is no cache.
 
     Raises:
         MolflowError: unknown name or split, or a damaged cache.
@@ -98,7 +76,7 @@ def load_particles(
 
 
 def particle_diagnostics(name: str, cache_dir: str | Path | None = None) -> dict[str, Any]:
-    """How the cached data of a system were drawn: seed, `Tempering`, and the sampler's `Diagnostics`.
+    """How the cached data of an energy were drawn: seed, `Tempering`, and the sampler's `Diagnostics`.
 
     The data are prepared first if there is no cache; raises as `load_particles`.
     """
@@ -116,9 +94,9 @@ def particle_diagnostics(name: str, cache_dir: str | Path | None = None) -> dict
 def read_configurations(
     path: str | Path, n_particles: int | None = None, dim: int | None = None, key: str = "positions"
 ) -> Tensor:
-    """Configurations of identical particles from a .npy or .npz file, float32 (n, N, D), their centroids removed.
+    """Read configurations of identical particles from a .npy or .npz file, float32 (n, N, D), and centre them.
 
-    Where N and D are given, an array (n, N D) will do as well.
+    Where D is given, an array (n, N D) is accepted as well.
 
     Args:
         path: the file; it is never unpickled.
@@ -127,19 +105,19 @@ def read_configurations(
         key: the array to take from an .npz file.
 
     Raises:
-        MolflowError: naming the file and what it is: unreadable, no such array, another shape than expected, or the
-            first configuration that is not finite.
+        MolflowError: the file cannot be read, has no such array or one of another shape, or a configuration is not
+            finite; the message names the file and the first such configuration.
     """
     array = read_array(path, key)
     expected = f"(n, {n_particles or 'N'}, {dim or 'D'})"
     if array.dtype.kind not in "fiu":
         raise MolflowError(f"{path}: holds {array.dtype} values, expected numbers of shape {expected}")
     shape = array.shape
-    if array.ndim == 2 and n_particles and dim and shape[1] == n_particles * dim:
-        array = array.reshape(-1, n_particles, dim)
+    if array.ndim == 2 and dim and shape[1] % dim == 0 and n_particles in (None, shape[1] // dim):
+        array = array.reshape(-1, shape[1] // dim, dim)
     if array.ndim != 3 or 0 in shape or n_particles not in (None, array.shape[1]) or dim not in (None, array.shape[2]):
         raise MolflowError(f"{path}: expected configurations of shape {expected}, got {shape}")
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
+    with np.errstate(over="ignore", invalid="ignore"):  # values that overflow are refused below
         array = (array - array.mean(1, keepdims=True, dtype=np.float64)).astype(np.float32)
     finite = np.isfinite(array).all((1, 2))
     if not finite.all():
@@ -147,43 +125,93 @@ def read_configurations(
     return torch.from_numpy(array)
 
 
-class NoArrayError(MolflowError):
-    """The file is whole, but has no array of the name asked for."""
+@DATASETS.register("particles")
+class ParticleFile(DataSetConfig):
+    """Configurations of identical particles in a user's file, whose energy is not known.
 
-
-def read_array(path: str | Path, key: str) -> np.ndarray:
-    """An array of an .npz file, or that of a .npy file by the name of `positions`. Nothing is unpickled.
-
-    Raises:
-        NoArrayError: there is none of that name.
-        MolflowError: the file is missing or damaged.
+    Conditions are arrays (n,) of the .npz file. A tenth of the configurations is held out for validation.
     """
-    try:
-        with Path(path).open("rb") as file:
-            content = np.load(file, allow_pickle=False)
-            arrays = {"positions": content} if isinstance(content, np.ndarray) else content
-            if key in arrays:
-                array: np.ndarray = arrays[key]
-                return array
-            names = ", ".join(arrays)
-    except FileNotFoundError as error:
-        raise MolflowError(f"{path}: no such file") from error
-    except Exception as error:  # a damaged archive can raise nearly anything from zipfile, zlib or numpy
-        raise MolflowError(f"{path}: not a readable .npy or .npz file of plain numbers") from error
-    raise NoArrayError(f"{path}: has no array {key!r}, only {names}")
+
+    task = "particles"
+    splits = ("train", "validation")
+    file: Path = Field(description=".npy, or .npz with `positions`: configurations (n, N, D)")
+    dim: int | None = Field(None, gt=0, description="D; needed for an array (n, N D)")
+
+    def load(self, split: Split) -> Loaded[Tensor]:
+        self.check_split(split)
+        return _load_file(self, self.file, split, (None, self.dim))
+
+    def split_text(self, n_training: int) -> str:
+        return _file_text(self.file, n_training)
 
 
-def _draw(system: System, recipe: Recipe, progress: bool) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The splits, and what is to be known of them."""
+class EnergyDataSet(DataSetConfig):
+    """Samples of a registered energy, drawn by MCMC, or a user's own samples of it."""
+
+    task = "particles"
+    file: Path | None = Field(None, description="a user's samples, .npy or .npz with `positions`: (n, N, D)")
+
+    @classmethod
+    def system(cls) -> System:
+        assert cls.kind is not None
+        return get_system(cls.kind)
+
+    def load(self, split: Split) -> Loaded[Tensor]:
+        self.check_split(split)
+        if self.file is None:
+            return Loaded(load_particles(self.name, split), columns({}, self.condition, self.name))
+        if split == "test":
+            raise MolflowError(f"{self.file}: has no test split, only train and validation")
+        energy = self.system().energy
+        loaded = _load_file(self, self.file, split, (energy.n_particles, energy.dim))
+        check_convention(loaded.data, energy, str(self.file))
+        return loaded
+
+    def prepare(self, force: bool = False, progress: bool = False) -> Path:
+        return self.file or prepare_particles(self.name, force=force, progress=progress)
+
+    def describe(self) -> dict[str, Any]:
+        system = self.system()
+        about = {"name": self.name, "file": str(self.prepare())}
+        about |= {"n_particles": system.energy.n_particles, "dim": system.energy.dim}
+        known = {"known_mean_energy": system.mean_energy, "known_mean_energy_error": system.mean_energy_error}
+        return about | super().describe() | particle_diagnostics(self.name) | known
+
+    def split_text(self, n_training: int) -> str:
+        return super().split_text(n_training) if self.file is None else _file_text(self.file, n_training)
+
+
+def energy_data_set(name: str) -> type[DataSetConfig]:
+    """The data set of a registered energy."""
+    return type(f"{name} data", (EnergyDataSet,), {"__module__": __name__, "kind": name})
+
+
+def _load_file(
+    data_set: DataSetConfig, file: Path, split: Split, shape: tuple[int | None, int | None]
+) -> Loaded[Tensor]:
+    x = read_configurations(file, *shape)
+    table = {name: read_array(file, name) for name in data_set.condition}
+    condition = columns(table, data_set.condition, str(file))
+    chosen = hold_out(len(x), split, ("train", "validation"), str(file))
+    return Loaded(x[chosen], None if condition is None else condition[chosen])
+
+
+def _file_text(file: Path, n_training: int) -> str:
+    return f"{n_training:,} configurations of {file.name}"
+
+
+def _draw(name: str, system: System, progress: bool) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The splits, and a record of how they were drawn."""
     began = time.monotonic()
     generator = torch.Generator().manual_seed(SEED)
     mask = torch.ones(sum(CHAINS.values()), system.energy.n_particles, dtype=torch.bool)
-    start = recipe.start_width * MeanFreeSpace(mask, system.energy.dim).randn(generator).x
-    chains = parallel_tempering(system.energy, start, recipe.tempering, generator, progress)
-    arrays = {}
+    start = system.start_width * MeanFreeSpace(mask, system.energy.dim).randn(generator).x
+    chains = parallel_tempering(system.energy, start, system.tempering, generator, progress)
+    arrays: dict[str, np.ndarray] = {}
     for split, positions in zip(CHAINS, chains.positions.split(list(CHAINS.values())), strict=True):
         positions = positions.flatten(0, 1)
         arrays[split] = positions[torch.randperm(len(positions), generator=generator)].numpy()
-    record = {"system": system.name, "version": VERSION, "seed": SEED, "chains": CHAINS}
+    record = {"system": name, "version": VERSION, "seed": SEED, "chains": CHAINS}
+    settings = {"start_width": system.start_width, "tempering": asdict(system.tempering)}
     seconds = round(time.monotonic() - began, 1)
-    return arrays, record | asdict(recipe) | asdict(chains.diagnostics) | {"seconds": seconds}
+    return arrays, record | settings | asdict(chains.diagnostics) | {"seconds": seconds}

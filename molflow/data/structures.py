@@ -1,6 +1,7 @@
 """Many molecules of different size in flat arrays.
 
-Every data source ends here, batches are cut from here by indexing, and the NPZ file is the cache of a data set.
+Every source of molecules is read into a `MoleculeSet`; batches are taken from it by indexing, and its NPZ file is the
+cache of a data set.
 """
 
 from collections.abc import Iterator
@@ -15,25 +16,25 @@ import torch
 from molflow.batch import MoleculeBatch
 from molflow.chem.hydrogens import strip_hydrogens
 from molflow.chem.io import Structure
+from molflow.data.files import save_arrays
 from molflow.errors import MolflowError
-from molflow.files import atomic_path
 
 _PROPERTY = "property."  # prefix of the property arrays in an NPZ file
-_AT_ONCE = 2048  # molecules whose distances are held in memory at a time
+_AT_ONCE = 2048  # molecules whose distances are in memory at a time
 
 
 @dataclass(frozen=True, eq=False)
 class MoleculeSet:
-    """M molecules, atom after atom. Atoms of molecule i are rows ``offsets[i]:offsets[i + 1]`` of the flat arrays.
+    """M molecules in flat arrays; the atoms of molecule i are rows ``offsets[i]:offsets[i + 1]``.
 
     Args:
-        positions: (total, 3), stored as float32, angstrom.
+        positions: (total, 3), angstrom, stored as float32.
         atomic_numbers: (total,), 1 to 118, stored as uint8.
         n_atoms: (M,), at least 1 each, stored as int64.
         smiles: (M,) strings, or None.
         properties: name -> (M,) array; units are the data set's.
         hydrogens: (total,) counts of hydrogens that each atom carries and that are not atoms of the set (see
-            :meth:`united_atom`), stored as uint8, or None where all atoms are in the set.
+            :meth:`united_atom`), stored as uint8, or None if all atoms are in the set.
 
     Raises:
         MolflowError: the arrays do not fit together, or a coordinate is not finite in float32.
@@ -97,11 +98,11 @@ class MoleculeSet:
 
     @cached_property
     def offsets(self) -> np.ndarray:
-        """(M + 1,) int64: where each molecule starts in the flat arrays, and the total."""
+        """Start of each molecule in the flat arrays, and the total number of atoms, (M + 1,) int64."""
         return np.concatenate([[0], np.cumsum(self.n_atoms)])
 
     def subset(self, indices: Any) -> "MoleculeSet":
-        """The chosen molecules in the order given; ``indices`` is anything that indexes an (M,) array."""
+        """The molecules at these indices, in the order given; ``indices`` is anything that indexes an (M,) array."""
         rows = np.arange(len(self))[indices]
         sizes = self.n_atoms[rows]
         shift = self.offsets[rows] - (np.cumsum(sizes) - sizes)  # old minus new place of each molecule
@@ -116,12 +117,12 @@ class MoleculeSet:
         )
 
     def united_atom(self) -> "MoleculeSet":
-        """The same molecules as united atoms: no hydrogens, each counted on the heavy atom nearest to it.
+        """The same molecules as united atoms: each hydrogen is removed and counted on the nearest heavy atom.
 
         Positions and order of the heavy atoms, SMILES and properties stay. A set of united atoms returns itself.
 
         Raises:
-            MolflowError: a molecule without a heavy atom, named by its place.
+            MolflowError: a molecule without a heavy atom; the message gives its index.
         """
         if self.hydrogens is not None:
             return self
@@ -143,7 +144,7 @@ class MoleculeSet:
         )
 
     def padded(self, indices: Any, width: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The chosen B molecules, padded with zeros at the end to the largest of them, N atoms.
+        """The B molecules at these indices, padded with zeros at the end to the largest of them, N atoms.
 
         Returns:
             positions (B, N, 3) float32 in angstrom, atomic_numbers (B, N) int64, mask (B, N) bool, True for an atom.
@@ -152,7 +153,7 @@ class MoleculeSet:
         return _at(self.positions, atoms, mask), _at(self.atomic_numbers, atoms, mask).astype(np.int64), mask
 
     def _slots(self, indices: Any, width: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of the flat arrays in padded places (B, N), some valid row at padding, and the mask (B, N)."""
+        """Rows of the flat arrays for a padded batch (B, N), with row 0 at padding, and the mask (B, N)."""
         rows = np.arange(len(self))[indices]
         sizes = self.n_atoms[rows]
         slots = np.arange(sizes.max(initial=width or 0))
@@ -160,7 +161,7 @@ class MoleculeSet:
         return np.where(mask, self.offsets[rows, None] + slots, 0), mask
 
     def batch(self, indices: Any, width: int | None = None) -> MoleculeBatch:
-        """The chosen molecules as a `MoleculeBatch`, padded to the largest of them or to at least `width` atoms."""
+        """The molecules at these indices as a `MoleculeBatch`, padded to the largest of them or to `width` atoms."""
         arrays: tuple[np.ndarray, ...] = self.padded(indices, width)
         if self.hydrogens is not None:
             arrays += (_at(self.hydrogens, *self._slots(indices, width)).astype(np.int64),)
@@ -174,26 +175,21 @@ class MoleculeSet:
         return (Structure(self.positions[place], self.atomic_numbers[place]) for place in places)
 
     def save(self, path: str | Path) -> None:
-        """Write an uncompressed NPZ. It appears whole or not at all: a crash leaves an earlier file as it was."""
-        path = Path(path)
+        """Write an uncompressed NPZ file; a crash leaves an earlier file unchanged."""
         arrays = {"positions": self.positions, "atomic_numbers": self.atomic_numbers, "n_atoms": self.n_atoms}
         if self.smiles is not None:
             arrays["smiles"] = np.char.encode(self.smiles, "utf-8")  # a quarter of the size of unicode arrays
         if self.hydrogens is not None:
             arrays["hydrogens"] = self.hydrogens
         arrays |= {_PROPERTY + name: values for name, values in self.properties.items()}
-        try:
-            with atomic_path(path) as temporary, temporary.open("wb") as file:
-                np.savez(file, **arrays)  # type: ignore[arg-type]
-        except OSError as error:
-            raise MolflowError(f"{path}: cannot be written: {error.strerror}") from error
+        save_arrays(Path(path), arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> "MoleculeSet":
-        """Read an NPZ written by :meth:`save`, or any with positions, atomic_numbers and n_atoms; never unpickles.
+        """Read an NPZ file with positions, atomic_numbers and n_atoms, as :meth:`save` writes them; it never unpickles.
 
         Raises:
-            MolflowError: no such file, not an NPZ, damaged, an array missing, or arrays that do not fit together.
+            MolflowError: no such file, not an NPZ, damaged, an array missing, or shapes that do not fit.
         """
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
@@ -219,7 +215,7 @@ class MoleculeSet:
 
 
 def _at(values: np.ndarray, rows: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The chosen rows, with zeros where the mask is False."""
+    """The values at these rows, with zeros where the mask is False."""
     chosen = values[rows]
     if not mask.all():
         chosen[~mask] = 0

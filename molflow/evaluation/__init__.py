@@ -1,53 +1,65 @@
-"""Judging samples: scores of molecules and of particle systems, with counts, errors and what they are measured by.
+"""Evaluation of samples: scores of molecules and of particle systems, with their counts, errors and protocols.
 
-The public names are loaded when they are first used: processes that inspect molecules then need no torch.
+The public names are loaded when they are first used, so that worker processes load no torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from molflow.evaluation.metrics import METRICS
+from molflow.registry import lazy_names
 
 if TYPE_CHECKING:
     from molflow.evaluation.boltzmann import BoltzmannScores, evaluate_boltzmann
     from molflow.evaluation.contacts import clashes
     from molflow.evaluation.details import DetailWriter
     from molflow.evaluation.histogram import histograms
-    from molflow.evaluation.inspection import STATUSES, MoleculeReport, inspect
+    from molflow.evaluation.inspection import inspect
+    from molflow.evaluation.metrics.base import Figure, Metric, MoleculeMetric, Ratio, SetMetric
     from molflow.evaluation.molecules import evaluate, inspect_all
     from molflow.evaluation.novelty import TrainingReference, qm9_training_reference
-    from molflow.evaluation.scores import Metric, MoleculeScores
+    from molflow.evaluation.options import SCOPES, EvaluationOptions
+    from molflow.evaluation.reference import REFERENCES
+    from molflow.evaluation.reports import STATUSES, MoleculeReport
+    from molflow.evaluation.scores import MoleculeScores, Score
     from molflow.evaluation.screening import Descriptors, descriptors
     from molflow.evaluation.statistics import wilson_interval
     from molflow.evaluation.tally import Tally
 
-_HOME = {
-    "STATUSES": "inspection",
-    "BoltzmannScores": "boltzmann",
-    "Descriptors": "screening",
-    "DetailWriter": "details",
-    "Metric": "scores",
-    "MoleculeReport": "inspection",
-    "MoleculeScores": "scores",
-    "Tally": "tally",
-    "TrainingReference": "novelty",
-    "clashes": "contacts",
-    "descriptors": "screening",
-    "evaluate": "molecules",
-    "evaluate_boltzmann": "boltzmann",
-    "histograms": "histogram",
-    "inspect": "inspection",
-    "inspect_all": "molecules",
-    "qm9_training_reference": "novelty",
-    "wilson_interval": "statistics",
+_MODULES = {
+    "boltzmann": ("BoltzmannScores", "evaluate_boltzmann"),
+    "contacts": ("clashes",),
+    "details": ("DetailWriter",),
+    "histogram": ("histograms",),
+    "inspection": ("inspect",),
+    "metrics.base": ("Figure", "Metric", "MoleculeMetric", "Ratio", "SetMetric"),
+    "molecules": ("evaluate", "inspect_all"),
+    "novelty": ("TrainingReference", "qm9_training_reference"),
+    "options": ("SCOPES", "EvaluationOptions"),
+    "reference": ("REFERENCES",),
+    "reports": ("STATUSES", "MoleculeReport"),
+    "scores": ("MoleculeScores", "Score"),
+    "screening": ("Descriptors", "descriptors"),
+    "statistics": ("wilson_interval",),
+    "tally": ("Tally",),
 }
 
 __all__ = [
+    "METRICS",
+    "REFERENCES",
+    "SCOPES",
     "STATUSES",
     "BoltzmannScores",
     "Descriptors",
     "DetailWriter",
+    "EvaluationOptions",
+    "Figure",
     "Metric",
+    "MoleculeMetric",
     "MoleculeReport",
     "MoleculeScores",
+    "Ratio",
+    "Score",
+    "SetMetric",
     "Tally",
     "TrainingReference",
     "clashes",
@@ -61,12 +73,6 @@ __all__ = [
     "wilson_interval",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(f"molflow.evaluation.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'molflow.evaluation' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(
+    __name__, {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names}
+)

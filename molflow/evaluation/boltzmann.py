@@ -1,4 +1,4 @@
-"""Judging samples of a Boltzmann distribution exp(-U) / Z: likelihood, importance weights, energies and distances.
+"""Evaluation of samples of a Boltzmann distribution exp(-U) / Z: likelihood, importance weights, energies, distances.
 
 It takes arrays and an energy, no model. Energies are in kT, likelihoods in nats on the mean-free space.
 """
@@ -35,40 +35,40 @@ from molflow.geometry import MeanFreeSpace
 
 @dataclass(frozen=True, kw_only=True)
 class BoltzmannScores:
-    """Scores of samples; None where one was not asked for or cannot be computed, never NaN.
+    """Scores of samples. A score that was not asked for or cannot be computed is None, never NaN.
 
-    An `_error` is one standard error. It takes samples for independent, so that of a Markov chain is too small.
-    What is reweighted is an average with weights exp(-U) / q over the samples, and says nothing of regions that the
-    samples never visit; nor does the ESS.
+    An `_error` is one standard error of independent samples, which is too small for a Markov chain. Reweighted figures
+    are averages with weights exp(-U) / q over the samples. Neither they nor the ESS cover regions without samples.
 
     Attributes:
-        n_samples, n_particles, dim, n_reference: what was scored, against how many configurations.
+        n_samples, n_particles, dim, n_reference: numbers of samples, particles, dimensions and reference
+            configurations.
         dof: (N - 1) D, the dimension of the space that densities are normalised on.
         n_nonfinite_samples: samples with a coordinate that is not finite.
-        n_nonfinite_energies: samples without a finite energy, those above included. They have weight zero; what takes
-            an unweighted average of energies leaves them out, except `fraction_above_reference` and `reverse_kl`.
+        n_nonfinite_energies: samples without a finite energy, including the former. They have weight zero; unweighted
+            averages of energies leave them out, except `fraction_above_reference` and `reverse_kl`.
         n_nonfinite_log_prob: samples whose log density is not finite. They too have weight zero.
-        mean_energy, median_energy: of the samples, kT. A few clashes can move the mean far, the median not.
+        mean_energy, median_energy: energies of the samples, kT. A few clashes can change the mean much, the median not.
         fraction_above_reference: samples with an energy above the largest of the reference, or no finite one / samples.
-        reference_mean_energy, reference_median_energy: the same of the reference.
-        ess: effective sample size (sum w)^2 / sum w^2, a count; ess_fraction: the same / samples.
-        largest_weight: share of the largest weight in the sum of all.
-        reweighted_log_z: log of the mean weight; reweighted_mean_energy: kT. Their errors and that of `ess_fraction`
+        reference_mean_energy, reference_median_energy: energies of the reference, kT.
+        ess: effective sample size (sum w)^2 / sum w^2, a count; ess_fraction: ess / samples.
+        largest_weight: largest weight / sum of all weights.
+        reweighted_log_z: log of the mean weight; reweighted_mean_energy: in kT. Their errors and that of `ess_fraction`
             are from a bootstrap over samples.
         reverse_kl: KL(samples' density || target) = E_q[log q + U] + log Z, nats, with the system's log Z.
         nll_encoder, nll_decoder: mean of -log q over test configurations, n_nll_* of them, with the density through
-            the encoder or the decoder. None where an entry is not finite; n_nonfinite_nll_* counts these.
-        nll_*_bgflow: the same without the Gaussian constant, NLL - dof/2 log 2 pi: what papers built on bgflow print.
+            the encoder or the decoder. None if an entry is not finite; n_nonfinite_nll_* counts these.
+        nll_*_bgflow: NLL - dof/2 log 2 pi, without the Gaussian constant, as papers built on bgflow print it.
         kl_encoder, kl_decoder: KL(target || density) = NLL - entropy of the system. Its error is that of the NLL.
         reconstruction_error: mean |x - g(f(x))| over n_reconstruction configurations, with its median.
         w1_energy, w1_distance: Wasserstein-1 distance between samples and reference, of energies (kT) and of the
             distances of all pairs of particles (units of the positions). Nothing is clipped: one clash of 10^6 kT
-            among 1,000 samples adds 1,000 kT, so read it beside the median and `fraction_above_reference`.
-        w1_*_reweighted: with the weights on the samples.
-        w1_*_halves: between the first and the second half of the reference, the noise of a finite reference. Samples
-            that are fewer than half of it are noisier.
+            among 1,000 samples adds 1,000 kT, so compare it with the median and `fraction_above_reference`.
+        w1_*_reweighted: the same with weights on the samples.
+        w1_*_halves: distance between the first and the second half of the reference: the noise of a finite reference.
+            Fewer samples than half of it are noisier.
         system: name, mean_energy, log_z, entropy of the target and their errors.
-        seed, n_resamples: of the bootstrap.
+        seed, n_resamples: seed and number of resamples of the bootstrap.
     """
 
     n_samples: int
@@ -145,10 +145,10 @@ def evaluate_boltzmann(
         energy: U in kT, called with float64 tensors (b, N, D), gives (b,).
         log_prob: log density of each sample on the mean-free space, nats, (n,). Without it there are no weights.
         reference: configurations (m, N, D) drawn from the target.
-        system: what is known of the target.
+        system: known figures of the target.
         nll_encoder, nll_decoder: -log density of test configurations through either map, nats, (k,).
         reconstruction_error: |x - g(f(x))| of test configurations, (k,).
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
 
     Raises:
         MolflowError: an array of another shape, or a reference configuration without a finite energy.
@@ -190,9 +190,9 @@ def evaluate_boltzmann(
 
 
 def weight_scores(energies: Array, log_prob: Array, *, seed: int = 0) -> dict[str, Any]:
-    """What importance weights w = exp(-U) / q give: ESS, log Z = log mean w, <U> = sum w U / sum w.
+    """Scores from importance weights w = exp(-U) / q: ESS, log Z = log mean w, <U> = sum w U / sum w.
 
-    A sample whose energy or log density is not finite has weight zero, and counts in the mean all the same.
+    A sample whose energy or log density is not finite has weight zero and still counts in the mean.
 
     Args:
         energies: U of each sample, kT, (n,).
@@ -200,7 +200,7 @@ def weight_scores(energies: Array, log_prob: Array, *, seed: int = 0) -> dict[st
         seed: of the bootstrap behind the errors.
 
     Returns:
-        The fields of `BoltzmannScores` that are about weights, except the reverse KL.
+        The fields of `BoltzmannScores` on weights, except the reverse KL.
     """
     n = len(energies)
     log_w = weigh(torch.from_numpy(energies), torch.from_numpy(log_prob)).numpy()
@@ -237,7 +237,7 @@ def reverse_kl(energies: Array, log_prob: Array, log_z: Number) -> tuple[Number,
     Args:
         energies: U of samples of q, kT, (n,).
         log_prob: log q of each, nats, (n,).
-        log_z: of the target; None gives None.
+        log_z: log Z of the target; None gives None.
     """
     if log_z is None or not (np.isfinite(energies) & np.isfinite(log_prob)).all():
         return None, None
@@ -245,16 +245,16 @@ def reverse_kl(energies: Array, log_prob: Array, log_z: Number) -> tuple[Number,
 
 
 def likelihood_scores(nll: Array, dof: int, entropy: Number = None) -> dict[str, Any]:
-    """Mean negative log-likelihood and what follows from it.
+    """Mean negative log-likelihood and the scores that follow from it.
 
     Args:
         nll: -log q of test configurations, nats, normalised on the space of dimension dof, (k,).
         dof: (N - 1) D.
-        entropy: of the target, the lowest value that a NLL can have.
+        entropy: entropy of the target, the lowest possible NLL.
 
     Returns:
         `n`, `n_nonfinite`, `value` with its `error`, `bgflow` = value - dof/2 log 2 pi, `kl` = value - entropy. They
-        are None where an entry is not finite, as its mean would not be.
+        are None if an entry is not finite, because the mean would not be finite.
     """
     n_nonfinite = int(len(nll) - np.isfinite(nll).sum())
     value, error = mean_and_error(nll) if n_nonfinite == 0 else (None, None)

@@ -1,6 +1,6 @@
-"""Atoms that are too close to each other.
+"""Clashes: pairs of atoms that are too close to each other.
 
-RDKit and SciPy are loaded where they are used.
+RDKit and SciPy are imported inside functions.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ CLASH_PROTOCOL = (
 
 
 def clashes(positions: np.ndarray, atomic_numbers: np.ndarray, bonds: np.ndarray) -> int:
-    """Pairs of atoms that clash, see `CLASH_FRACTION`.
+    """Number of pairs of atoms that clash, see `CLASH_FRACTION`.
 
     Args:
         positions: (n, 3), Å, n > 0.
@@ -43,7 +43,8 @@ def clashes(positions: np.ndarray, atomic_numbers: np.ndarray, bonds: np.ndarray
 
 
 def pairs_within(distance: float, positions: np.ndarray) -> np.ndarray:
-    """Pairs of atoms i < j at most so far apart, (k, 2)."""
+    """Pairs of atoms i < j that are at most this distance apart, (k, 2)."""
     from scipy.spatial import cKDTree
 
-    return cKDTree(positions).query_pairs(distance, output_type="ndarray")
+    pairs: np.ndarray = cKDTree(positions).query_pairs(distance, output_type="ndarray")
+    return pairs

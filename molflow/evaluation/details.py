@@ -1,4 +1,4 @@
-"""What became of every molecule, written as it is known: a row of a table, or a record of an SDF with properties."""
+"""Write per-molecule results as they arrive: rows of a table, or records of an SDF with properties."""
 
 import csv
 import os
@@ -10,7 +10,7 @@ from molflow.chem.io import Structure, StructureWriter
 from molflow.chem.relaxation import Strain
 from molflow.chem.structure import structure_error
 from molflow.errors import MolflowError
-from molflow.evaluation.inspection import MoleculeReport
+from molflow.evaluation.reports import MoleculeReport
 from molflow.evaluation.screening import Descriptors
 from molflow.files import Closing, check_writable
 
@@ -19,7 +19,7 @@ SUFFIXES = (".csv", ".parquet", ".sdf")
 COLUMNS = tuple(MoleculeReport(n_atoms=0, formula="", status="").to_dict())
 """Columns of a table, and names of the properties of an SDF."""
 
-_ROWS = 10_000  # that are held before they are written as one group of a Parquet file
+_ROWS = 10_000  # rows in one group of a Parquet file
 
 
 class _Writer(Protocol):
@@ -28,16 +28,16 @@ class _Writer(Protocol):
 
 
 class DetailWriter(Closing):
-    """Writes the report on each molecule to a .csv, .parquet or .sdf file; one that is interrupted keeps what it has.
+    """Write the report on each molecule to a .csv, .parquet or .sdf file. After an interruption, the file is complete.
 
-    A table has a row for every record, with the columns `COLUMNS`; words and figures that do not apply are empty, and
-    flags then False. An SDF has the molecules with their look-up bonds and what is not empty as properties, and leaves
-    out records that could not be read and molecules without finite coordinates.
+    A table has a row for every record, with the columns `COLUMNS`. Words and figures that do not apply are empty, and
+    flags that do not apply are False. An SDF has the molecules with their look-up bonds and all values that are not
+    empty as properties; it leaves out records that could not be read and molecules without finite coordinates.
 
-    Its `write` is what `molflow.evaluate` takes as `each`.
+    Pass its `write` to `molflow.evaluate` as `each`.
 
     Raises:
-        MolflowError: an unknown suffix, a place that cannot be written to, or Parquet without pyarrow.
+        MolflowError: an unknown suffix, a path that cannot be written, or Parquet without pyarrow.
 
     Example:
         with DetailWriter("molecules.csv") as details:
@@ -59,7 +59,7 @@ class DetailWriter(Closing):
 
 
 def check_details(path: str | os.PathLike[str]) -> None:
-    """Make sure that a `DetailWriter` can be made for a path, before any work; raises MolflowError."""
+    """Fail early: raise MolflowError if a `DetailWriter` cannot be made for a path."""
     suffix = Path(path).suffix
     if suffix.lower() not in SUFFIXES:
         raise MolflowError(f"{path}: unknown suffix {suffix!r}; accepted are {' '.join(SUFFIXES)}")
@@ -129,7 +129,7 @@ def _pyarrow() -> Sequence[Any]:
 
 
 def _kinds() -> dict[str, str]:
-    """The type of each column by its name in pyarrow."""
+    """The pyarrow type of each column by its name."""
     strained = {f"strain_{name}": hint for name, hint in get_type_hints(Strain).items()}
     hints = get_type_hints(MoleculeReport) | get_type_hints(Descriptors) | strained
     hints |= {"posebusters_passed": bool, "posebusters_failed": str}

@@ -1,4 +1,4 @@
-"""How often each distance of two particles occurs, on a grid fine enough for Wasserstein distances."""
+"""Counts of the distances of all pairs of particles, on a grid that is fine enough for Wasserstein distances."""
 
 import math
 from typing import NamedTuple
@@ -13,7 +13,7 @@ _DISTANCE_BINS = 1 << 16
 
 
 class DistanceGrid(NamedTuple):
-    """Bins for distances: fine up to `scale`, then ever wider up to `top`, so that no outlier coarsens the rest.
+    """Bins for distances: fine up to `scale`, then ever wider up to `top`, so that outliers do not coarsen the rest.
 
     Edge k is scale sinh(k s); the bins below `scale` are all narrower than 1.5 s scale, with s about 10^-5.
     """
@@ -23,7 +23,7 @@ class DistanceGrid(NamedTuple):
 
     @classmethod
     def spanning(cls, typical: Array, *others: Array) -> "DistanceGrid":
-        """For all pairs in configurations (n, N, D), the scale taken from the first array."""
+        """A grid for all pairs in configurations (n, N, D); the first array sets the scale."""
         diagonals = [_diagonals(x) for x in (typical, *others) if len(x)]
         if not diagonals:
             return cls(1.0, 1.0)
@@ -36,7 +36,8 @@ class DistanceGrid(NamedTuple):
 
     @property
     def edges(self) -> Array:
-        return self.scale * np.sinh(self.step * np.arange(_DISTANCE_BINS + 1))
+        edges: Array = self.scale * np.sinh(self.step * np.arange(_DISTANCE_BINS + 1))
+        return edges
 
     @property
     def centres(self) -> Array:
@@ -45,15 +46,15 @@ class DistanceGrid(NamedTuple):
 
 
 def distance_counts(positions: Array, grid: DistanceGrid, weights: Array) -> Array:
-    """Weight of pairs i < j in each bin of the grid, under several weightings of configurations at once.
+    """Weight of pairs i < j in each bin of the grid, for several weightings of configurations at once.
 
-    Chunks of configurations bound the memory, and a value is rounded to its bin: a Wasserstein distance from these
-    counts is off by at most a bin's width.
+    Configurations are counted in chunks of bounded memory. Values are rounded to their bin, so a Wasserstein distance
+    from these counts is off by at most a bin's width.
 
     Args:
         positions: finite, (n, N, D).
         grid: the bins.
-        weights: of configurations, (k, n).
+        weights: weights of configurations, (k, n).
 
     Returns:
         (k, number of bins).
@@ -69,7 +70,7 @@ def distance_counts(positions: Array, grid: DistanceGrid, weights: Array) -> Arr
 
 
 def pair_distances(measured: Measured) -> tuple[DistanceGrid, Array, Array | None, Array | None]:
-    """A grid, and on it the counts of samples, reweighted samples, and the two halves (2, bins) of the reference."""
+    """A grid, and the counts of samples, of reweighted samples, and of the two halves (2, bins) of the reference."""
     fine = finite_configurations(measured.samples)
     samples, reference = measured.samples[fine], measured.reference
     typical = (samples,) if reference is None else (reference, samples)
@@ -86,7 +87,8 @@ def pair_distances(measured: Measured) -> tuple[DistanceGrid, Array, Array | Non
 
 
 def _diagonals(positions: Array) -> Array:
-    """An upper bound of the distances in each configuration, (n,)."""
+    """An upper bound for the distances in each configuration, (n,)."""
     x = positions.astype(np.float64, copy=False)
     sides = x.max(1) - x.min(1)
-    return np.minimum(sides.max(1) * math.sqrt(x.shape[2]), 1e300)
+    bounds: Array = np.minimum(sides.max(1) * math.sqrt(x.shape[2]), 1e300)
+    return bounds

@@ -1,7 +1,7 @@
-"""What is measured on each molecule, as counts in fixed fine bins, so that molecules add up and memory stays flat.
+"""Geometry and descriptors of molecules, counted in fixed fine bins, so that molecules add up in constant memory.
 
-All quantities share one flat histogram: a molecule is a short list of bins in it, and a Wasserstein distance follows
-from cumulative sums. It needs neither torch nor RDKit, only molecules of RDKit.
+All quantities share one flat histogram. A molecule is a short list of bins in it, and Wasserstein distances follow from
+cumulative sums. Nothing here imports torch or RDKit.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from rdkit import Chem
 
 ELEMENTS = tuple(VALENCES)
-"""The elements that quantities are told apart by; atoms of others are left out."""
+"""Elements that quantities are counted by; atoms of other elements are left out."""
 
 ORDERS = ("-", "=", "#", ":")
 """Signs of bond orders: single, double, triple, aromatic."""
 
 
 class Quantity(NamedTuple):
-    """Something measured, with the bins that it is counted in.
+    """A measured quantity, with the bins that it is counted in.
 
     Attributes:
-        group: quantities that are summarised together.
-        name: unique.
-        unit: of the values.
-        low: lower edge of the first bin; what lies below is counted in it.
-        width: of a bin, the resolution of means, quantiles and Wasserstein distances.
-        bins: how many; what lies above the last is counted in it.
+        group: name that quantities which are summarised together share.
+        name: unique name.
+        unit: unit of the values.
+        low: lower edge of the first bin, in which smaller values are counted too.
+        width: width of a bin: the resolution of means, quantiles and Wasserstein distances.
+        bins: number of bins; larger values are counted in the last.
         first: place of the first bin in the flat histogram.
     """
 
@@ -86,9 +86,9 @@ def _placed() -> Iterator[Quantity]:
 QUANTITIES: dict[str, Quantity] = {quantity.name: quantity for quantity in _placed()}
 """All quantities by name.
 
-Bond lengths are told apart by elements and order, angles by their three elements (the middle one in the middle),
-dihedrals, without sign, by the elements of the bond that they turn about, and the distances of all pairs of atoms,
-bonded or not, by elements. Strain without the name of a method is by force fields, MMFF94 or UFF.
+Bond lengths are counted by elements and order, angles by their three elements, unsigned dihedral angles by the elements
+of the bond in the middle, and distances of all pairs of atoms, bonded or not, by elements. Strain without the name of a
+method is by force fields, MMFF94 or UFF.
 """
 
 GROUPS: tuple[str, ...] = tuple(dict.fromkeys(quantity.group for quantity in QUANTITIES.values()))
@@ -109,18 +109,26 @@ _PAIRS_AT_ONCE = 1 << 18  # some MB
 
 
 def bins_of(kinds: Any, values: Any, first: Quantity) -> np.ndarray:
-    """Bins of values, by the place of their quantities among equal ones of which `first` is the first."""
+    """Bins of values; `kinds` is the place of their quantity after `first`, which has bins of the same kind."""
     places = np.floor((np.asarray(values) - first.low) / first.width)
     return first.first + np.asarray(kinds) * first.bins + np.clip(places, 0, first.bins - 1).astype(np.int64)
 
 
 def counted(bins: Iterable[np.ndarray]) -> np.ndarray:
-    """Bins and how often each occurs, (2, k) int32: what is kept of a molecule."""
+    """Distinct bins and their counts, (2, k) int32: the form in which a report keeps them."""
     return np.stack(np.unique(np.concatenate([np.zeros(0, np.int64), *bins]), return_counts=True)).astype(np.int32)
 
 
+def add_counts(histogram: np.ndarray, measured: np.ndarray | None) -> np.ndarray:
+    """Add bins and their counts (2, k), as `counted` gives them, to the flat histogram in place."""
+    if measured is not None:
+        bins, counts = measured
+        histogram[bins] += counts
+    return histogram
+
+
 def composition_bins(atomic_numbers: np.ndarray) -> np.ndarray:
-    """Bins of the number of atoms and of those of each element."""
+    """Bins of the number of atoms and of the number of atoms of each element."""
     by_element = np.bincount(_ROW[atomic_numbers] + 1, minlength=len(ELEMENTS) + 1)[1:]
     total = bins_of([0], [len(atomic_numbers)], _FIRST["atom count"])
     return np.concatenate([total, bins_of(range(len(ELEMENTS)), by_element, _FIRST["composition"])])
@@ -175,25 +183,31 @@ def value_bins(values: dict[str, float]) -> np.ndarray:
 
 
 def _columns(tuples: Sequence[tuple[int, ...]], atoms: int, rows: np.ndarray, further: int = 0) -> np.ndarray:
-    """Columns of tuples of atoms and `further` numbers, without tuples with an element that is not covered."""
+    """Columns of tuples of atoms and `further` numbers, without tuples that have an element outside `ELEMENTS`."""
     table = np.array(tuples, dtype=np.int64).reshape(-1, atoms + further)
     return table[(rows[table[:, :atoms]] >= 0).all(1)].T
 
 
 def _angle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Angles of vectors (n, 3) in degrees, exact also where they are small."""
+    """Angles between vectors (n, 3) in degrees, accurate also for small angles."""
     sine = np.linalg.norm(np.cross(u, v), axis=1)
-    return np.degrees(np.arctan2(sine, (u * v).sum(1)))
+    degrees: np.ndarray = np.degrees(np.arctan2(sine, (u * v).sum(1)))
+    return degrees
 
 
 def counts_of(histogram: np.ndarray, name: str) -> np.ndarray:
-    """The part of the flat histogram that belongs to one quantity."""
+    """The part of the flat histogram that belongs to one quantity, as a view."""
     quantity = QUANTITIES[name]
     return histogram[quantity.first : quantity.first + quantity.bins]
 
 
+def group_count(histogram: np.ndarray, group: str) -> int:
+    """Number of values of all quantities of a group."""
+    return sum(int(counts_of(histogram, q.name).sum()) for q in QUANTITIES.values() if q.group == group)
+
+
 def quantiles(histogram: np.ndarray, name: str, shares: Iterable[float] = (0.05, 0.5, 0.95)) -> list[float] | None:
-    """Centres of the bins at which a quantity's cumulative share reaches the given ones; None without counts."""
+    """Centres of the bins at which the cumulative share of a quantity reaches the given ones; None without counts."""
     counts, quantity = counts_of(histogram, name), QUANTITIES[name]
     if not counts.any():
         return None
@@ -203,7 +217,7 @@ def quantiles(histogram: np.ndarray, name: str, shares: Iterable[float] = (0.05,
 
 
 def mean(histogram: np.ndarray, name: str) -> float | None:
-    """Mean of the centres of the bins, off by at most half a bin's width; None without counts."""
+    """Mean of a quantity, off by at most half a bin's width; None without counts."""
     counts, quantity = counts_of(histogram, name), QUANTITIES[name]
     total = int(counts.sum())
     if not total:
@@ -216,7 +230,7 @@ def _centre(quantity: Quantity, place: int) -> float:
 
 
 def wasserstein(histogram: np.ndarray, reference: np.ndarray, name: str) -> float | None:
-    """Wasserstein-1 distance of a quantity in two histograms, in its unit; None where either has no counts.
+    """Wasserstein-1 distance of a quantity in two histograms, in its unit; None if either has no counts.
 
     The sum over bins of width x |F - F_reference|, with F the cumulative share; off by at most a bin's width.
     """
@@ -229,7 +243,7 @@ def wasserstein(histogram: np.ndarray, reference: np.ndarray, name: str) -> floa
 def group_wasserstein(histogram: np.ndarray, reference: np.ndarray, group: str) -> float | None:
     """Mean of the distances of a group's quantities, weighted by how often the reference has each.
 
-    Quantities that either side lacks are left out; None where that leaves none.
+    Quantities that either histogram lacks are left out; None if none is left.
     """
     names = [quantity.name for quantity in QUANTITIES.values() if quantity.group == group]
     pairs = [(wasserstein(histogram, reference, name), int(counts_of(reference, name).sum())) for name in names]
@@ -239,10 +253,10 @@ def group_wasserstein(histogram: np.ndarray, reference: np.ndarray, group: str) 
 
 
 def coarse(histogram: np.ndarray, reference: np.ndarray | None, name: str, bins: int = 40) -> dict[str, Any] | None:
-    """A quantity in few wide bins, to be drawn: edges (k + 1,), and shares of samples and reference in each, (k,).
+    """A quantity in few wide bins, for plots: edges (k + 1,), and shares of samples and reference in each bin, (k,).
 
-    The bins cover all but a thousandth at either end of both; what lies beyond is counted in the outermost. None
-    without counts.
+    The bins cover both distributions without the outer thousandth at each end, which is counted in the outermost bins.
+    None without counts.
     """
     quantity = QUANTITIES[name]
     if not counts_of(histogram, name).any():

@@ -17,23 +17,23 @@ def histograms(
     reference: ArrayLike | None = None,
     bins: int = 100,
 ) -> dict[str, Any]:
-    """Densities of energies and of the distances of all pairs, ready for JSON and for a plot.
+    """Histograms of energies and of the distances of all pairs, ready for JSON and for a plot.
 
-    The edges span the reference and what of the samples is near it: the energies without the outer 1 % and at most one
-    width of the reference further, the distances from 0 to at most twice the longest. The share beyond is recorded, so
-    that the sum of density x width and `outside` is 1. Samples without a finite energy are outside; distances leave out
-    samples with a coordinate that is not finite.
+    The edges span the reference and the samples near it. Energies leave out the outer 1 % of the samples and go at most
+    one width of the reference beyond it; distances go from 0 to at most twice the longest of the reference. The share
+    beyond the edges is recorded: the sum of density x width plus `outside` is 1. Samples without a finite energy are
+    outside; distances leave out samples with a coordinate that is not finite.
 
     Args:
         samples, energy, log_prob, reference: as in `evaluate_boltzmann`.
-        bins: of each histogram, of equal width.
+        bins: number of bins of each histogram, of equal width.
 
     Returns:
         For "energy" and "distance": `edges` (bins + 1) and, under `samples`, `reweighted` and `reference`, the
         `density` (bins) and the share `outside`, or None.
 
     Raises:
-        MolflowError: as `evaluate_boltzmann`.
+        MolflowError: as in `evaluate_boltzmann`.
     """
     measured = measure(samples, energy, log_prob, reference)
     return {"energy": _energy_histogram(measured, bins), "distance": _distance_histogram(measured, bins)}
@@ -70,7 +70,7 @@ def _distance_histogram(measured: Measured, bins: int) -> dict[str, Any]:
     reference = None if halves is None else halves.sum(0)
 
     def shares(counts: Array) -> Array:
-        """The cumulative share at the fine edges."""
+        """Cumulative share at the fine edges."""
         return np.concatenate([[0.0], np.cumsum(counts) / counts.sum()])
 
     high = float(np.interp(0.999, shares(raw), fine)) if raw.any() else grid.scale

@@ -1,4 +1,4 @@
-"""Samples and a reference as arrays that were checked, with their energies and importance weights."""
+"""Checked arrays of samples and a reference, with their energies and importance weights."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -14,11 +14,11 @@ from molflow.evaluation.statistics import Array
 ArrayLike = Array | Tensor | Sequence[Any]
 EnergyFunction = Callable[[Tensor], Tensor]
 
-_PAIRS_AT_ONCE = 1 << 18  # distances in one chunk: some MB, and about what a processor's cache holds
+_PAIRS_AT_ONCE = 1 << 18  # distances in one chunk: some MB, about the size of a processor's cache
 
 
 class Measured(NamedTuple):
-    """Checked arrays: positions (n, N, D), energies (n,), log densities (n,), weights (n,) of sum 1 or none."""
+    """Checked arrays: positions (n, N, D), energies (n,), log densities (n,), and weights (n,) with sum 1, or None."""
 
     samples: Array
     energies: Array
@@ -31,7 +31,7 @@ class Measured(NamedTuple):
 def measure(
     samples: ArrayLike, energy: EnergyFunction, log_prob: ArrayLike | None, reference: ArrayLike | None
 ) -> Measured:
-    """Check arrays and take their energies; arguments and errors as of `evaluate_boltzmann`."""
+    """Check arrays and compute their energies; arguments and errors as in `evaluate_boltzmann`."""
     x = _configurations(samples, "samples")
     log_q = None if log_prob is None else vector(log_prob, "log_prob", len(x))
     y = None if reference is None else _configurations(reference, "reference", x.shape[1:])
@@ -51,7 +51,7 @@ def measure(
 
 
 def vector(values: ArrayLike, name: str, n: int | None = None) -> Array:
-    """Values as float64 (n,), of any length but 0 where n is None; another shape is an error that says `name`."""
+    """Values as float64 (n,), of any length but 0 if n is None. Raises MolflowError with `name` for another shape."""
     array = _array(values, name)
     if array.ndim != 1 or len(array) != (len(array) if n is None else n) or len(array) == 0:
         raise MolflowError(f"{name}: expected shape ({'k' if n is None else n},), got {array.shape}")
@@ -59,12 +59,12 @@ def vector(values: ArrayLike, name: str, n: int | None = None) -> Array:
 
 
 def finite_configurations(positions: Array) -> Array:
-    """Which configurations (n, N, D) have no coordinate that is infinite or NaN, (n,)."""
+    """Which configurations (n, N, D) have finite coordinates only, (n,) bool."""
     return np.asarray(np.isfinite(positions).all((1, 2)))
 
 
 def chunks(positions: Array) -> Iterator[tuple[slice, Tensor]]:
-    """Configurations (n, N, D) in float64, a few at a time as pairs need memory, and which they are."""
+    """Slices of configurations (n, N, D) with these in float64, so few that all their pairs fit in memory."""
     n = positions.shape[1]
     step = max(1, 2 * _PAIRS_AT_ONCE // (n * (n - 1)))
     for start in range(0, len(positions), step):
@@ -73,7 +73,7 @@ def chunks(positions: Array) -> Iterator[tuple[slice, Tensor]]:
 
 
 def energies_of(energy: EnergyFunction, positions: Array) -> Array:
-    """U of configurations (n, N, D), float64 (n,)."""
+    """Energies of configurations (n, N, D), float64 (n,)."""
     values = []
     for _, chunk in chunks(positions):
         with torch.no_grad():

@@ -1,6 +1,6 @@
-"""What a training set already holds: its molecules, their fingerprints and formulas, to tell what is new.
+"""Training molecules as novelty needs them: SMILES, fingerprints and formulas.
 
-RDKit is imported where it is used.
+RDKit is imported inside functions.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,17 +10,18 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from molflow.chem.build import bond_list, canonical_smiles, to_rdkit
+from molflow.chem.build import canonical_smiles, to_rdkit
 from molflow.chem.elements import formula
 from molflow.chem.io import Structure
 from molflow.data.qm9 import load_qm9, prepare_qm9
 from molflow.errors import MolflowError
-from molflow.evaluation.chunks import bonded_chunks
+from molflow.evaluation.chunks import look_up
 from molflow.files import atomic_path, check_writable
 
 FINGERPRINT_RADIUS, FINGERPRINT_BITS = 2, 2048
 
-_FORMAT = 1  # of the file; a file of another format or RDKit version is made anew
+_FORMAT = 1  # a file of another format or RDKit version is made again
+_LOOKED_UP_AT_ONCE = 1 << 13
 _TRAINING_AT_ONCE = 1 << 14  # fingerprints unpacked at a time, 32 MB
 
 
@@ -29,9 +30,9 @@ class TrainingReference:
     """A training set as novelty needs it.
 
     Attributes:
-        name: of the set, for records.
-        n_molecules: molecules it was made from.
-        n_refused: those that RDKit refuses with the look-up bonds; only the data set's SMILES stand for them.
+        name: name of the set, for records.
+        n_molecules: number of molecules that it was made from.
+        n_refused: number of those without look-up bonds that RDKit accepts; only the data set's SMILES represent them.
         smiles: distinct canonical SMILES, by the look-up bonds and by the data set.
         fingerprints: (len(smiles), 256) uint8, Morgan fingerprints of `smiles` as packed bits.
         formulas: distinct molecular formulas of the structures, see `formula`.
@@ -58,17 +59,17 @@ class TrainingReference:
     ) -> "TrainingReference":
         """Look up the bonds of the training molecules.
 
-        Where a look-up differs from the molecule that was meant, either form may be generated again, so `smiles` adds
-        the data set's own: they are brought into the same canonical form.
+        If the look-up bonds differ from the intended ones, a model may generate either form. `smiles` therefore adds
+        the SMILES of the data set, which are brought into the same canonical form.
 
         Args:
             structures: positions (n, 3) in Å and atomic_numbers (n,) of each molecule.
-            smiles: SMILES of training molecules by another source, in any form; they add no formulas.
-            name: of the set, for records.
-            progress: show bars on stderr.
+            smiles: SMILES of training molecules from another source, in any form; they add no formulas.
+            name: name of the set, for records.
+            progress: show progress bars on stderr.
 
         Raises:
-            MolflowError: a SMILES that RDKit cannot read, no molecule at all, or an element outside the look-up tables.
+            MolflowError: a SMILES that RDKit cannot read, or no molecule at all.
         """
         bar = tqdm(total=len(structures), desc="training molecules", disable=not progress, dynamic_ncols=True)
         known, n_refused = set(), 0
@@ -86,7 +87,7 @@ class TrainingReference:
         return cls(name, len(structures), n_refused, frozenset(known), prints, formulas)
 
     def nearest_similarity(self, smiles: Sequence[str], progress: bool = False) -> np.ndarray:
-        """Tanimoto similarity of each molecule to the training molecule that is most similar to it.
+        """Tanimoto similarity of each molecule to the most similar training molecule.
 
         |a and b| / |a or b| over the bits of Morgan fingerprints; 1 for equal ones.
 
@@ -116,7 +117,7 @@ def fingerprints(smiles: Sequence[str], progress: bool = False) -> np.ndarray:
     generator = GetMorganGenerator(radius=FINGERPRINT_RADIUS, fpSize=FINGERPRINT_BITS)
     packed = np.zeros((len(smiles), FINGERPRINT_BITS // 8), dtype=np.uint8)
     for row, text in zip(packed, tqdm(smiles, desc="fingerprints", disable=not progress), strict=True):
-        mol = Chem.MolFromSmiles(text, sanitize=False)  # what is canonical was sanitised before
+        mol = Chem.MolFromSmiles(text, sanitize=False)  # canonical SMILES need no second sanitisation
         mol.UpdatePropertyCache(strict=False)
         Chem.FastFindRings(mol)
         row[:] = np.packbits(generator.GetFingerprintAsNumPy(mol))
@@ -124,13 +125,13 @@ def fingerprints(smiles: Sequence[str], progress: bool = False) -> np.ndarray:
 
 
 def qm9_training_reference(cache_dir: str | Path | None = None, progress: bool = False) -> TrainingReference:
-    """QM9's training split, kept as qm9_training.npz beside the QM9 cache.
+    """QM9's training split, cached as qm9_training.npz beside QM9.
 
-    The file is made, in under a minute, where there is none, and again after QM9 was prepared anew or RDKit
-    changed, whose canonical SMILES may differ between versions.
+    The file is made in under a minute if it is missing, if QM9 was prepared again, or if the version of RDKit changed,
+    because canonical SMILES may differ between versions.
 
     Raises:
-        MolflowError: QM9 is neither there nor can be prepared, or the file is damaged or cannot be written.
+        MolflowError: QM9 cannot be prepared, or the file is damaged or cannot be written.
     """
     source = prepare_qm9(cache_dir=cache_dir, progress=progress)
     path = source.with_name("qm9_training.npz")
@@ -148,9 +149,10 @@ def qm9_training_reference(cache_dir: str | Path | None = None, progress: bool =
 
 
 def _looked_up(structures: Sequence[Structure]) -> Iterator[str | None]:
-    """Canonical SMILES of each molecule by its look-up bonds, in the order of the chunks; None where RDKit refuses."""
-    for _, positions, numbers, orders in bonded_chunks(structures):
-        for mol in map(to_rdkit, positions, numbers, map(bond_list, orders.numpy())):
+    """Canonical SMILES of each molecule by its look-up bonds; None where RDKit refuses them or an element has none."""
+    for start in range(0, len(structures), _LOOKED_UP_AT_ONCE):
+        for structure in look_up(structures[start : start + _LOOKED_UP_AT_ONCE]):
+            mol = None if structure.bonds is None else to_rdkit(*structure)
             yield None if mol is None else canonical_smiles(mol)
 
 

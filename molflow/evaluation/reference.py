@@ -1,6 +1,7 @@
-"""What is recorded of real data under the same protocols, to set beside the scores of samples.
+"""Recorded scores of real data under the same protocols, to report beside the scores of samples.
 
-`<name>_reference.json` has scores and `<name>_reference.npz` the histogram; experiments/qm9_reference.py makes them.
+`NAME_reference.json` has the scores of the data set NAME and `NAME_reference.npz` its histogram;
+experiments/qm9_reference.py writes those of QM9. The files themselves are the list of references.
 """
 
 import json
@@ -13,25 +14,33 @@ import numpy as np
 from molflow.errors import MolflowError
 from molflow.evaluation.distributions import N_BINS
 
-REFERENCES = ("qm9",)
-"""Data sets whose own scores are recorded."""
+_FOLDER = resources.files("molflow.evaluation")
+_SCORES = "_reference.json"
+
+REFERENCES: tuple[str, ...] = tuple(
+    sorted(file.name.removesuffix(_SCORES) for file in _FOLDER.iterdir() if file.name.endswith(_SCORES))
+)
+"""Names of data sets with recorded scores."""
+
+
+def check_reference(name: str) -> None:
+    """Raise MolflowError for a data set without recorded scores."""
+    if name not in REFERENCES:
+        raise MolflowError(f"unknown reference {name!r}; known are {' '.join(REFERENCES)}")
 
 
 def recorded_scores(name: str) -> dict[str, Any]:
-    """Scores of a reference data set under their own names; raises MolflowError for one that is not known."""
-    if name not in REFERENCES:
-        raise MolflowError(f"unknown reference {name!r}; known are {' '.join(REFERENCES)}")
-    text = resources.files("molflow.evaluation").joinpath(f"{name}_reference.json").read_text(encoding="utf-8")
-    scores: dict[str, Any] = json.loads(text)
+    """Scores of a reference data set under their own names. Raises MolflowError for an unknown name."""
+    check_reference(name)
+    scores: dict[str, Any] = json.loads(_FOLDER.joinpath(f"{name}{_SCORES}").read_text(encoding="utf-8"))
     return scores
 
 
 @cache
 def recorded_histogram(name: str) -> np.ndarray:
     """The flat histogram of `molflow.evaluation.distributions` over a reference data set, (N_BINS,) int64."""
-    path = resources.files("molflow.evaluation").joinpath(f"{name}_reference.npz")
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+    with _FOLDER.joinpath(f"{name}_reference.npz").open("rb") as file, np.load(file, allow_pickle=False) as archive:
         bins, counts = archive["bins"], archive["counts"]
     histogram = np.zeros(N_BINS, dtype=np.int64)
-    histogram[np.cumsum(bins)] = counts  # kept as steps, which are small numbers and pack well
+    histogram[np.cumsum(bins)] = counts  # stored as differences, which are small numbers and compress well
     return histogram

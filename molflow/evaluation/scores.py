@@ -1,4 +1,4 @@
-"""Scores as values: a metric with all that it needs to be understood, and the scores of one set of molecules."""
+"""Scores as values: one score with all that it needs to be understood, and the scores of one set of molecules."""
 
 from __future__ import annotations
 
@@ -7,26 +7,38 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from molflow.errors import MolflowError
+from molflow.evaluation.metrics import METRICS, label
 
 if TYPE_CHECKING:
     import pandas
 
 Interval = tuple[float, float]
 
+_VIEWS = (
+    "atom_stability", "molecule_stability", "validity", "connected_validity", "uniqueness", "validity_x_uniqueness",
+    "novelty", "n_distinct", "n_novel", "nearest_training_similarity", "nearest_training_similarity_median",
+    "novel_compositions",
+)  # fmt: skip
+_INTERVALS = (
+    "atom_stability", "molecule_stability", "validity", "connected_validity", "validity_x_uniqueness", "novelty",
+    "novel_compositions",
+)  # fmt: skip
+_COUNTS = {"n_distinct": "validity_x_uniqueness", "n_novel": "novelty"}  # the numerators of these
+
 
 @dataclass(frozen=True)
-class Metric:
-    """A fraction of things counted, or a figure of a distribution.
+class Score:
+    """The value of a metric: a fraction of things counted, or a figure that summarises values.
 
     Attributes:
-        value: a fraction in 0..1, or the figure; None where it has nothing to divide by.
+        value: a fraction in 0..1, or the figure; None if the denominator is 0.
         count: numerator of a fraction, else None.
-        of: denominator of a fraction, else how many values the figure is of.
+        of: denominator of a fraction, or number of values behind the figure.
         what: the denominator in words.
         protocol: the rule.
-        unit: of a figure; empty for a fraction.
+        unit: unit of a figure; empty for a fraction.
         interval: Wilson's 95 % interval of a fraction, else None.
-        reference: the value of the reference data set, or None.
+        reference: value of the reference data set, or None.
     """
 
     value: float | None
@@ -39,73 +51,67 @@ class Metric:
     reference: float | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class MoleculeScores:
-    """Scores as fractions in 0..1; None where one was not computed or has nothing to divide by.
+    """Scores of one set of molecules. Fractions are in 0..1; a score that was not computed is None.
 
-    A distinct molecule is a canonical SMILES among the connected valid molecules; it is novel if it is not among the
-    training molecules.
+    Every metric is also an attribute, as in `scores.molecule_stability`, and so is its interval, as in
+    `scores.molecule_stability_interval`. Metrics that were not computed are None there and missing in `metrics`.
+
+    Wilson's 95 % intervals assume independent counts. The atoms of one molecule are not independent, so the interval of
+    atom_stability is too narrow. Fractions of distinct molecules fall as more are sampled, and their intervals hold for
+    the number sampled.
 
     Attributes:
-        n_molecules, n_atoms: what was scored.
-        n_unreadable: records of the source that could not be read, and are in no other figure.
-        atom_stability: stable atoms / all atoms.
-        molecule_stability: molecules whose atoms are all stable / all molecules.
-        validity: molecules that RDKit sanitises with the look-up bonds and no added hydrogens / all molecules.
-        connected_validity: valid molecules that are one fragment / all molecules.
-        uniqueness: distinct canonical SMILES / connected valid molecules they come from.
-        validity_x_uniqueness: distinct canonical SMILES of connected valid molecules / all molecules.
-        novelty: distinct SMILES that are not among the training molecules / distinct SMILES.
-        n_distinct, n_novel: the count of distinct molecules, and of the novel ones among them.
-        nearest_training_similarity, nearest_training_similarity_median: mean and median, over the novel distinct
-            molecules, of the Tanimoto similarity (Morgan fingerprints, radius 2, 2048 bits) to the nearest training
-            molecule; not a fraction of a count.
-        novel_compositions: molecules, valid or not, whose molecular formula no training molecule has / all molecules.
-        protocol: the rule that assigned the bonds.
-        training: the training molecules that novelty is measured against.
-        reference_scores: the same scores of a reference data set: the ceiling.
-        metrics: these and all further scores by name, each with its count, denominator and protocol. Figures named
-            w1_* are Wasserstein distances to the reference, weighted over its bond types, angles and so on.
-        distributions: by quantity, the number of values, their mean, the 5, 50 and 95 % quantiles and, with a
-            reference, the Wasserstein distance to it; of atom counts and descriptors also a histogram in few bins.
-        statuses: molecules by status, see `molflow.evaluation.STATUSES`.
-        *_interval: Wilson's 95 % interval. It takes what is counted as independent, which the atoms of one molecule
-            are not, so that of atom_stability is too narrow. Fractions of distinct molecules fall as more are sampled;
-            their intervals are for the number sampled here.
+        n_molecules, n_atoms: number of molecules and atoms that were scored.
+        n_unreadable: number of records that could not be read; they are in no other figure.
+        protocol: the rule that assigned look-up bonds.
+        training: name of the training molecules that novelty is measured against.
+        reference_scores: the same scores of a reference data set, which are the ceiling.
+        metrics: scores by name in the order of `METRICS`, each with its count, denominator and protocol.
+        distributions: by quantity, the number of values, their mean and their 5, 50 and 95 % quantiles; with a
+            reference the Wasserstein distance to it; for atom counts and descriptors also a coarse histogram.
+        statuses: number of molecules by status, see `molflow.evaluation.STATUSES`.
+
+    Example:
+        >>> scores = MoleculeScores(n_molecules=2, n_atoms=6, protocol="", reference_scores=None, metrics={
+        ...     "molecule_stability": Score(0.5, 1, 2, "molecules", "EDM", interval=(0.09, 0.91))})
+        >>> scores
+        MoleculeScores(n_molecules=2, molecule_stability=0.5)
+        >>> scores.molecule_stability_interval, scores.novelty
+        ((0.09, 0.91), None)
     """
 
     n_molecules: int
     n_unreadable: int = 0
     n_atoms: int
-    atom_stability: float | None
-    molecule_stability: float
-    validity: float | None
-    connected_validity: float | None
-    uniqueness: float | None
-    validity_x_uniqueness: float | None
-    novelty: float | None = None
-    n_distinct: int | None
-    n_novel: int | None = None
-    nearest_training_similarity: float | None = None
-    nearest_training_similarity_median: float | None = None
-    novel_compositions: float | None = None
     protocol: str
     training: str | None = None
     reference_scores: dict[str, Any] | None
-    atom_stability_interval: Interval | None
-    molecule_stability_interval: Interval | None
-    validity_interval: Interval | None
-    connected_validity_interval: Interval | None
-    validity_x_uniqueness_interval: Interval | None
-    novelty_interval: Interval | None = None
-    novel_compositions_interval: Interval | None = None
-    metrics: dict[str, Metric] = field(default_factory=dict)
+    metrics: dict[str, Score] = field(default_factory=dict)
     distributions: dict[str, dict[str, Any]] = field(default_factory=dict)
     statuses: dict[str, int] = field(default_factory=dict)
 
+    def __getattr__(self, name: str) -> Any:
+        """The value, interval or count of a metric by name; None where it was not computed."""
+        kind = "interval" if name.endswith("_interval") else "count" if name in _COUNTS else "value"
+        metric = _COUNTS.get(name, name.removesuffix("_interval"))
+        if name.startswith("_") or metric not in METRICS:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self.metrics.get(metric), kind, None)
+
+    def __repr__(self) -> str:
+        main = ("molecule_stability", "connected_validity", "uniqueness", "novelty")
+        values = [("n_molecules", self.n_molecules), *((name, getattr(self, name)) for name in main)]
+        shown = (f"{name}={value:.4g}" for name, value in values if value is not None)
+        return f"{type(self).__name__}({', '.join(shown)})"
+
     def to_dict(self) -> dict[str, Any]:
         """All scores under their own names, ready for JSON."""
-        return asdict(self)
+        record = asdict(self)
+        parts = {name: record.pop(name) for name in ("metrics", "distributions", "statuses")}
+        record |= {name: getattr(self, name) for name in _VIEWS}
+        return record | {f"{name}_interval": getattr(self, f"{name}_interval") for name in _INTERVALS} | parts
 
     def to_frame(self) -> pandas.DataFrame:
         """One row for each metric, indexed by its name.
@@ -118,8 +124,8 @@ class MoleculeScores:
         except ImportError as error:
             raise MolflowError("a data frame needs pandas; install it with: pip install pandas") from error
         rows = []
-        for metric in self.metrics.values():
-            row = asdict(metric)
+        for score in self.metrics.values():
+            row = asdict(score)
             row["low"], row["high"] = row.pop("interval") or (None, None)
             rows.append(row)
         return pandas.DataFrame(rows, index=pandas.Index(self.metrics, name="metric"))
@@ -128,18 +134,18 @@ class MoleculeScores:
         """A table in notebooks."""
         head = "".join(f"<th>{name}</th>" for name in ("", "score", "95 % interval", "of", "reference", "protocol"))
         rows = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(name.replace('_', ' '))}</th>"
-            f"<td>{_shown(metric, metric.value)}</td>"
-            f"<td>{' – '.join(_shown(metric, end) for end in metric.interval or ())}</td>"
-            f"<td style='text-align:left'>{metric.of:,} {html.escape(metric.what)}</td>"
-            f"<td>{_shown(metric, metric.reference)}</td>"
-            f"<td style='text-align:left'>{html.escape(metric.protocol)}</td></tr>"
-            for name, metric in self.metrics.items()
+            f"<tr><th style='text-align:left'>{html.escape(label(name))}</th>"
+            f"<td>{_shown(score, score.value)}</td>"
+            f"<td>{' – '.join(_shown(score, end) for end in score.interval or ())}</td>"
+            f"<td style='text-align:left'>{score.of:,} {html.escape(score.what)}</td>"
+            f"<td>{_shown(score, score.reference)}</td>"
+            f"<td style='text-align:left'>{html.escape(score.protocol)}</td></tr>"
+            for name, score in self.metrics.items()
         )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 
-def _shown(metric: Metric, value: float | None) -> str:
+def _shown(score: Score, value: float | None) -> str:
     if value is None:
         return ""
-    return f"{100 * value:.2f} %" if metric.count is not None else f"{value:.4g} {metric.unit}".rstrip()
+    return f"{100 * value:.2f} %" if score.count is not None else f"{value:.4g} {score.unit}".rstrip()

@@ -1,6 +1,6 @@
-"""What molecules are screened by before anyone makes them.
+"""Descriptors by which molecules are screened before anyone makes them.
 
-RDKit is loaded where it is used.
+RDKit is imported inside functions.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class Descriptors(NamedTuple):
-    """What molecules are screened by.
+    """Descriptors of one molecule.
 
     Attributes:
         qed: quantitative estimate of drug-likeness, 0..1 (G. R. Bickerton et al., Nat. Chem. 4 (2012) 90).
         sa_score: synthetic accessibility, 1 (easy) to 10 (P. Ertl, A. Schuffenhauer, J. Cheminf. 1 (2009) 8).
         logp: octanol-water partition by Crippen (S. A. Wildman, G. M. Crippen, J. Chem. Inf. Comp. Sci. 39 (1999) 868).
         molecular_weight: Da.
-        rings, aromatic_rings: of the smallest set.
+        rings, aromatic_rings: numbers of rings in the smallest set of smallest rings.
     """
 
     qed: float
@@ -36,7 +36,7 @@ class Descriptors(NamedTuple):
 
 
 def descriptors(mol: Chem.Mol) -> Descriptors:
-    """Of a sanitised molecule, with or without hydrogens.
+    """Descriptors of a sanitised molecule, with or without hydrogens.
 
     Raises:
         MolflowError: RDKit's Contrib folder, which has the SA score, is missing.
@@ -46,10 +46,11 @@ def descriptors(mol: Chem.Mol) -> Descriptors:
     from rdkit.Chem.Crippen import MolLogP  # type: ignore[attr-defined]
     from rdkit.Chem.Descriptors import MolWt  # type: ignore[attr-defined]
 
+    quantitative_estimate: Any = QED.qed  # has no types
     with rdBase.BlockLogs():
         heavy = Chem.RemoveHs(mol)
         return Descriptors(
-            qed=QED.qed(heavy),
+            qed=quantitative_estimate(heavy),
             sa_score=_sa_scorer().calculateScore(heavy),
             logp=MolLogP(heavy),
             molecular_weight=MolWt(heavy),
@@ -60,7 +61,7 @@ def descriptors(mol: Chem.Mol) -> Descriptors:
 
 @cache
 def _sa_scorer() -> Any:
-    """RDKit ships it as a file in its Contrib folder, not as a module."""
+    """The module of the SA score, which RDKit ships as a file in its Contrib folder."""
     from rdkit.Chem import RDConfig
 
     path = Path(RDConfig.RDContribDir) / "SA_Score" / "sascorer.py"

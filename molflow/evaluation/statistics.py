@@ -1,4 +1,4 @@
-"""Means, intervals, errors and distances of samples of numbers, as the evaluators report them."""
+"""Statistics of samples of numbers: means, intervals, bootstrap errors and Wasserstein distances."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,17 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 200
-"""Bootstrap resamples behind an error."""
+"""Number of bootstrap resamples for an error."""
 
 Array = NDArray[Any]
 Number = float | None
 
 
 def wilson_interval(successes: int, total: int, z: float = 1.96) -> tuple[float, float] | None:
-    """Wilson's score interval of a fraction, 95 % at the default z; None where the total is 0.
+    """Wilson's score interval of a fraction, 95 % at the default z; None if the total is 0.
 
-    centre (p + z²/2n) / (1 + z²/n), half-width z / (1 + z²/n) · sqrt(p(1-p)/n + z²/4n²). It stays inside 0..1 and keeps
-    its width at p = 0 and p = 1, where the normal approximation has none. It assumes independent trials.
+    centre (p + z²/2n) / (1 + z²/n), half-width z / (1 + z²/n) · sqrt(p(1-p)/n + z²/4n²). It stays inside 0..1 and has
+    a width at p = 0 and p = 1, where that of the normal approximation is 0. It assumes independent trials.
 
     Source: E. B. Wilson, J. Am. Stat. Assoc. 22 (1927) 209.
     """
@@ -31,7 +31,7 @@ def wilson_interval(successes: int, total: int, z: float = 1.96) -> tuple[float,
 
 
 def mean_and_error(values: Array) -> tuple[Number, Number]:
-    """Mean of independent values (n,) and its standard error s / sqrt(n); None for what n is too small for."""
+    """Mean of independent values (n,) and its standard error s / sqrt(n); None where n is too small."""
     if len(values) == 0:
         return None, None
     with np.errstate(over="ignore", invalid="ignore"):
@@ -45,10 +45,10 @@ def bootstrap_errors(
     """Standard errors of statistics of n independent samples: their standard deviations over resamples.
 
     Args:
-        statistics: figures for samples given by their indices (n,), drawn with replacement.
+        statistics: function from the indices of samples (n,), drawn with replacement, to figures.
         n: number of samples.
-        seed: of the resampling.
-        resamples: how many.
+        seed: seed of the resampling.
+        resamples: number of resamples.
 
     Source: B. Efron, Ann. Statist. 7 (1979) 1.
     """
@@ -61,16 +61,16 @@ def bootstrap_errors(
 
 
 def wasserstein(a: Array, b: Array, a_weights: Array | None = None, b_weights: Array | None = None) -> Number:
-    """Wasserstein-1 distance of two samples of numbers: the integral of |F_a - F_b|, in their unit.
+    """Wasserstein-1 distance of two samples of numbers: the integral of |F_a - F_b|, in the unit of the numbers.
 
     Args:
         a, b: finite values, (n,) and (m,).
-        a_weights, b_weights: non-negative, of any positive sum, or None for equal ones.
+        a_weights, b_weights: non-negative weights of any positive sum, or None for equal ones.
 
     Returns:
-        None where a sample is empty or has no weight.
+        None if a sample is empty or has no weight.
     """
-    from scipy.stats import wasserstein_distance  # half a second of imports, which sampling need not wait for
+    from scipy.stats import wasserstein_distance  # takes half a second to import
 
     for values, weights in ((a, a_weights), (b, b_weights)):
         if len(values) == 0 or (weights is not None and not weights.sum() > 0):
@@ -80,5 +80,5 @@ def wasserstein(a: Array, b: Array, a_weights: Array | None = None, b_weights: A
 
 
 def finite_number(value: Any) -> Number:
-    """A plain float, or None where it is not finite."""
+    """A plain float, or None if it is not finite."""
     return float(value) if math.isfinite(value) else None

@@ -1,100 +1,38 @@
-"""Counting reports on molecules, and what the counts come to."""
+"""Counting reports on molecules, and the scores that follow from the counts."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any
 
 import numpy as np
 
-from molflow.chem import perception, posebusters
-from molflow.chem.bonds import PROTOCOL, stability_of_orders
+from molflow.chem.bonds import EDM_QM9
 from molflow.chem.elements import formula
-from molflow.chem.io import Structure
+from molflow.chem.structure import Structure
 from molflow.errors import MolflowError
 from molflow.evaluation import distributions
 from molflow.evaluation.chunks import bonded_chunks
-from molflow.evaluation.contacts import CLASH_PROTOCOL
-from molflow.evaluation.inspection import MoleculeReport, is_covered
-from molflow.evaluation.novelty import TrainingReference
+from molflow.evaluation.inspection import is_covered, stable_atoms
+from molflow.evaluation.metrics import METRICS
+from molflow.evaluation.metrics.base import Figure, Metric, MoleculeMetric, Ratio, SetMetric
+from molflow.evaluation.metrics.distances import BondLengths
+from molflow.evaluation.options import EvaluationOptions
 from molflow.evaluation.reference import recorded_histogram, recorded_scores
-from molflow.evaluation.scores import Metric, MoleculeScores
+from molflow.evaluation.reports import MoleculeReport
+from molflow.evaluation.scores import MoleculeScores, Score
 from molflow.evaluation.statistics import wilson_interval
 
-Scope = Literal["stability", "lookup", "all"]
-SCOPES: tuple[Scope, ...] = get_args(Scope)
-"""How much is known of each molecule; each scope includes those before it."""
-
-
-class _Fraction(NamedTuple):
-    part: str
-    of: str
-    protocol: str
-    scope: Scope = "lookup"
-
-
-_LOOKED_UP = f"RDKit sanitises with bonds by {PROTOCOL}"
-_CODE_OF_EDM = f"{_LOOKED_UP} and missing hydrogens implied; the largest fragment stands for the molecule (EDM's code)"
-_PERCEIVED = f"{perception.PROTOCOL}; kekulised bond orders by formal charge (cf. arXiv 2505.00169)"
-
-_FRACTIONS: dict[str, _Fraction] = {
-    "atom_stability": _Fraction("stable_atoms", "atoms", PROTOCOL, "stability"),
-    "molecule_stability": _Fraction("stable", "molecules", PROTOCOL, "stability"),
-    "validity": _Fraction("valid", "molecules", _LOOKED_UP),
-    "connected_validity": _Fraction("connected", "molecules", f"{_LOOKED_UP}; one fragment"),
-    "valence_atom_stability": _Fraction("perceived_stable_atoms", "atoms", _PERCEIVED, "all"),
-    "valence_molecule_stability": _Fraction("perceived_stable", "molecules", _PERCEIVED, "all"),
-    "perceived_validity": _Fraction("perceived_valid", "molecules", perception.PROTOCOL, "all"),
-    "perceived_connected_validity": _Fraction(
-        "perceived_connected", "molecules", f"{perception.PROTOCOL}; one fragment", "all"
-    ),
-    "rdkit_default_validity": _Fraction(
-        "default_connected", "molecules", f"{perception.DEFAULT_PROTOCOL}; one fragment", "all"
-    ),
-    "edm_validity": _Fraction("edm_valid", "molecules", _CODE_OF_EDM),
-    "edm_validity_x_uniqueness": _Fraction("edm_distinct", "molecules", _CODE_OF_EDM),
-    "largest_fragment_validity": _Fraction(
-        "largest_fragment_valid", "molecules", f"{_LOOKED_UP}; the largest fragment alone"
-    ),
-    "uniqueness": _Fraction("distinct", "connected valid molecules", f"{_LOOKED_UP}; canonical SMILES"),
-    "validity_x_uniqueness": _Fraction("distinct", "molecules", f"{_LOOKED_UP}; one fragment; canonical SMILES"),
-    "without_clashes": _Fraction("without_clashes", "molecules with look-up bonds", f"no {CLASH_PROTOCOL}", "all"),
-    "posebusters": _Fraction("passed", "perceived connected molecules", posebusters.PROTOCOL, "all"),
-}
-"""Scores that are fractions of what a tally counts: numerator, denominator and rule."""
-
-_FLAGS = (
-    "stable", "valid", "connected", "largest_fragment_valid", "perceived_stable", "perceived_valid",
-    "perceived_connected", "default_connected",
-)  # fmt: skip
-
-_COUNTED = {
-    "connected valid molecules": "connected",
-    "perceived connected molecules": "perceived_connected",
-    "molecules with look-up bonds": "examined",
-}
-
-DISTANCES = {
-    "w1_bond_lengths": "bond length",
-    "w1_angles": "angle",
-    "w1_dihedrals": "dihedral",
-    "w1_distances": "distance",
-    "w1_atom_counts": "atom count",
-    "w1_compositions": "composition",
-}
-"""Wasserstein distances to the reference, by the group of quantities that they summarise."""
-
-_DRAWN = ("atom count", "descriptor")
-"""Groups whose quantities come with a histogram to draw."""
+_WITH_HISTOGRAM = ("atom count", "descriptor")
+"""Groups of quantities whose distributions come with a histogram to draw."""
 
 
 class Tally:
-    """Counts over molecules, to which reports are added one by one and tallies as wholes.
+    """Counts over molecules, which take reports one by one and merge with the counts of others.
 
-    All are whole numbers, so neither order nor grouping changes a score. Beside the counts, which take a fixed amount
-    of memory, it keeps the distinct SMILES and formulas.
+    All counts are whole numbers, so neither order nor grouping changes a score. The memory is constant but for the
+    distinct SMILES and formulas.
 
     Example:
         >>> water = Structure(np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]), np.array([8, 1, 1]))
@@ -105,44 +43,45 @@ class Tally:
         0.5
     """
 
-    def __init__(self, scope: Scope = "all") -> None:
-        self.scope = scope
-        self.counts: Counter[str] = Counter()
+    def __init__(self, options: EvaluationOptions | None = None) -> None:
+        self.options = options or EvaluationOptions()
+        self.n_molecules = self.n_atoms = 0
         self.statuses: Counter[str] = Counter()
-        self.formulas: Counter[str] = Counter()
-        self.smiles: set[str] = set()  # of the connected valid molecules
-        self.edm_smiles: set[str] = set()
-        self.histogram = np.zeros(distributions.N_BINS, dtype=np.int64)
+        self._counted: dict[str, MoleculeMetric] = {}
+        self._collected: dict[str, SetMetric[Any]] = {}
+        for name, metric in METRICS.items():
+            if issubclass(metric, MoleculeMetric) and metric.applies(self.options):
+                self._counted[name] = metric(self.options)
+            elif issubclass(metric, SetMetric) and metric.applies(self.options):
+                self._collected[name] = metric(self.options)
+        self._ratios = {name: [0, 0] for name in self._counted}
+        self._collectors = {metric.shared or name: metric for name, metric in self._collected.items()}
+        if self.options.covers("all"):
+            self._collectors.setdefault(BondLengths.shared, BondLengths(self.options))  # for the distributions
+        self._states = {key: metric.empty() for key, metric in self._collectors.items()}
 
-    def add(self, report: MoleculeReport) -> None:
-        """Count one molecule, or a record that could not be read."""
+    @property
+    def histogram(self) -> np.ndarray:
+        """Counts of all quantities of `molflow.evaluation.distributions`, (N_BINS,); of the scope "all" only."""
+        counts: np.ndarray = self._states[BondLengths.shared]
+        return counts
+
+    def add(self, report: MoleculeReport, copies: int = 1) -> None:
+        """Count a molecule, or several equal ones, or a record that could not be read."""
         if report.status == "unreadable":
-            self.add_unreadable()
+            self.add_unreadable(copies)
             return
-        self.statuses[report.status] += 1
-        self.formulas[report.formula] += 1
-        found = Counter(name for name in _FLAGS if getattr(report, name))
-        found.update(
-            molecules=1,
-            atoms=report.n_atoms,
-            stable_atoms=report.stable_atoms,
-            perceived_stable_atoms=report.perceived_stable_atoms,
-            fragments=report.fragments,
-            with_fragments=report.fragments > 0,
-            edm_valid=report.edm_smiles is not None,
-            without_clashes=report.clashes == 0,
-            examined=report.clashes is not None,
-            checked=report.posebusters is not None,
-            passed=report.posebusters == (),
-        )
-        self.counts.update(found)
-        if report.connected and report.smiles is not None:
-            self.smiles.add(report.smiles)
-        if report.edm_smiles is not None:
-            self.edm_smiles.add(report.edm_smiles)
-        if report.measured is not None:
-            bins, counts = report.measured
-            self.histogram[bins] += counts
+        if report.status:
+            self.statuses[report.status] += copies
+        self.n_molecules += copies
+        self.n_atoms += copies * report.n_atoms
+        for name, metric in self._counted.items():
+            ratio = self._ratios[name]
+            ratio[0] += copies * metric.counts(report)
+            ratio[1] += copies * metric.of(report)
+        for key, collector in self._collectors.items():
+            for _ in range(copies):
+                self._states[key] = collector.add(self._states[key], report)
 
     def add_unreadable(self, records: int = 1) -> None:
         """Count records that could not be read."""
@@ -150,139 +89,62 @@ class Tally:
             self.statuses["unreadable"] += records
 
     def add_stability(self, structures: Sequence[Structure]) -> None:
-        """Count many molecules by look-up stability and composition alone, without RDKit and without workers."""
-        covered: list[Structure] = []
-        foreign: list[Structure] = []
+        """Count many molecules by look-up stability and composition alone, without RDKit and without workers.
+
+        Molecules of equal formula and equal number of stable atoms share one report.
+        """
+        unknown: list[Structure] = []
         for structure in structures:
-            (covered if is_covered(structure.atomic_numbers) else foreign).append(structure)
-        self.formulas.update(formula(structure.atomic_numbers) for structure in foreign)
-        self.counts.update(molecules=len(foreign), atoms=sum(len(s.atomic_numbers) for s in foreign))
-        for chunk in bonded_chunks(covered):
+            if structure.bonds is None and is_covered(structure.atomic_numbers):
+                unknown.append(structure)
+            else:
+                self.add(_stability_report(structure.atomic_numbers, int(stable_atoms(structure).sum())))
+        for chunk in bonded_chunks(unknown):
             numbers = chunk.atomic_numbers
-            atoms, molecules = stability_of_orders(chunk.orders, numbers, np.ones(numbers.shape, dtype=bool))
-            for row, copies in zip(*np.unique(np.sort(numbers, axis=1), axis=0, return_counts=True), strict=True):
-                self.formulas[formula(row)] += int(copies)
-            self.counts.update(
-                molecules=len(numbers),
-                atoms=numbers.size,
-                stable_atoms=int(atoms.sum()),
-                stable=int(molecules.sum()),
-            )
+            stable, _ = EDM_QM9.stability_of_orders(chunk.orders, numbers, np.ones(numbers.shape, dtype=bool))
+            kinds = np.column_stack([np.sort(numbers, axis=1), stable.sum(1)])
+            for row, copies in zip(*np.unique(kinds, axis=0, return_counts=True), strict=True):
+                self.add(_stability_report(row[:-1], int(row[-1])), int(copies))
 
     def merge(self, other: Tally) -> None:
-        """Count all that another tally has counted."""
-        for name in ("counts", "statuses", "formulas", "smiles", "edm_smiles"):
-            getattr(self, name).update(getattr(other, name))
-        self.histogram += other.histogram
+        """Count everything that another tally, made with the same options, has counted."""
+        self.n_molecules += other.n_molecules
+        self.n_atoms += other.n_atoms
+        self.statuses.update(other.statuses)
+        for name, (count, of) in other._ratios.items():
+            self._ratios[name][0] += count
+            self._ratios[name][1] += of
+        for key, collector in self._collectors.items():
+            self._states[key] = collector.merge(self._states[key], other._states[key])
 
-    def scores(
-        self, *, reference: str | None = None, training: TrainingReference | None = None, progress: bool = False
-    ) -> MoleculeScores:
-        """What the counts come to; arguments and errors as in `evaluate`."""
-        if not self.counts["molecules"]:
+    def scores(self) -> MoleculeScores:
+        """Scores that follow from the counts.
+
+        Raises:
+            MolflowError: there are no molecules.
+        """
+        if not self.n_molecules:
             raise MolflowError("no molecules to evaluate; expected at least one")
-        of_smiles, of_shapes = self._covers("lookup"), self._covers("all")
+        reference, training = self.options.reference, self.options.training
         recorded = None if reference is None else recorded_scores(reference)
-        known = None if reference is None or not of_shapes else recorded_histogram(reference)
-        metrics: dict[str, Metric] = self._fractions() | self._mean_fragments()
-        nearest: np.ndarray | None = None
-        if training is not None:
-            metrics |= self._fractions_of_training(training)
-            if of_smiles:
-                nearest = _similarity(self.smiles - training.smiles, training, progress)
-        if known is not None:
-            metrics |= self._distances(known)
-
-        def value(name: str) -> float | None:
-            return metrics[name].value if name in metrics else None
-
-        def interval(name: str) -> tuple[float, float] | None:
-            return metrics[name].interval if name in metrics else None
-
+        found: dict[str, Ratio | Figure] = {name: Ratio(*ratio) for name, ratio in self._ratios.items()}
+        found |= {name: m.value(self._states[m.shared or name]) for name, m in self._collected.items()}
+        metrics = self._counted | self._collected
         return MoleculeScores(
-            n_molecules=self.counts["molecules"],
+            n_molecules=self.n_molecules,
             n_unreadable=self.statuses["unreadable"],
-            n_atoms=self.counts["atoms"],
-            atom_stability=value("atom_stability"),
-            molecule_stability=self.counts["stable"] / self.counts["molecules"],
-            validity=value("validity"),
-            connected_validity=value("connected_validity"),
-            uniqueness=value("uniqueness"),
-            validity_x_uniqueness=value("validity_x_uniqueness"),
-            novelty=value("novelty"),
-            n_distinct=len(self.smiles) if of_smiles else None,
-            n_novel=metrics["novelty"].count if "novelty" in metrics else None,
-            nearest_training_similarity=None if nearest is None else float(nearest.mean()),
-            nearest_training_similarity_median=None if nearest is None else float(np.median(nearest)),
-            novel_compositions=value("novel_compositions"),
-            protocol=PROTOCOL,
+            n_atoms=self.n_atoms,
+            protocol=EDM_QM9.protocol,
             training=None if training is None else training.name,
             reference_scores=recorded,
-            atom_stability_interval=interval("atom_stability"),
-            molecule_stability_interval=interval("molecule_stability"),
-            validity_interval=interval("validity"),
-            connected_validity_interval=interval("connected_validity"),
-            validity_x_uniqueness_interval=interval("validity_x_uniqueness"),
-            novelty_interval=interval("novelty"),
-            novel_compositions_interval=interval("novel_compositions"),
-            metrics={name: replace(metric, reference=_recorded(recorded, name)) for name, metric in metrics.items()},
-            distributions=self._distributions(known) if of_shapes else {},
+            metrics={name: _score(metrics[name], found[name], recorded) for name in METRICS if name in metrics},
+            distributions=self._distributions() if self.options.covers("all") else {},
             statuses=dict(sorted(self.statuses.items())),
         )
 
-    def _covers(self, scope: Scope) -> bool:
-        return SCOPES.index(scope) <= SCOPES.index(self.scope)
-
-    def _number(self, name: str) -> int:
-        if name == "distinct":
-            return len(self.smiles)
-        if name == "edm_distinct":
-            return len(self.edm_smiles)
-        return self.counts[_COUNTED.get(name, name)]
-
-    def _fractions(self) -> dict[str, Metric]:
-        return {
-            name: _fraction(self._number(rule.part), self._number(rule.of), rule.of, rule.protocol)
-            for name, rule in _FRACTIONS.items()
-            if self._covers(rule.scope) and (name != "posebusters" or self.counts["checked"])
-        }
-
-    def _mean_fragments(self) -> dict[str, Metric]:
-        known = self.counts["with_fragments"]
-        if not known:
-            return {}
-        mean = self.counts["fragments"] / known
-        return {
-            "fragments": Metric(mean, None, known, "molecules", f"mean number of parts by {PROTOCOL}", "a molecule")
-        }
-
-    def _fractions_of_training(self, training: TrainingReference) -> dict[str, Metric]:
-        total = self.counts["molecules"]
-        compositions = sum(n for found, n in self.formulas.items() if found not in training.formulas)
-        against = f"formula not in {training.name}"
-        metrics = {"novel_compositions": _fraction(compositions, total, "molecules", against)}
-        if not self._covers("lookup"):
-            return metrics
-        novel, of_edm = len(self.smiles - training.smiles), len(self.edm_smiles - training.smiles)
-        against = f"canonical SMILES not in {training.name}"
-        return metrics | {
-            "novelty": _fraction(novel, len(self.smiles), "distinct molecules", against),
-            "validity_x_uniqueness_x_novelty": _fraction(novel, total, "molecules", f"{_LOOKED_UP}; {against}"),
-            "edm_validity_x_uniqueness_x_novelty": _fraction(of_edm, total, "molecules", f"{_CODE_OF_EDM}; {against}"),
-        }
-
-    def _distances(self, known: np.ndarray) -> dict[str, Metric]:
-        """Figures, not fractions: Wasserstein distances of groups of quantities to those of the reference."""
-        metrics = {}
-        for name, group in DISTANCES.items():
-            members = [q for q in distributions.QUANTITIES.values() if q.group == group]
-            of = sum(int(distributions.counts_of(self.histogram, q.name).sum()) for q in members)
-            value = distributions.group_wasserstein(self.histogram, known, group)
-            rule = f"Wasserstein-1 distance to the reference in bins of {members[0].width:g} {members[0].unit}"
-            metrics[name] = Metric(value, None, of, f"{group}s", rule, members[0].unit)
-        return metrics
-
-    def _distributions(self, known: np.ndarray | None) -> dict[str, dict[str, Any]]:
+    def _distributions(self) -> dict[str, dict[str, Any]]:
+        reference = self.options.reference
+        known = None if reference is None else recorded_histogram(reference)
         found = {}
         for name, quantity in distributions.QUANTITIES.items():
             count = int(distributions.counts_of(self.histogram, name).sum())
@@ -294,23 +156,39 @@ class Tally:
                     "quantiles": distributions.quantiles(self.histogram, name),
                     "w1": None if known is None else distributions.wasserstein(self.histogram, known, name),
                 }
-                if quantity.group in _DRAWN:
+                if quantity.group in _WITH_HISTOGRAM:
                     found[name]["histogram"] = distributions.coarse(self.histogram, known, name)
         return found
 
 
-def _fraction(count: int, of: int, what: str, protocol: str) -> Metric:
-    return Metric(count / of if of else None, count, of, what, protocol, interval=wilson_interval(count, of))
+def _stability_report(atomic_numbers: np.ndarray, stable_atoms: int) -> MoleculeReport:
+    n = len(atomic_numbers)
+    stable = 0 < n == stable_atoms
+    return MoleculeReport(
+        n_atoms=n, formula=formula(atomic_numbers), status="", stable_atoms=stable_atoms, stable=stable
+    )
 
 
-def _recorded(recorded: dict[str, Any] | None, name: str) -> float | None:
-    """The value that a reference has under the same name: over all of it where that is known."""
-    if recorded is None:
+def _score(metric: Metric, found: Ratio | Figure, recorded: dict[str, Any] | None) -> Score:
+    protocol = metric.protocol.replace("{bonds}", EDM_QM9.protocol)
+    if metric.options.training is not None:
+        protocol = protocol.replace("{training}", metric.options.training.name)
+    count = found.count if isinstance(found, Ratio) else None
+    return Score(
+        value=found.value,
+        count=count,
+        of=found.of,
+        what=metric.denominator,
+        protocol=protocol,
+        unit=metric.unit,
+        interval=None if count is None else wilson_interval(count, found.of),
+        reference=_recorded(recorded, metric.kind),
+    )
+
+
+def _recorded(recorded: dict[str, Any] | None, name: str | None) -> float | None:
+    """The value of a reference under the same name, over the whole data set if that is recorded."""
+    if recorded is None or name is None:
         return None
     value: float | None = recorded.get(name, recorded.get("metrics", {}).get(name, {}).get("value"))
     return value
-
-
-def _similarity(novel: set[str], training: TrainingReference, progress: bool) -> np.ndarray | None:
-    """Of each novel molecule to the nearest training molecule; None where none is novel."""
-    return training.nearest_similarity(sorted(novel), progress) if novel else None

@@ -1,6 +1,6 @@
-"""How fast a model samples or trains: figures from a run on this machine, with what they depend on.
+"""Speed of sampling and training: figures from a run on this machine, with the settings that they depend on.
 
-A figure is a median over repeats after a warm-up, as other work on the machine disturbs single ones.
+A figure is a median over repeats after a warm-up, because other work on the machine disturbs single runs.
 """
 
 import resource
@@ -30,7 +30,7 @@ Sampled = TypeVar("Sampled")
 
 
 def peak_memory_mb(device: torch.device | str = "cpu") -> float:
-    """Most memory this process (on CUDA: torch on that device) has held since its start or the last reset, MB."""
+    """Peak memory of this process (on CUDA: of torch on that device) since its start or the last reset, MB."""
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     unit = 1 if sys.platform == "darwin" else 1024
@@ -38,7 +38,7 @@ def peak_memory_mb(device: torch.device | str = "cpu") -> float:
 
 
 def reset_peak_memory(device: torch.device | str = "cpu") -> bool:
-    """Let `peak_memory_mb` start anew, from what is in use now; False where the system cannot (other than Linux)."""
+    """Reset `peak_memory_mb` to the memory in use now. Return False if the system cannot (other than Linux)."""
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return True
@@ -51,7 +51,7 @@ def reset_peak_memory(device: torch.device | str = "cpu") -> bool:
 
 
 def seconds(work: Callable[[], Any], device: torch.device | str = "cpu") -> float:
-    """Wall time of a call, on CUDA until the device is done."""
+    """Wall time of a call in seconds; on CUDA, until the device is done."""
     cuda = torch.device(device).type == "cuda"
     if cuda:
         torch.cuda.synchronize(device)
@@ -63,7 +63,7 @@ def seconds(work: Callable[[], Any], device: torch.device | str = "cpu") -> floa
 
 
 def conditions(device: torch.device | str, batch_size: int) -> dict[str, Any]:
-    """What a speed depends on, under the names of the benchmark's JSON."""
+    """Settings that a speed depends on, under the names of the benchmark's JSON."""
     name = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else str(device)
     return {
         "peak_memory_mb": peak_memory_mb(device),
@@ -74,13 +74,13 @@ def conditions(device: torch.device | str, batch_size: int) -> dict[str, Any]:
 
 
 def count_stable(batch: MoleculeBatch) -> int:
-    """How many molecules are stable by EDM's rules."""
+    """Number of molecules that are stable by EDM's rules."""
     batch = batch.to("cpu")
     return int(stability(batch.positions, batch.atomic_numbers, batch.mask)[1].sum())
 
 
 def count_new(batch: MoleculeBatch, training: TrainingReference) -> int:
-    """How many distinct SMILES of connected valid molecules are not among the training molecules."""
+    """Number of distinct SMILES of connected valid molecules that are not among the training molecules."""
     found: set[str | None] = set()
     evaluate(batch, scope="lookup", each=lambda report, _: found.add(report.smiles if report.connected else None))
     return len(found - {None} - training.smiles)
@@ -89,9 +89,9 @@ def count_new(batch: MoleculeBatch, training: TrainingReference) -> int:
 def sampling_record(
     name: str, n: int, n_stable: int, elapsed: float, device: torch.device | str, batch_size: int
 ) -> dict[str, Any]:
-    """Sampling speed, raw and for each stable molecule, from numbers of molecules and the seconds they took.
+    """Sampling speed for each molecule and each stable molecule, from their numbers and the seconds that they took.
 
-    The cost of a stable molecule is None where none is stable.
+    The cost of a stable molecule is None if none is stable.
     """
     return {
         "model": name,
@@ -105,12 +105,12 @@ def sampling_record(
 
 
 class Timing(NamedTuple, Generic[Sampled]):
-    """What the repeats of a sampler gave.
+    """Result of the timed repeats of a sampler.
 
     Attributes:
-        samples: of each repeat.
+        samples: samples of each repeat.
         seconds: median over the repeats.
-        peak_memory_mb: the most that the process held in a repeat; where the system cannot tell, the most so far.
+        peak_memory_mb: largest peak of a repeat; where the system cannot reset it, the largest so far.
     """
 
     samples: list[Sampled]
@@ -127,15 +127,15 @@ def time_sampling(
     repeats: int = 3,
     progress: bool = False,
 ) -> list[Timing[Sampled]]:
-    """Time `sampler(n, seed)` after a warm-up of one batch, in turns, so that what disturbs one disturbs all.
+    """Time `sampler(n, seed)` after a warm-up of one batch. Samplers take turns, so that disturbances affect all.
 
     Args:
         samplers: each draws n samples with a seed.
         n: samples in each repeat.
-        batch_size: what the samplers use, for the warm-up.
-        device: where they run.
-        repeats: timed runs.
-        progress: show a bar on stderr.
+        batch_size: batch size of the samplers, for the warm-up.
+        device: device that they run on.
+        repeats: number of timed runs.
+        progress: show a progress bar on stderr.
     """
     for sampler in samplers:
         sampler(min(n, batch_size), 0)
@@ -164,11 +164,11 @@ def sampling_throughput(
     training: TrainingReference | None = None,
     progress: bool = False,
 ) -> list[dict[str, Any]]:
-    """Speeds of models by name, timed as `time_sampling` does, and the share of stable molecules in all repeats.
+    """Speeds of models by name, timed by `time_sampling`, and the fraction of stable molecules in all repeats.
 
-    With `training` also the price of a valid, unique and novel molecule: time over the number of distinct SMILES of
-    connected valid molecules, by look-up bonds, that are not among the training molecules, the mean over the repeats.
-    It depends on n, as distinct molecules become rarer.
+    With `training`, also the time for each valid, unique and novel molecule: the time over the number of distinct
+    SMILES of connected valid molecules, by look-up bonds, that are not among the training molecules, averaged over the
+    repeats. It depends on n, because distinct molecules become rarer.
     """
     of_each = list(samplers.values())
     timings = time_sampling(of_each, n, batch_size=batch_size, device=device, repeats=repeats, progress=progress)
@@ -190,13 +190,13 @@ def sampling_throughput(
 
 
 class ParticleSampler(NamedTuple):
-    """How a model makes configurations.
+    """Functions that sample configurations from a model.
 
     Attributes:
         sample: draws n configurations with a seed.
-        sample_and_log_prob: draws n configurations and their log density, nats, if it can be had.
-        energy: of the target, kT, if it is known.
-        n_densities: configurations whose densities are timed.
+        sample_and_log_prob: draws n configurations and their log density in nats; None if the model has none.
+        energy: energy of the target in kT; None if it is unknown.
+        n_densities: number of configurations whose densities are timed.
     """
 
     sample: Callable[[int, int], Any]
@@ -214,10 +214,10 @@ def particle_throughput(
     repeats: int = 3,
     progress: bool = False,
 ) -> list[dict[str, Any]]:
-    """Speeds of models by name: samples timed as `time_sampling` does, and once samples with densities.
+    """Speeds of models by name: samples timed by `time_sampling`, and one run of samples with densities.
 
-    An effective sample costs a sample divided by the effective sample size as a fraction, which is measured on the
-    samples with densities: without them for averages that need no weights, or with them. What cannot be had is None.
+    The cost of an effective sample is that of a sample, without or with its density, divided by the fraction of
+    effective samples, which is measured on the samples with densities. Unknown figures are None.
     """
     timings = time_sampling(
         [sampler.sample for sampler in samplers.values()],

@@ -1,8 +1,8 @@
-"""A function over many items in worker processes that may hang or die: only the item at fault is lost.
+"""Apply a function to many items in worker processes that may hang or die; only the item at fault fails.
 
-Pools of the standard library cannot end a task, and pools that can lose the whole chunk in which it was. Here a worker
-answers item by item, so that the one at fault is known, and the rest of its chunk goes to another worker. Functions
-travel by name, items and results as JSON, so that no process trusts another with code.
+Pools of the standard library cannot end a task, and pools that can end one lose its whole chunk. Here a worker answers
+item by item, so that the item at fault is known, and another worker gets the rest of its chunk. Functions are sent by
+name, items and results as JSON, so that no process runs code that another sends.
 """
 
 import json
@@ -22,21 +22,21 @@ from molflow.errors import MolflowError
 from molflow.interrupts import end_with_parent, ignored_interrupts
 
 CHUNK = 16
-"""Items that a worker is given at a time."""
+"""Number of items that are sent to a worker at a time."""
 
 AHEAD = 2048
-"""Items that may be taken before the oldest of them is finished; it bounds the memory."""
+"""Number of items that may be taken before the oldest of them is finished; it bounds the memory."""
 
 MEMORY = 4 << 30
-"""Bytes that a worker may take, where the system can limit that; an item that needs more is lost."""
+"""Limit of a worker's memory in bytes, if the system can limit it; an item that needs more fails."""
 
 PATIENCE = 30
-"""Times its limit that an item may take on the clock: for one that waits instead of working."""
+"""An item may take this many times its limit of processor time on the clock, in case it waits instead of working."""
 
 LONGEST = 1e6
-"""Largest limit in seconds."""
+"""Largest limit of processor time in seconds."""
 
-_STARTS_WITHIN = 600.0  # seconds that a worker may take to load its libraries, on a machine with much else to do
+_STARTS_WITHIN = 600.0  # seconds in which a worker must load its libraries, even on a busy machine
 _MAIN = "from molflow.evaluation.workers import _serve; _serve({})"
 
 
@@ -47,12 +47,12 @@ class _Job(NamedTuple):
     seconds: float
 
 
-class Lost(NamedTuple):
-    """Stands in for the result of an item.
+class Failure(NamedTuple):
+    """Result of an item that failed.
 
     Attributes:
         status: "timed out" or "crashed".
-        reason: in words.
+        reason: the cause in words.
     """
 
     status: str
@@ -67,23 +67,23 @@ def outcomes(
     seconds: float,
     options: dict[str, Any] | None = None,
     prepare: Callable[..., Any] | None = None,
-) -> Generator[Any | Lost]:
-    """function(item, **options) for each item, in order; the same for any number of workers.
+) -> Generator[Any | Failure]:
+    """Yield function(item, **options) for each item, in order; the same for any number of workers.
 
-    Workers are new Python processes that load the module of the function and what that needs, whatever the main script
-    does or has loaded. They end with this process, and when the iterator is closed. An item that raises an exception
-    is lost as one that ends the process is.
+    Workers are new Python processes that import the module of the function. They do not run the main script. They end
+    with this process, and when the iterator is closed. An item that raises an exception or ends its process has a
+    `Failure` as its result.
 
     Args:
-        function: one that an import finds by its name. It takes and returns what JSON can hold.
-        items: of what JSON can hold; taken a bounded number ahead of the results.
-        workers: processes; 0 for none, where nothing can be ended and an item that hangs hangs all.
-        seconds: of processor time that one item may take, so that a busy machine changes no result; at most a million.
-        options: keyword arguments of the function, of what JSON can hold.
-        prepare: called with the options in each worker before time counts, to load libraries; found by its name.
+        function: function that can be imported by its name; it takes and returns values for JSON.
+        items: values for JSON; a bounded number of them is taken ahead of the results.
+        workers: number of processes. 0 runs the function in this process, where an item that hangs cannot be stopped.
+        seconds: limit of processor time for one item, at most a million. A busy machine changes no result.
+        options: keyword arguments of the function, values for JSON.
+        prepare: function that each worker calls with the options before time counts, to load libraries.
 
     Raises:
-        MolflowError: a number of workers or seconds that cannot be, or a worker could not be started.
+        MolflowError: an impossible number of workers or seconds, or a worker that could not be started.
     """
     if workers < 0 or not 0 < seconds <= LONGEST:
         raise MolflowError(
@@ -101,12 +101,12 @@ def outcomes(
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """The name by which `named` finds a function of a module again."""
+    """The name of a function in a module, for `named`."""
     return f"{function.__module__}:{function.__qualname__}"
 
 
 def named(name: str) -> Callable[..., Any]:
-    """The function that has this name."""
+    """The function with this name."""
     module, _, path = name.partition(":")
     function: Any = import_module(module)
     for part in path.split("."):
@@ -115,22 +115,22 @@ def named(name: str) -> Callable[..., Any]:
     return found
 
 
-def _attempt(function: Callable[..., Any], item: Any, options: dict[str, Any]) -> Any | Lost:
+def _attempt(function: Callable[..., Any], item: Any, options: dict[str, Any]) -> Any | Failure:
     try:
         result = function(item, **options)
-        json.dumps(result)  # what it cannot hold is lost here, with or without a process between
+        json.dumps(result)  # fail here, with or without a worker process
         return result
     except Exception as error:
-        return Lost("crashed", " ".join(f"{type(error).__name__}: {error}".split())[:200])
+        return Failure("crashed", " ".join(f"{type(error).__name__}: {error}".split())[:200])
 
 
 class _Worker:
-    """A process, and the items that it has been given and not answered."""
+    """A process, and the items that were sent to it and not answered yet."""
 
     def __init__(self, job: _Job):
         self.connection, theirs = Pipe()
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-        with theirs, ignored_interrupts():  # Ctrl-C reaches children too; this process decides what becomes of them
+        with theirs, ignored_interrupts():  # Ctrl-C reaches children too; this process ends them
             try:
                 self.process = subprocess.Popen(
                     [sys.executable, "-P", "-c", _MAIN.format(theirs.fileno())],
@@ -153,14 +153,14 @@ class _Worker:
         self.todo.extend(chunk)
         if self.ready:
             self.wait_longer()
-        with suppress(OSError):  # it died while it had nothing to do: that is noticed when it is read from
+        with suppress(OSError):  # it died while it was idle, which is noticed when it is read from
             _send(self.connection, [item for _, item in chunk])
 
     def wait_longer(self) -> None:
         self.deadline = time.monotonic() + PATIENCE * self.seconds
 
     def end(self, patience: float = 0.0) -> int:
-        """Its exit code, or minus the signal that ended it; it may have so many seconds to end by itself."""
+        """Wait `patience` seconds, then end the process. Return its exit code, or minus the signal that ended it."""
         self.connection.close()
         with suppress(subprocess.TimeoutExpired):
             return self.process.wait(patience)
@@ -169,16 +169,18 @@ class _Worker:
 
 
 class _Crew:
-    """Workers, what they are busy with, and results that wait for their turn."""
+    """Workers, their items, and results that wait for their turn."""
 
     def __init__(self, job: _Job, workers: int):
         self.job, self.size = job, workers
         self.workers: list[_Worker] = []
-        self.again: deque[tuple[int, Any]] = deque()  # given to a worker that ended before their turn
+        self.again: deque[tuple[int, Any]] = deque()  # sent to a worker that ended before it reached them
         self.done: dict[int, Any] = {}
-        self.failure: Exception | None = None  # of the items, to be raised after the results of those before it
+        self.failure: Exception | None = (
+            None  # error of the source of items, raised after the results of the items before it
+        )
 
-    def run(self, items: Iterable[Any]) -> Iterator[Any | Lost]:
+    def run(self, items: Iterable[Any]) -> Iterator[Any | Failure]:
         source = enumerate(items)
         oldest = taken = 0
         while True:
@@ -215,12 +217,12 @@ class _Crew:
         return chunk
 
     def _idle(self) -> list[_Worker | None]:
-        """Workers without work, and None for each that can still be started."""
+        """Idle workers, and None for each that can still be started."""
         idle: list[_Worker | None] = [worker for worker in self.workers if not worker.todo]
         return idle + [None] * (self.size - len(self.workers))
 
     def _collect(self) -> None:
-        """Wait for results; replace workers that ended or whose time is over."""
+        """Wait for results; drop workers that ended or whose time is over."""
         busy = [worker for worker in self.workers if worker.todo]
         left = min(worker.deadline for worker in busy) - time.monotonic()
         ready = wait([worker.connection for worker in busy], max(0.0, left))
@@ -228,7 +230,7 @@ class _Crew:
             if worker.connection in ready:
                 self._receive(worker)
             elif time.monotonic() >= worker.deadline:
-                self._lose(worker)
+                self._drop(worker)
 
     def _receive(self, worker: _Worker) -> None:
         try:
@@ -236,13 +238,13 @@ class _Crew:
                 answer = _received(worker.connection)
                 worker.wait_longer()
                 if worker.ready:
-                    result, lost = answer
-                    self.done[worker.todo.popleft()[0]] = Lost(*lost) if lost else result
+                    result, failure = answer
+                    self.done[worker.todo.popleft()[0]] = Failure(*failure) if failure else result
                 worker.ready = True
-        except (EOFError, OSError, ValueError, TypeError):  # it ended, or what it says is no answer
-            self._lose(worker)
+        except (EOFError, OSError, ValueError, TypeError):  # it ended, or its answer is not one
+            self._drop(worker)
 
-    def _lose(self, worker: _Worker) -> None:
+    def _drop(self, worker: _Worker) -> None:
         self.workers.remove(worker)
         late = time.monotonic() >= worker.deadline
         code = worker.end(0.0 if late else 1.0)
@@ -252,12 +254,14 @@ class _Crew:
             )
         if not worker.todo:
             return
-        if late or code == -signal.SIGPROF:
-            lost = Lost("timed out", f"not finished within {worker.seconds:g} s")
+        if code == -signal.SIGPROF:
+            failure = Failure("timed out", f"not finished within {worker.seconds:g} s")
+        elif late:
+            failure = Failure("timed out", f"not finished within {PATIENCE * worker.seconds:g} s on the clock")
         else:
             ending = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            lost = Lost("crashed", f"its worker process {ending}")
-        self.done[worker.todo.popleft()[0]] = lost
+            failure = Failure("crashed", f"its worker process {ending}")
+        self.done[worker.todo.popleft()[0]] = failure
         self.again.extend(worker.todo)
 
     def dismiss(self) -> None:
@@ -275,7 +279,7 @@ def _received(connection: Connection) -> Any:
 
 
 def _serve(handle: int) -> None:
-    """The life of a worker."""
+    """Main loop of a worker: read a job, then answer items until the pipe is closed."""
     end_with_parent()
     _limit_memory()
     connection = Connection(handle)
@@ -283,17 +287,17 @@ def _serve(handle: int) -> None:
     function = named(job.function)
     if job.prepare is not None:
         named(job.prepare)(**job.options)
-    _send(connection, None)  # ready: from now on its time is counted
+    _send(connection, None)  # ready: from now on time counts
     while True:
         try:
             items = _received(connection)
         except EOFError:
             return
         for item in items:
-            signal.setitimer(signal.ITIMER_PROF, job.seconds)  # at its end SIGPROF ends the process, whatever it is in
+            signal.setitimer(signal.ITIMER_PROF, job.seconds)  # then SIGPROF ends the process, even inside C code
             result = _attempt(function, item, job.options)
             signal.setitimer(signal.ITIMER_PROF, 0)
-            _send(connection, [None, result] if isinstance(result, Lost) else [result, None])
+            _send(connection, [None, result] if isinstance(result, Failure) else [result, None])
 
 
 def _limit_memory() -> None:

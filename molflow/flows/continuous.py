@@ -218,6 +218,26 @@ class ContinuousFlow(Flow[Data]):
         """
         return self.terms(data, condition, generator, divergence, n_probes).nll(kinetic_energy)
 
+    def nll_terms(
+        self,
+        data: Data,
+        condition: Any = None,
+        generator: torch.Generator | None = None,
+        *,
+        divergence: str = "rademacher",
+        n_probes: int = 1,
+        kinetic_energy: float = 0.0,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """`nll`, and its terms by name for the log of a training run."""
+        terms = self.terms(data, condition, generator, divergence, n_probes)
+        return terms.nll(kinetic_energy), {
+            "latent_nll": terms.latent,
+            "log_det": terms.log_det,
+            "kinetic_energy": terms.kinetic_energy,
+            "correction": terms.correction,
+            "evaluations": torch.tensor(float(terms.n_evaluations)),
+        }
+
     def terms(
         self,
         data: Data,

@@ -1,30 +1,48 @@
-"""The models that come with molflow: one folder each, a checkpoint with its card."""
+"""The models that come with molflow: one folder each, a checkpoint with its card.
+
+Nothing heavy is imported before a model is loaded, as `molflow --help` lists the names.
+"""
 
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from molflow.errors import MolflowError
 from molflow.files import read_json
-from molflow.flows.base import Flow
-from molflow.flows.storage import CARD, load
+
+if TYPE_CHECKING:
+    import torch
+
+    from molflow.flows.base import Flow
+
+DEFAULT_MODEL = "qm9"
+"""The model of commands that do not name one."""
+
+DEFAULT_REFERENCE = "qm9"
+"""The data set whose recorded scores and training molecules samples are compared with by default."""
 
 _HERE = Path(__file__).parent
+_CARD = "card.json"
+
+
+def model_names() -> tuple[str, ...]:
+    """The names of all shipped models."""
+    return tuple(sorted(card.parent.name for card in _HERE.glob(f"*/{_CARD}")))
 
 
 def model_cards() -> dict[str, Any]:
     """Name -> card of every shipped model: data, split, seed, steps, versions, measured scores."""
-    return {card.parent.name: read_json(card) for card in sorted(_HERE.glob(f"*/{CARD}"))}
+    return {name: read_json(_HERE / name / _CARD) for name in model_names()}
 
 
-def load_pretrained(name: str, device: torch.device | str = "cpu") -> Flow[Any]:
+def load_pretrained(name: str, device: "torch.device | str" = "cpu") -> "Flow[Any]":
     """A shipped model, ready to sample.
 
     Raises:
         MolflowError: no such model; the known ones are listed.
     """
-    if name not in (known := sorted(model_cards())):
+    from molflow.flows.storage import load
+
+    if name not in (known := model_names()):
         raise MolflowError(f"unknown model {name!r}; shipped are: {', '.join(known)}")
     return load(_HERE / name, device)
 
@@ -35,7 +53,7 @@ def folder_of(name_or_folder: str) -> Path:
     Raises:
         MolflowError: neither; the shipped names are listed.
     """
-    known = sorted(model_cards())
+    known = model_names()
     if name_or_folder in known:
         return _HERE / name_or_folder
     if Path(name_or_folder).is_dir():
@@ -43,6 +61,8 @@ def folder_of(name_or_folder: str) -> Path:
     raise MolflowError(f"unknown model {name_or_folder!r}, and no such folder; shipped are: {', '.join(known)}")
 
 
-def load_named(name_or_folder: str, device: torch.device | str = "cpu") -> Flow[Any]:
+def load_named(name_or_folder: str, device: "torch.device | str" = "cpu") -> "Flow[Any]":
     """A shipped model by name, or a checkpoint folder by path; errors as `folder_of` and `load`."""
+    from molflow.flows.storage import load
+
     return load(folder_of(name_or_folder), device)

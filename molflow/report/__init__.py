@@ -1,4 +1,4 @@
-"""Records of the evaluators as one HTML page that needs nothing else."""
+"""Reports: records of evaluations as one self-contained HTML page."""
 
 from molflow.report.boltzmann import boltzmann_page
 from molflow.report.gallery import Example

@@ -1,4 +1,4 @@
-"""The page that tells how well samples follow a Boltzmann distribution."""
+"""The page of particle systems: how well samples follow a Boltzmann distribution."""
 
 import math
 from collections.abc import Mapping
@@ -12,19 +12,19 @@ _SERIES = {
     "samples": ("samples", {"color": "#d55e00", "width": 2, "shape": "hv"}, {}),
     "reweighted": ("reweighted samples", {"color": "#2b83d6", "width": 2, "shape": "hv", "dash": "dot"}, {}),
 }
-"""Name, line and further settings of each histogram; the colours stand out on white and on black."""
+"""Name, line and further settings of each histogram; the colours are visible on white and on black."""
 
 
 def boltzmann_page(
     record: Mapping[str, Any], histograms: Mapping[str, Any], path: str | Path, *, title: str | None = None
 ) -> None:
-    """Write a page with the scores, each beside its reference and what it means, and histograms of energy and distance.
+    """Write a page with the scores, each with its reference and its meaning, and histograms of energy and distance.
 
     Args:
         record: `BoltzmannScores.to_dict()`.
-        histograms: what `molflow.evaluation.histograms` gives for the same samples.
-        path: of the HTML file, which needs no network and no other file.
-        title: of the page; by default it names the system.
+        histograms: result of `molflow.evaluation.histograms` for the same samples.
+        path: the HTML file, which needs no network and no other file.
+        title: title of the page; by default it names the system.
 
     Raises:
         MolflowError: plotly is not installed, or the path cannot be written.
@@ -55,17 +55,17 @@ def _summary(record: Mapping[str, Any]) -> str:
 def _notices(record: Mapping[str, Any]) -> list[str]:
     n = record["n_samples"]
     notices = []
-    if lost := record["n_nonfinite_energies"]:
-        notices.append(f"{lost:,} of {n:,} samples have no finite energy. Means and distances of energies omit them.")
-    if lost := record["n_nonfinite_log_prob"]:
-        notices.append(f"{lost:,} of {n:,} samples have no finite log density. Their weight is set to zero.")
+    if bad := record["n_nonfinite_energies"]:
+        notices.append(f"{bad:,} of {n:,} samples have no finite energy. Means and distances of energies omit them.")
+    if bad := record["n_nonfinite_log_prob"]:
+        notices.append(f"{bad:,} of {n:,} samples have no finite log density. Their weight is set to zero.")
     for which in ("encoder", "decoder"):
-        if lost := record[f"n_nonfinite_nll_{which}"]:
+        if bad := record[f"n_nonfinite_nll_{which}"]:
             total = record[f"n_nll_{which}"]
-            notices.append(f"{lost:,} of {total:,} test configurations have no finite likelihood through the {which}.")
+            notices.append(f"{bad:,} of {total:,} test configurations have no finite likelihood through the {which}.")
     if (record["largest_weight"] or 0) > 0.1:
         notices.append(
-            f"One sample holds {percent(record['largest_weight'])} of all weight: reweighted figures and their errors "
+            f"One sample has {percent(record['largest_weight'])} of all weight: reweighted figures and their errors "
             "are not reliable."
         )
     return notices
@@ -85,7 +85,7 @@ def _groups(record: Mapping[str, Any], system: Mapping[str, Any]) -> dict[str, l
     reference_mean = number(record["reference_mean_energy"], record["reference_mean_energy_error"])
     fraction = percent(record["ess_fraction"], record["ess_fraction_error"])
     above = record["fraction_above_reference"]
-    noise = "Between the histograms of samples and reference. Beside it, between two halves of the reference: noise."
+    noise = "Between samples and reference. The reference column is between two halves of the reference: noise."
     weighted = "With importance weights on the samples."
     groups = {
         "Importance weights": [
@@ -100,16 +100,23 @@ def _groups(record: Mapping[str, Any], system: Mapping[str, Any]) -> dict[str, l
                 "Mean energy, reweighted",
                 "reweighted_mean_energy",
                 known("mean_energy") or reference_mean,
-                "What averages over the samples become with weights. " + _agreement(record, system, "mean_energy"),
+                "Mean of the energy with weights. " + _agreement(record, system, "mean_energy"),
             ),
-            row("KL(samples || target)", "reverse_kl", "0", "Nats lost where the samples are. 0 is a perfect match."),
+            row(
+                "KL(samples || target)", "reverse_kl", "0", "In nats, averaged over the samples. 0 is a perfect match."
+            ),
         ],
         "Likelihood of test configurations": [
             each
             for which in ("decoder", "encoder")
             for each in (
                 row(f"NLL, {which}", f"nll_{which}", known("entropy"), _nll_meaning(record, system, which)),
-                row(f"KL(target || {which})", f"kl_{which}", "0", "NLL minus the entropy: nats left to gain."),
+                row(
+                    f"KL(target || {which})",
+                    f"kl_{which}",
+                    "0",
+                    "NLL minus the entropy, in nats. 0 is a perfect match.",
+                ),
             )
         ]
         + [
@@ -125,10 +132,16 @@ def _groups(record: Mapping[str, Any], system: Mapping[str, Any]) -> dict[str, l
                 "Mean energy",
                 "mean_energy",
                 reference_mean or known("mean_energy"),
-                "Of the raw samples. A few clashes of particles can raise it far.",
+                "Mean over samples without weights. A few clashes of particles can raise it far.",
             ),
-            row("Median energy", "median_energy", number(record["reference_median_energy"]), "Clashes hardly move it."),
-            Row("Above the reference's largest", (percent(above), "0 %"), "Samples that the target would hardly give.")
+            row(
+                "Median energy", "median_energy", number(record["reference_median_energy"]), "Clashes hardly change it."
+            ),
+            Row(
+                "Above the reference's largest",
+                (percent(above), "0 %"),
+                "Samples that are very unlikely under the target.",
+            )
             if above is not None
             else None,
             row("Wasserstein-1 distance", "w1_energy", halves("w1_energy"), noise),
@@ -144,16 +157,16 @@ def _groups(record: Mapping[str, Any], system: Mapping[str, Any]) -> dict[str, l
 
 def _ess_meaning(record: Mapping[str, Any]) -> str:
     return (
-        f"The samples are worth {record['ess']:,.0f} exact ones for averages; what they never visit does not show. "
+        f"For averages, the samples are worth {record['ess']:,.0f} exact ones; regions they never visit do not count. "
         f"The largest weight is {percent(record['largest_weight'])} of the sum."
     )
 
 
 def _nll_meaning(record: Mapping[str, Any], system: Mapping[str, Any], which: str) -> str:
     entropy, constant = system.get("entropy"), 0.5 * record["dof"] * math.log(2 * math.pi)
-    text = f"Of the normalised density through the {which}."
+    text = f"Negative log-likelihood of the normalised density through the {which}."
     if entropy is not None:
-        text += " Beside it the entropy: no model goes below."
+        text += " The reference is the entropy, which no model can go below."
     if record[f"nll_{which}_bgflow"] is not None:
         text += f" As bgflow prints it, without {constant:.2f}: {number(record[f'nll_{which}_bgflow'])}"
         text += "." if entropy is None else f", entropy {number(entropy - constant)}."

@@ -1,4 +1,4 @@
-"""Molecules to look at: one view in three dimensions, and a card for each with its depiction, SMILES and status."""
+"""The gallery of molecules: one view in three dimensions, and a card for each with its depiction, SMILES and status."""
 
 import json
 from collections import Counter
@@ -47,15 +47,15 @@ class Example:
     """A molecule of the gallery.
 
     Attributes:
-        name: where it comes from, such as "record 17".
-        status: one word, by which molecules can be chosen.
-        reason: why it failed, in words; empty where it did not.
-        smiles: None where there is none.
+        name: the origin of the molecule, such as "record 17".
+        status: one word; readers can filter by it.
+        reason: why the molecule failed, in words; empty if it did not.
+        smiles: SMILES, or None.
         depiction: a drawing in two dimensions, SVG.
-        elements: symbols of its n atoms.
-        positions: of its atoms, angstrom.
+        elements: symbols of the n atoms.
+        positions: positions of the n atoms, Å.
         bonds: pairs of atoms, counted from 0, with their orders 1 to 3.
-        source: the set of molecules that it is from, by which molecules can be chosen; empty where there is one set.
+        source: the set of molecules that it is from; readers can filter by it. Empty if there is one set.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Example:
 
 
 def gallery(examples: Sequence[Example]) -> str:
-    """The section of a page; with `STYLE` and `script` in that page, its molecules turn. Nothing without examples."""
+    """The HTML section, empty without examples. Its page needs `STYLE` and `script`."""
     if not examples:
         return ""
     sources = [example.source for example in examples]
@@ -97,12 +97,12 @@ def gallery(examples: Sequence[Example]) -> str:
 
 
 def script() -> str:
-    """What makes galleries work, to be run after plotly.js."""
+    """The JavaScript of galleries, which runs after plotly.js."""
     return resources.files("molflow.report").joinpath("gallery.js").read_text(encoding="utf-8")
 
 
 def _filters(kind: str, every: str, values: Sequence[str]) -> str:
-    """Buttons that keep the molecules with one of these values, and one that keeps all."""
+    """Buttons that show the molecules with one of these values, and one that shows all."""
     choices = [("", every, len(values)), *((value, value, n) for value, n in Counter(values).items())]
     buttons = "".join(
         f'<button type="button" data-{kind}="{escape(value)}" aria-pressed="{str(not value).lower()}">'

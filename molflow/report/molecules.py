@@ -1,4 +1,4 @@
-"""The page that tells how good molecules are, beside real ones, and shows some of them."""
+"""The page of molecules: every score beside that of real molecules, and a gallery."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
@@ -7,30 +7,18 @@ from textwrap import wrap
 from typing import Any
 
 from molflow.errors import MolflowError
+from molflow.evaluation.metrics import grouped, label
 from molflow.report.gallery import STYLE, Example, gallery, script
 from molflow.report.page import Cell, Row, heading, number, page, paragraph, percent, plot, table, write_page
 
-GROUPS = {
-    "Stability": ("molecule_stability", "atom_stability", "valence_molecule_stability", "valence_atom_stability"),
-    "Validity": (
-        "connected_validity", "validity", "fragments", "perceived_connected_validity", "perceived_validity",
-        "rdkit_default_validity", "edm_validity", "largest_fragment_validity",
-    ),
-    "Distinct and new": (
-        "validity_x_uniqueness", "uniqueness", "novelty", "validity_x_uniqueness_x_novelty", "novel_compositions",
-        "edm_validity_x_uniqueness", "edm_validity_x_uniqueness_x_novelty",
-    ),
-    "Shape": (
-        "without_clashes", "posebusters", "w1_bond_lengths", "w1_angles", "w1_dihedrals", "w1_distances",
-        "w1_atom_counts", "w1_compositions",
-    ),
-}  # fmt: skip
 SCREENING = {
     "Descriptors": ("QED", "SA score", "logP", "molecular weight", "rings", "aromatic rings"),
     "Strain": ("strain energy", "strain RMSD", "GFN2-xTB strain energy", "GFN2-xTB strain RMSD"),
 }
+"""Quantities that molecules are screened by, by the heading of their group."""
+
 _REFERENCE_LINE = {"color": "#808080", "width": 0, "shape": "hv"}
-# Told apart also by colour-blind readers, on white and on black; further sets repeat them with other dashes.
+# Colour-blind readers can distinguish them, on white and on black; further sets repeat them with other dashes.
 _COLOURS = ("#d55e00", "#2b83d6", "#009e73", "#cc79a7")
 _DASHES = ("solid", "dash", "dot", "dashdot")
 _NONE = "–"
@@ -46,16 +34,16 @@ def molecules_page(
     examples: Sequence[Example] = (),
     title: str = "Molecules",
 ) -> None:
-    """Write a page with every score beside that of real data, what went wrong, distributions, and molecules that turn.
+    """Write a page with every score beside that of real data, the statuses, the distributions, and a gallery in 3D.
 
-    Several sets of molecules stand side by side: a column of each table and a line of each plot for each.
+    Several sets of molecules are compared: each has a column in every table and a line in every plot.
 
     Args:
         records: `MoleculeScores.to_dict()` by the name of the set. They have one reference, or none.
-        path: of the HTML file, which needs no network and no other file.
-        statuses: what each status means.
-        examples: molecules for the gallery; of several sets, with their `source`.
-        title: of the page.
+        path: the HTML file, which needs no network and no other file.
+        statuses: the meaning of each status.
+        examples: molecules for the gallery; with their `source` if there are several sets.
+        title: title of the page.
 
     Raises:
         MolflowError: no record, records with different references, plotly is not installed, or the path cannot be
@@ -67,8 +55,9 @@ def molecules_page(
     html = page(
         title,
         *map(paragraph, _summary(records, known)),
+        *(paragraph(text, notice=True) for text in _notices(records)),
         table("In brackets the 95 % interval.", ("Score", *columns), _scores(records, known)),
-        heading("What became of them"),
+        heading("Statuses"),
         _statuses(records, statuses),
         *_screening(records, known, columns),
         *([heading("Molecules"), gallery(examples)] if examples else []),
@@ -80,19 +69,19 @@ def molecules_page(
 
 
 def example(name: str, structure: Any, report: Any, source: str = "") -> Example:
-    """A molecule for the gallery.
+    """Make a molecule of the gallery.
 
     Args:
-        name: where it comes from, such as "record 17".
-        structure: positions (n, 3) in Å and atomic_numbers (n,), finite. Of elements outside the look-up tables the
-            bonds are drawn as single.
+        name: the origin of the molecule, such as "record 17".
+        structure: a `Structure` with finite positions; bonds are looked up unless it has them. A molecule with an
+            element outside the look-up tables is drawn with single bonds.
         report: its `MoleculeReport`.
-        source: name of the set that it is from, where there are several.
+        source: name of the set that it is from, if there are several.
     """
     from molflow.chem import symbol
     from molflow.chem.depict import depict, drawn_bonds
 
-    positions, numbers, *_ = structure
+    positions, numbers, _ = structure
     bonds = drawn_bonds(*structure)
     return Example(
         name=name,
@@ -108,7 +97,7 @@ def example(name: str, structure: Any, report: Any, source: str = "") -> Example
 
 
 def _reference(records: Mapping[str, Record]) -> Record:
-    """The scores of the reference that all records are compared with; empty where there is none."""
+    """The recorded scores of the reference that all records share; empty if there is none."""
     if not records:
         raise MolflowError("a page of molecules needs at least one record")
     known = {found["name"]: found for record in records.values() if (found := record["reference_scores"])}
@@ -118,14 +107,14 @@ def _reference(records: Mapping[str, Record]) -> Record:
 
 
 def _summary(records: Mapping[str, Record], known: Record) -> list[str]:
-    """A sentence for each set; with several, a last one of the reference."""
+    """A sentence for each set; if there are several, a last one on the reference."""
     several = len(records) > 1
     protocol = _joined(record["protocol"] for record in records.values())
     texts = []
     for name, record in records.items():
-        lost = f" ({record['n_unreadable']:,} more could not be read)" if record.get("n_unreadable") else ""
+        more = f" ({record['n_unreadable']:,} more could not be read)" if record.get("n_unreadable") else ""
         texts.append(
-            f"{name + ': ' if several else ''}{record['n_molecules']:,} molecules{lost}, {record['n_atoms']:,} atoms. "
+            f"{name + ': ' if several else ''}{record['n_molecules']:,} molecules{more}, {record['n_atoms']:,} atoms. "
             f"{percent(record['molecule_stability'])} of the molecules are stable"
         )
     of = f"of {known['name']} itself {percent(known['molecule_stability'])}" if known else ""
@@ -134,24 +123,36 @@ def _summary(records: Mapping[str, Record], known: Record) -> list[str]:
     return [f"{texts[0]} by {protocol}{of and '; ' + of}."]
 
 
+def _notices(records: Mapping[str, Record]) -> list[str]:
+    """A sentence for each set with molecules that the look-up tables cannot score."""
+    notes = {name: unsupported_note(record) for name, record in records.items()}
+    return [(f"{name}: " if len(records) > 1 else "") + note for name, note in notes.items() if note]
+
+
+def unsupported_note(record: Record) -> str:
+    """A sentence on the molecules that the look-up tables cannot score; empty if there are none."""
+    count = record["statuses"].get("unsupported", 0)
+    if not count:
+        return ""
+    return (
+        f"{count:,} of {record['n_molecules']:,} molecules are outside the look-up tables. Scores by look-up bonds count "
+        "them as failures; the scores named valence and perceived use perceived bonds, which cover all elements."
+    )
+
+
 def _scores(records: Mapping[str, Record], known: Record) -> dict[str, list[Row]]:
-    names = list(dict.fromkeys(name for record in records.values() for name in record["metrics"]))
-    grouped = {name for group in GROUPS.values() for name in group}
-    groups = GROUPS | {"Further": tuple(name for name in names if name not in grouped)}
+    groups = grouped(name for record in records.values() for name in record["metrics"])
     return {
         group: [
-            _score(name, [record["metrics"].get(name) for record in records.values()], bool(known))
-            for name in members
-            if name in names
+            _score(name, [record["metrics"].get(name) for record in records.values()], bool(known)) for name in names
         ]
-        for group, members in groups.items()
+        for group, names in groups.items()
     }
 
 
 def _score(name: str, found: Sequence[Record | None], with_reference: bool) -> Row:
-    """A metric of each set, None where a set lacks it. The count stands with the value where there are several."""
+    """The row of a metric, which is None for sets without it. With several sets, counts are printed under values."""
     metrics = [metric for metric in found if metric is not None]
-    label = name.replace("w1_", "Wasserstein-1 distance of ").replace("_x_", " x ").replace("_", " ")
     what, protocol = (_joined(metric[key] for metric in metrics) for key in ("what", "protocol"))
     if len(found) > 1:
         cells = [Cell(_value(metric), _count(metric)) if metric else Cell(_NONE) for metric in found]
@@ -162,7 +163,7 @@ def _score(name: str, found: Sequence[Record | None], with_reference: bool) -> R
     if with_reference:
         reference = next((metric for metric in metrics if metric["reference"] is not None), None)
         cells.append(Cell(_figure(reference)(reference["reference"]) if reference else ""))
-    return Row(label, cells, f"{of}. {protocol}.")
+    return Row(label(name), cells, f"{of}. {protocol}.")
 
 
 def _figure(metric: Record) -> Callable[[float | None], str]:
@@ -170,7 +171,7 @@ def _figure(metric: Record) -> Callable[[float | None], str]:
 
 
 def _value(metric: Record) -> str:
-    """The value in its unit, in brackets its interval in percent."""
+    """The value with its unit, and its interval in percent in brackets."""
     if metric["value"] is None:
         return _NONE
     text = _figure(metric)(metric["value"]) + (f" {metric['unit']}" if metric["unit"] else "")
@@ -185,7 +186,7 @@ def _count(metric: Record) -> str:
 
 
 def _statuses(records: Mapping[str, Record], meanings: Mapping[str, str]) -> str:
-    """The table of statuses that occur: counts and shares in columns, or in one cell where there are several sets."""
+    """The table of statuses that occur: counts and shares in two columns, or in one cell if there are several sets."""
     several, rows = len(records) > 1, []
     for status, meaning in meanings.items():
         counts = [(record["statuses"].get(status, 0), _all_of(record, status)) for record in records.values()]
@@ -201,13 +202,13 @@ def _statuses(records: Mapping[str, Record], meanings: Mapping[str, str]) -> str
 
 
 def _all_of(record: Record, status: str) -> int:
-    """What a status is a share of: molecules, or records, of which some could not be read."""
+    """The denominator of a status: molecules, or all records for those that could not be read."""
     unreadable = record.get("n_unreadable", 0) if status == "unreadable" else 0
     return int(record["n_molecules"] + unreadable)
 
 
 def _screening(records: Mapping[str, Record], known: Record, columns: Sequence[str]) -> list[str]:
-    """A section of the quantities that molecules are screened by; nothing where no set has them."""
+    """The section of quantities that molecules are screened by; empty if no set has them."""
     found = _by_quantity(records, "quantiles")
     measured = known.get("distributions") or {}
     if not any(name in measured for name in found):
@@ -218,7 +219,7 @@ def _screening(records: Mapping[str, Record], known: Record, columns: Sequence[s
     }
     if not any(groups.values()):
         return []
-    caption = "Median, and in brackets where the middle 90 % lie, from the 5 to the 95 % quantile."
+    caption = "Median, with the 5 % and the 95 % quantile in brackets."
     return [heading("Screening"), table(caption, ("Quantity", *columns), groups)]
 
 
@@ -238,16 +239,16 @@ def _quantiles(quantity: Record | None) -> Cell:
 
 
 def _distributions(records: Mapping[str, Record], known: Record) -> list[str]:
-    """A section of plots; nothing where no set has histograms."""
+    """The section of plots; empty if no set has histograms."""
     drawn = _by_quantity(records, "histogram")
     plots = [_plot(name, found, tuple(records), known) for name, found in drawn.items()]
     return [heading("Distributions"), *plots] if plots else []
 
 
 def _plot(name: str, found: Mapping[str, Record], sets: Sequence[str], known: Record) -> str:
-    """A line for each set that has the quantity, over the reference as an area.
+    """Plot a line for each set that has the quantity, and the reference as an area.
 
-    Sets come in bins of their own. Where these differ in width, densities are drawn, since shares would not compare.
+    Each set has its own bins. If their widths differ, densities are plotted, because shares could not be compared.
     """
     histograms = {each: quantity["histogram"] for each, quantity in found.items()}
     widths = {each: histogram["edges"][1] - histogram["edges"][0] for each, histogram in histograms.items()}
@@ -283,12 +284,12 @@ def _line(place: int) -> dict[str, Any]:
 
 
 def _in_plot(label: str) -> str:
-    """A label as plotly.js takes it, in lines that fit the legend on a phone."""
+    """A label for plotly.js, in lines that fit the legend on a phone."""
     return "<br>".join(escape(line, quote=False) for line in wrap(label, 36))
 
 
 def _by_quantity(records: Mapping[str, Record], key: str) -> dict[str, dict[str, Record]]:
-    """By quantity, the distributions by set of those sets that have this of it."""
+    """Distributions that have this key, by quantity and set."""
     found: dict[str, dict[str, Record]] = {}
     for each, record in records.items():
         for name, quantity in record["distributions"].items():
@@ -303,6 +304,6 @@ def _with_unit(name: str, found: Mapping[str, Record]) -> str:
 
 
 def _joined(texts: Iterable[str]) -> str:
-    """Different texts in a row, "a, b and c"."""
+    """Different texts joined as "a, b and c"."""
     *first, last = dict.fromkeys(texts)
     return f"{', '.join(first)} and {last}" if first else last

@@ -1,6 +1,6 @@
-"""What every report page shares: the shell with its style, tables of figures, and plots.
+"""Parts that all report pages share: the HTML frame with its style, tables, and plots.
 
-A page holds all that it shows; a content security policy keeps it from asking the network for anything.
+A page contains everything that it shows; a content security policy blocks all network requests.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any
 from molflow.errors import MolflowError
 from molflow.files import atomic_path, check_writable
 
-# Plotly writes colours into each element; only !important lets a page follow the reader's light or dark setting.
+# Plotly writes colours into each element; only !important lets a page follow the light or dark setting of the reader.
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #57606a; --paper: #fff; --line: #d0d7de; --warn: #fff4d6 }
 @media (prefers-color-scheme: dark) {
@@ -81,7 +81,7 @@ for (const plot of document.querySelectorAll(".plot")) {
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure, and a note in small text under it."""
+    """A cell of a table: a figure, and a note in small text under it."""
 
     text: str
     note: str = ""
@@ -89,7 +89,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: what it is of, its figures, and what they mean in words."""
+    """A row of a table: its label, its figures, and their meaning in words."""
 
     label: str
     cells: Sequence[str | Cell]
@@ -97,17 +97,17 @@ class Row:
 
 
 def page(title: str, *sections: str, plots: bool = True, style: str = "", script: str = "") -> str:
-    """A whole HTML page with this title as its heading.
+    """A complete HTML page with this title as its heading.
 
     Args:
         title: plain text.
         sections: HTML, as from `paragraph`, `table` and `plot`.
-        plots: put plotly.js into the page, 4.8 MB, once for all its plots.
+        plots: include plotly.js (4.8 MB), once for all plots.
         style: further CSS.
-        script: JavaScript that runs when the plots are drawn.
+        script: JavaScript that runs after the plots are drawn.
 
     Raises:
-        MolflowError: plots where plotly is not installed.
+        MolflowError: plots are wanted and plotly is not installed.
     """
     scripts = "\n".join(
         f"<script>{code}</script>" for code in (*((_plotly_js(), _DRAW) if plots else ()), script) if code
@@ -134,10 +134,10 @@ def page(title: str, *sections: str, plots: bool = True, style: str = "", script
 
 
 def write_page(path: str | Path, html: str) -> None:
-    """Write a page whole or not at all.
+    """Write a page completely or not at all.
 
     Raises:
-        MolflowError: a path that cannot be written.
+        MolflowError: the path cannot be written.
     """
     check_writable(path)
     with atomic_path(path) as temporary:
@@ -145,7 +145,7 @@ def write_page(path: str | Path, html: str) -> None:
 
 
 def paragraph(text: str, *, notice: bool = False) -> str:
-    """Plain text as a paragraph; a notice stands out."""
+    """Plain text as a paragraph; a notice is highlighted."""
     attributes = ' class="notice" role="note"' if notice else ""
     return f"<p{attributes}>{_running(text)}</p>\n"
 
@@ -156,10 +156,10 @@ def heading(text: str) -> str:
 
 
 def table(caption: str, columns: Sequence[str], groups: Mapping[str, Sequence[Row]]) -> str:
-    """Rows in named groups under column headers: of the labels, then of the cells.
+    """A table of rows in named groups. The first column has the labels.
 
-    The meaning of a row stands under its label, so that a phone has room for the figures. With more than two cells in
-    a row the table scrolls inside a box, and on a phone its cells stack. Groups without rows are left out.
+    The meaning of a row is printed under its label, so that a phone has room for the figures. A table with more than
+    two cells in a row scrolls inside a box, and on a phone its cells are stacked. Groups without rows are left out.
     """
     wide = len(columns) > 3
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
@@ -177,13 +177,13 @@ def table(caption: str, columns: Sequence[str], groups: Mapping[str, Sequence[Ro
 
 
 def plot(data: Sequence[Mapping[str, Any]], layout: Mapping[str, Any], *, label: str, caption: str) -> str:
-    """A plot by Plotly, drawn where the page is opened, with colours that suit light and dark.
+    """A plot that plotly.js draws when the page is opened, with colours for light and dark settings.
 
     Args:
         data: traces of plotly.js.
-        layout: of plotly.js, over the defaults here.
-        label: what a screen reader says in its place.
-        caption: what to see in it, below.
+        layout: layout of plotly.js, which replaces the defaults.
+        label: text for screen readers.
+        caption: text below the plot.
     """
     axis = {"automargin": True, "fixedrange": True, "zeroline": False}
     defaults = {
@@ -192,7 +192,7 @@ def plot(data: Sequence[Mapping[str, Any]], layout: Mapping[str, Any], *, label:
         "font": {"family": "system-ui, sans-serif", "size": 13},
         "margin": {"l": 10, "r": 10, "t": 10, "b": 10},
         "legend": {"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0},
-        "dragmode": False,  # so that a finger on the plot scrolls the page
+        "dragmode": False,  # a finger on the plot scrolls the page
         "hovermode": "x unified",
     }
     merged: dict[str, Any] = defaults | dict(layout)
@@ -206,7 +206,7 @@ def plot(data: Sequence[Mapping[str, Any]], layout: Mapping[str, Any], *, label:
 
 
 def number(value: float | None, error: float | None = None) -> str:
-    """A figure with as many digits as its error allows, "29.664 ± 0.012"; 4 digits without one; "" for None."""
+    """Format a number with the digits that its error allows, "29.664 ± 0.012"; 4 digits without one; "" for None."""
     if value is None:
         return ""
     if not error or abs(value) >= 1e6 or error >= 1e6:
@@ -216,14 +216,14 @@ def number(value: float | None, error: float | None = None) -> str:
 
 
 def percent(fraction: float | None, error: float | None = None) -> str:
-    """A fraction as a percentage, "85.3 ± 0.4 %"; 3 digits without an error; "" for None."""
+    """Format a fraction as a percentage, "85.3 ± 0.4 %"; 3 digits without an error; "" for None."""
     if fraction is None:
         return ""
     return (number(100 * fraction, 100 * error) if error else f"{100 * fraction:.3g}") + " %"
 
 
 def _running(text: str) -> str:
-    """Running text in which no line ends before a percent sign."""
+    """Escaped text in which no line breaks before a percent sign."""
     return escape(text).replace(" %", "\u00a0%")
 
 
@@ -237,7 +237,7 @@ def _row(row: Row, columns: Sequence[str], wide: bool) -> str:
 
 
 def _cell(cell: Cell, column: str) -> str:
-    """A cell of the table; one that tells its column's name holds what it has in one block, or nothing."""
+    """A cell of a table. With the name of its column, for phones, its content is one block."""
     content = _figure(cell.text) + (f"<small>{escape(cell.note)}</small>" if cell.note else "")
     if not column:
         return f"<td>{content}</td>"
@@ -245,7 +245,7 @@ def _cell(cell: Cell, column: str) -> str:
 
 
 def _figure(text: str) -> str:
-    """The error or interval in a softer colour, on a line of its own where the column is narrow."""
+    """Mark the error or interval, which has a softer colour and may move to a line of its own."""
     return re.sub(r" ((±|\[).*)$", r" <i>\1</i>", escape(text))
 
 

@@ -1,7 +1,15 @@
 """Training: configuration, objectives, the loop, checkpoints."""
 
-from molflow.training.checkpoint import load
-from molflow.training.config import ExperimentConfig, load_experiment
-from molflow.training.loop import train
+from molflow.registry import lazy_names
 
 __all__ = ["ExperimentConfig", "load", "load_experiment", "train"]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "ExperimentConfig": "molflow.training.config",
+        "load": "molflow.flows.storage",
+        "load_experiment": "molflow.training.config",
+        "train": "molflow.training.loop",
+    },
+)

@@ -1,20 +1,22 @@
-"""Straight paths from data to noise, as flow matching follows them, and where on them the networks are asked.
+"""Straight paths from data to noise, and the times at which flow matching evaluates a network on them.
 
-What is drawn and paired here needs no network, so that it can be done ahead of the step that takes it.
+Drawing and pairing need no network, so they can be done ahead of the training step.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from molflow.flows.domains import Data, Domain
-from molflow.geometry import Context, Points
-from molflow.training.config import MeanFlowObjectiveConfig, Pairing
+from molflow.data.batches import Batch
+from molflow.flows.domains import Domain
+from molflow.geometry import Context, Points, point_of, scale, tensors_of
+from molflow.training.pairing import PAIRINGS
 
 Times = Callable[[int, torch.Generator | None], tuple[Tensor, Tensor, int]]
-"""Size of a batch -> r and t, (B,) each, and how many of the first have r other than t."""
+"""Batch size B -> r and t, (B,) each, and the number of configurations, the first ones, whose r differs from t."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,10 @@ class Paths:
     Attributes:
         at: p_t, (B, N, D) and (B, N, F).
         velocity: z - p, the same shapes.
-        context: of the data.
+        context: context of the data; its condition is in the user's units, as in `Batch`.
         r: the other end of an interval of time, (B,).
-        t: (B,).
-        n_intervals: how many configurations, the first of the batch, have r other than t.
+        t: time, (B,).
+        n_intervals: number of configurations, the first of the batch, whose r differs from t.
     """
 
     at: Points
@@ -42,72 +44,57 @@ class Paths:
 
     def __getitem__(self, part: slice) -> "Paths":
         start, stop, _ = part.indices(len(self))
-        at, velocity = (Points(p.x[part], p.h[part]) for p in (self.at, self.velocity))
-        context = Context(self.context.mask[part], self.context.labels[part])
+        at, velocity = (_map(point, lambda tensor: tensor[part]) for point in (self.at, self.velocity))
         n_intervals = min(max(self.n_intervals - start, 0), stop - start)
-        return Paths(at, velocity, context, self.r[part], self.t[part], n_intervals)
+        return Paths(at, velocity, self.context.select(part), self.r[part], self.t[part], n_intervals)
 
     def to(self, device: torch.device | str) -> "Paths":
-        at, velocity = (Points(p.x.to(device), p.h.to(device)) for p in (self.at, self.velocity))
-        context = Context(self.context.mask.to(device), self.context.labels.to(device))
-        return Paths(at, velocity, context, self.r.to(device), self.t.to(device), self.n_intervals)
+        at, velocity = (_map(point, lambda tensor: tensor.to(device)) for point in (self.at, self.velocity))
+        return Paths(at, velocity, self.context.to(device), self.r.to(device), self.t.to(device), self.n_intervals)
 
 
 @dataclass(frozen=True)
 class DrawPaths:
-    """(data, generator), both on the CPU -> `Paths`.
+    """Draw the paths of a batch: (batch, generator), both on the CPU -> `Paths`.
 
-    Data points are without gradient: through it a dequantiser would learn to make velocities easy.
+    No gradient flows to the data points: through it a dequantiser would learn to make velocities easy.
 
     Args:
-        domain: of the data, on the CPU.
-        dtype: of the paths.
-        pairing: which noise belongs to which data.
-        times: at which times.
+        domain: domain of the data, on the CPU.
+        dtype: dtype of the paths.
+        pairing: a name in `PAIRINGS`, how noise is assigned to data.
+        times: how times are drawn.
     """
 
-    domain: Domain
+    domain: Domain[Any]
     dtype: torch.dtype
-    pairing: Pairing
+    pairing: str
     times: Times
 
     @torch.no_grad()
-    def __call__(self, data: Data, generator: torch.Generator | None) -> Paths:
-        points, context, _ = self.domain.to_points_in(self.dtype, data, generator)
+    def __call__(self, batch: Batch, generator: torch.Generator | None) -> Paths:
+        points, context, _ = self.domain.to_points_in(self.dtype, batch.data, generator)
+        if batch.condition is not None:
+            context = context._replace(condition=batch.condition)
         latent = self.domain.space(context.mask).randn(generator, self.dtype)
-        from molflow.training.pairing import (
-            pair,
-        )  # scipy.optimize takes half a second, which sampling need not wait for
-
-        points, latent = pair(points, latent, context, self.pairing, generator)
+        points, latent = PAIRINGS[self.pairing](points, latent, context, generator)
         r, t, n_intervals = self.times(len(context.mask), generator)
         r, t = r.to(self.dtype), t.to(self.dtype)
         velocity = latent - points
-        return Paths(points + velocity * t, velocity, context, r, t, n_intervals)
+        return Paths(points + scale(velocity, t), velocity, context, r, t, n_intervals)
 
 
-def moments(batch: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor, int]:
-    """Times t in (0, 1), logistic-normal about 1/2 with scale 1.2; r = t."""
+def head(point: Points, n: int) -> Points:
+    """The first n configurations."""
+    return _map(point, lambda tensor: tensor[:n])
+
+
+def logistic_normal_times(batch: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor, int]:
+    """Times t in (0, 1), logistic-normal about 1/2 with scale 1.2, and r = t; (B,), (B,) and 0."""
     t = torch.randn(batch, generator=generator).mul(1.2).sigmoid()
     return t, t, 0
 
 
-def intervals(
-    config: MeanFlowObjectiveConfig, batch: int, generator: torch.Generator | None
-) -> tuple[Tensor, Tensor, int]:
-    """r < t for the first part of a batch, some of them with t = 1, and r = t for the rest.
-
-    r and t are the ends of a uniform interval; where t = 1, r near 0 is drawn more often, since
-    there the bonds are decided. With `both_ways` every other pair of the first part is exchanged.
-    """
-    n = round(config.average_fraction * batch)
-    draws = torch.rand(3, batch, generator=generator)
-    from_latent = draws[2] < config.from_latent_fraction
-    r = torch.where(from_latent, draws[0] ** 1.5, draws[:2].amin(0))
-    t = torch.where(from_latent, 1.0, draws[:2].amax(0))
-    if config.both_ways:
-        exchanged = torch.arange(batch) % 2 == 1
-        r, t = torch.where(exchanged, t, r), torch.where(exchanged, r, t)
-    middle, _, _ = moments(batch, generator)
-    r[n:] = t[n:] = middle[n:]
-    return r, t, n
+def _map(point: Points, function: Callable[[Tensor], Tensor]) -> Points:
+    """Apply a function to each tensor of a point."""
+    return point_of([function(tensor) for tensor in tensors_of(point)])  # type: ignore[return-value]

@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from molflow.errors import MolflowError
-from molflow.flows.base import Flow
-from molflow.training.checkpoint import build_flow, load, load_weights, read_config
-from molflow.training.config import ExperimentConfig, OptimizerConfig, RegressionObjectiveConfig
-from molflow.training.dataset import Dataset
-from molflow.training.objectives import Objective, build_objective
+from molflow.flows.storage import build_flow, load_weights
+from molflow.training.config import OptimizerConfig
+from molflow.training.objectives.base import Objective
+from molflow.training.tasks.base import Splits
 
 log = logging.getLogger("molflow")
 
-MAX_ROLLBACKS = 5  # without a checkpoint between them
+MAX_ROLLBACKS = 5
+"""Roll-backs without a checkpoint between them, after which a run is given up."""
 
 
 class AdaptiveClip:
@@ -43,7 +43,18 @@ class AdaptiveClip:
 
 @dataclass
 class Run:
-    """Everything that changes in training."""
+    """Everything that changes in training.
+
+    Attributes:
+        objective: the loss, which holds the flow.
+        ema: the exponential moving average of the flow.
+        optimizer: optimiser of the trained parameters.
+        scheduler: schedule of the learning rate.
+        clip: gradient clipping, with the norms that it remembers.
+        step: number of the next step.
+        pending: figures of steps that are not in the log yet.
+        rollbacks: roll-backs since the last checkpoint.
+    """
 
     objective: Objective
     ema: AveragedModel
@@ -51,15 +62,29 @@ class Run:
     scheduler: torch.optim.lr_scheduler.LambdaLR
     clip: AdaptiveClip
     step: int
-    pending: list[dict[str, float]]  # steps not yet in the log
+    pending: list[dict[str, float]]
     rollbacks: int
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """What is trained."""
+        """The trained parameters."""
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether all weights of the flow are finite."""
+        return all(bool(parameter.isfinite().all()) for parameter in self.objective.flow.parameters())
+
+    def update(self, figures: dict[str, float]) -> None:
+        """Take a step along the gradients, and remember its figures for the log."""
+        self.optimizer.step()
+        self.scheduler.step()
+        self.ema.update_parameters(self.objective.flow)
+        self.pending.append(figures)
+        self.step += 1
+
     def state(self) -> dict[str, Any]:
+        """A copy of everything, as `restore` takes it."""
         return copy.deepcopy(
             {
                 "objective": self.objective.state_dict(),
@@ -74,6 +99,7 @@ class Run:
         )
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Return to a state."""
         state = copy.deepcopy(state)
         self.objective.load_state_dict(state["objective"])
         self.ema.load_state_dict(state["ema"])
@@ -83,9 +109,13 @@ class Run:
         self.step, self.pending, self.rollbacks = state["step"], state["pending"], state["rollbacks"]
 
     def roll_back(self, good: dict[str, Any], indices: np.ndarray) -> None:
-        """Restore the last good weights and go on with the next batch; give up when that does not help."""
+        """Restore the last good weights and go on with the next batch.
+
+        Raises:
+            MolflowError: that has not helped `MAX_ROLLBACKS` times.
+        """
         step, rollbacks = self.step, self.rollbacks + 1
-        where = f"step {step}, training molecules {indices[:4].tolist()}..."
+        where = f"step {step}, training data {indices[:4].tolist()}..."
         if rollbacks > MAX_ROLLBACKS:
             raise MolflowError(
                 f"loss or gradient not finite at {where}, after {MAX_ROLLBACKS} roll-backs without a checkpoint"
@@ -100,17 +130,30 @@ class Run:
             group["lr"] = base * factor(self.step)
 
 
-def new_run(data: Dataset, device: torch.device, total_steps: int, start_from: Path | None) -> Run:
-    config = data.config
+def new_run(splits: Splits[Any], device: torch.device, total_steps: int, start_from: Path | None) -> Run:
+    """A run at its beginning.
+
+    Args:
+        splits: data and experiment.
+        device: device of the networks.
+        total_steps: length of the learning-rate schedule.
+        start_from: weights to begin with in place of random ones.
+
+    Raises:
+        MolflowError: the model, its weights, the objective and the data do not fit together.
+    """
+    config = splits.config
+    if config.training.compile and not splits.one_shape:
+        raise MolflowError("training.compile needs batches = 'mixed_size': every other shape would be compiled anew")
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         flow = build_flow(config.model, "model")
-    data.fit(flow.domain)
+    splits.fit(flow.domain)
     if start_from is not None:
         load_weights(flow, start_from)
-    teacher = _load_teacher(config)
+    teacher = config.objective.load_teacher(config.model)
     try:
-        objective = build_objective(flow, config.objective, teacher=teacher, energy=data.target).to(device)
+        objective = config.objective.build(flow, teacher=teacher, energy=splits.target).to(device)
         if config.training.compile:
             objective.compile_loss()
     except ValueError as error:
@@ -126,22 +169,8 @@ def new_run(data: Dataset, device: torch.device, total_steps: int, start_from: P
     return Run(objective, ema, optimizer, scheduler, AdaptiveClip(), step=0, pending=[], rollbacks=0)
 
 
-def _load_teacher(config: ExperimentConfig) -> Flow | None:
-    """The flow that an objective wants imitated.
-
-    Raises:
-        MolflowError: there is none, or it is not on the domain of the model.
-    """
-    if not isinstance(config.objective, RegressionObjectiveConfig):
-        return None
-    folder = config.objective.teacher
-    if read_config(folder).model.domain != config.model.domain:
-        raise MolflowError(f"{folder}: its model.domain differs from that of the experiment")
-    return load(folder)
-
-
 def ema_update(decay: float, average: list[Tensor], values: list[Tensor], n_averaged: Tensor | int) -> None:
-    """Exponential moving average whose decay grows to its value, so that the random start is forgotten soon."""
+    """Exponential moving average whose decay grows to its final value, so that it soon forgets the random start."""
     n = float(n_averaged)
     torch._foreach_lerp_(average, values, 1 - min(decay, (1 + n) / (10 + n)))
 

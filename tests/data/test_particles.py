@@ -1,13 +1,14 @@
 """Particle data: what the cache holds, that the seed decides it, and what happens with damaged or foreign files."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from molflow.data import load_particles, particle_diagnostics, particles, prepare_particles, read_configurations
-from molflow.energies import ENERGIES, Tempering
+from molflow.energies import Tempering, get_system
 from molflow.errors import MolflowError
 
 SHAPES = {"train": (40, 4, 2), "validation": (10, 4, 2), "test": (30, 4, 2)}
@@ -18,15 +19,17 @@ def small(monkeypatch, tmp_path):
     """Ten short chains in place of the full recipe."""
     quick = Tempering((1.0, 2.0), n_burn_in=10, n_samples=10, thinning=1, n_leapfrog=3)
     monkeypatch.setattr(particles, "CHAINS", {"train": 4, "validation": 1, "test": 3})
-    monkeypatch.setattr(particles, "RECIPES", {name: particles.Recipe(3.0, quick) for name in ENERGIES})
+    monkeypatch.setattr(
+        particles, "get_system", lambda name: replace(get_system(name), start_width=3.0, tempering=quick)
+    )
     monkeypatch.setenv("MOLFLOW_CACHE", str(tmp_path / "cache"))
 
 
-def test_recipes_are_for_the_sizes_promised(monkeypatch):
+def test_built_in_systems_have_the_documented_sizes(monkeypatch):
     monkeypatch.undo()
-    assert particles.RECIPES.keys() == set(ENERGIES)
-    for recipe in particles.RECIPES.values():
-        sizes = {split: n * recipe.tempering.n_samples for split, n in particles.CHAINS.items()}
+    for name in ("dw4", "lj13", "lj13-unordered", "lj55", "lj55-unordered"):
+        n_samples = get_system(name).tempering.n_samples
+        sizes = {split: n * n_samples for split, n in particles.CHAINS.items()}
         assert sizes == {"train": 100_000, "validation": 10_000, "test": 100_000}
 
 
@@ -69,7 +72,7 @@ def test_the_same_seed_gives_the_same_data(tmp_path):
 
 def test_unknown_names(tmp_path):
     with pytest.raises(
-        MolflowError, match=r"unknown energy 'lj14'; did you mean lj13.* Known are: dw4, lj13, lj13-unordered, lj55"
+        MolflowError, match="unknown energy 'lj14'; did you mean lj13\\? Known are: dw4, lj13, lj13-unordered, lj55"
     ):
         prepare_particles("lj14")
     with pytest.raises(MolflowError, match="unknown split 'all', accepted: train, validation, test"):

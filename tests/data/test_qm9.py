@@ -15,7 +15,8 @@ from torch_geometric.datasets.qm9 import conversion
 
 from molflow.data import MoleculeSet, load_qm9, prepare_qm9, qm9_split
 from molflow.data import qm9 as module
-from molflow.data.qm9 import PROPERTIES, WHEEL_PARTS, Part, cache_path, from_pyg, parse_numbers, read_part, read_wheel
+from molflow.data.files import cache_path
+from molflow.data.qm9 import PROPERTIES, WHEEL_PARTS, Part, from_pyg, parse_numbers, read_part, read_wheel
 from molflow.errors import MolflowError
 
 RECORD = json.loads((Path(__file__).parents[2] / "datasets" / "qm9.json").read_text())
@@ -295,7 +296,7 @@ def test_failed_download(monkeypatch, tmp_path):
     monkeypatch.setattr("torch_geometric.datasets.QM9", refused)
     with pytest.raises(MolflowError, match=r'could not download QM9 .*403: Forbidden.*pip install "molflow\[qm9\]"'):
         prepare_qm9("pyg", tmp_path)
-    assert not cache_path(tmp_path).exists()
+    assert not cache_path("qm9", tmp_path).exists()
 
 
 # the cache
@@ -315,7 +316,7 @@ def test_prepare_once_and_by_force(qm9, monkeypatch, tmp_path):
     calls = []
     monkeypatch.setattr(module, "read_wheel", lambda progress: calls.append(1) or qm9)
     path = prepare_qm9(cache_dir=tmp_path / "new" / "folder")
-    assert path == cache_path(tmp_path / "new" / "folder")
+    assert path == cache_path("qm9", tmp_path / "new" / "folder")
     prepare_qm9(cache_dir=path.parent)
     assert len(calls) == 1
     prepare_qm9(cache_dir=path.parent, force=True)
@@ -324,7 +325,7 @@ def test_prepare_once_and_by_force(qm9, monkeypatch, tmp_path):
 
 
 def test_damaged_cache(qm9, tmp_path):
-    path = cache_path(tmp_path)
+    path = cache_path("qm9", tmp_path)
     qm9.subset(range(100)).save(path)
     with pytest.raises(MolflowError, match=r"qm9\.npz: 100 molecules, .*; rerun: molflow data qm9 --force"):
         load_qm9(cache_dir=tmp_path)
@@ -335,10 +336,10 @@ def test_damaged_cache(qm9, tmp_path):
 
 def test_where_the_cache_is(monkeypatch, tmp_path):
     monkeypatch.setenv("MOLFLOW_CACHE", str(tmp_path / "env"))
-    assert cache_path() == tmp_path / "env" / "qm9.npz"
-    assert cache_path(tmp_path) == tmp_path / "qm9.npz"
+    assert cache_path("qm9") == tmp_path / "env" / "qm9.npz"
+    assert cache_path("qm9", tmp_path) == tmp_path / "qm9.npz"
     (tmp_path / "file").write_text("")
-    with pytest.raises(MolflowError, match="cannot be made"):
+    with pytest.raises(MolflowError, match="cannot be created"):
         prepare_qm9(cache_dir=tmp_path / "file" / "folder")
     with pytest.raises(MolflowError, match="'web', accepted: wheel, pyg"):
         prepare_qm9("web", tmp_path)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from molflow.evaluation import molecules
+from molflow.evaluation import parallel
 
 
 @pytest.fixture(autouse=True)
 def _no_workers(monkeypatch):
-    monkeypatch.setattr(molecules, "default_workers", lambda: 0)
+    monkeypatch.setattr(parallel, "default_workers", lambda: 0)

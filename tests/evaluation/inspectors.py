@@ -41,6 +41,26 @@ def loaded(molecule):
     return replace(report, reason=" ".join(sorted(found)))
 
 
+def slow_first(item):
+    """The first item takes long, all others no time."""
+    if item == 0:
+        time.sleep(1.5)
+    return item
+
+
+def burn(item):
+    """Use processor time for as many seconds as the item says."""
+    end = time.process_time() + item
+    while time.process_time() < end:
+        pass
+    return item
+
+
+def allocate(item):
+    """Take so many bytes of memory, without writing to them."""
+    return len(bytearray(item))
+
+
 def process(item):
     """The process that runs this."""
     time.sleep(0.05)

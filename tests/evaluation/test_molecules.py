@@ -249,5 +249,14 @@ def test_wilson_interval_equals_scipy(successes, total):
     np.testing.assert_allclose(wilson_interval(successes, total, z), expected, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("successes", "total", "low", "high"),
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_interval_equals_published_values(successes, total, low, high):
+    """R. G. Newcombe, Stat. Med. 17 (1998) 857, table I, method 3."""
+    assert wilson_interval(successes, total) == pytest.approx((low, high), abs=5.1e-5)
+
+
 def test_wilson_interval_of_nothing_is_none():
     assert wilson_interval(0, 0) is None

@@ -14,7 +14,7 @@ import pytest
 from molflow.chem import Record, Structure, read_structures
 from molflow.errors import MolflowError
 from molflow.evaluation import Tally, inspect_all
-from molflow.evaluation.workers import AHEAD, CHUNK, outcomes
+from molflow.evaluation.workers import AHEAD, CHUNK, MEMORY, Failure, outcomes
 
 QM9 = Path(__file__).parents[1] / "fixtures" / "qm9_200.npz"
 WATER = np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
@@ -62,6 +62,21 @@ def test_one_that_sleeps_is_stopped_by_the_clock(monkeypatch):
     monkeypatch.setattr("molflow.evaluation.workers.PATIENCE", 4)
     found = reports([water(inspectors.SLEEP), water()], workers=1)
     assert [r.status for r in found] == ["timed out", "stable"]
+    assert found[0].reason == "not finished within 2 s on the clock"
+
+
+def test_processor_time_is_limited_and_not_only_the_clock(monkeypatch):
+    monkeypatch.setattr("molflow.evaluation.workers.PATIENCE", 60)
+    found = list(outcomes(inspectors.burn, [0.0, 60.0, 0.0], workers=1, seconds=0.5))
+    assert found == [0.0, Failure("timed out", "not finished within 0.5 s"), 0.0]
+
+
+def test_memory_is_limited():
+    sizes = [1 << 20, MEMORY + (1 << 28), 1 << 20]
+    first, second, third = outcomes(inspectors.allocate, sizes, workers=1, seconds=60.0)
+    assert (first, third) == (1 << 20, 1 << 20)
+    assert isinstance(second, Failure)
+    assert (second.status, second.reason.partition(":")[0]) == ("crashed", "MemoryError")
 
 
 def test_many_that_kill_their_worker_one_after_another():
@@ -107,6 +122,22 @@ def test_an_endless_stream_is_read_a_bounded_number_ahead():
     results = outcomes(str, endless(), workers=2, seconds=10.0)
     assert [next(results) for _ in range(5)] == ["1", "2", "3", "4", "5"]
     assert taken <= AHEAD + CHUNK
+    results.close()
+
+
+def test_no_more_is_taken_while_the_oldest_is_not_finished(monkeypatch):
+    monkeypatch.setattr("molflow.evaluation.workers.AHEAD", 64)
+    taken = 0
+
+    def endless():
+        nonlocal taken
+        for taken in range(1, sys.maxsize):
+            yield taken - 1
+
+    results = outcomes(inspectors.slow_first, endless(), workers=2, seconds=10.0)
+    assert next(results) == 0
+    assert CHUNK < taken <= 64
+    assert [next(results) for _ in range(200)] == list(range(1, 201))
     results.close()
 
 

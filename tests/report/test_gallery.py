@@ -1,6 +1,8 @@
 """The gallery: what stands in it, and that in a browser its molecules turn, by buttons and by keys."""
 
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +48,21 @@ def test_the_section_is_whole_and_escaped(examples):
     assert html.count("<svg") == 3
     assert len([a for t, a in parser.tags if t == "button" and "aria-label" in a]) == 6
     assert gallery([]) == ""
+
+
+def test_no_text_ends_the_script_that_holds_the_shapes(examples):
+    evil = "</script><script>alert(1)</script><!--"
+    texts = {"name": evil, "reason": evil, "smiles": evil, "status": evil, "source": evil}
+    html = gallery([replace(examples[0], **texts), examples[1]])
+    parser = Tags()
+    parser.feed(html)
+    assert parser.open == []
+    assert [a for t, a in parser.tags if t == "script"] == [{"type": "application/json"}]
+    inside = html.split('<script type="application/json">')[1].split("</script>")[0]
+    assert "<" not in inside
+    shapes = json.loads(inside)
+    assert (shapes[0]["status"], shapes[0]["source"]) == (evil, evil)
+    assert len(shapes) == 2
 
 
 def test_a_depiction_shows_what_rdkit_accepts_and_what_it_refuses():

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from molflow.training.checkpoint import CARD, WEIGHTS, read_config
 
 from molflow import train
 from molflow.data import EqualSizeBatches, MixedSizeBatches, load_qm9
 from molflow.errors import MolflowError
 from molflow.training import load, loop
-from molflow.training.checkpoint import CARD, WEIGHTS, read_config
 from molflow.training.config import load_experiment
 from molflow.training.dataset import load_dataset
 

@@ -1,4 +1,4 @@
-"""The training loop on real QM9: exact resuming, roll-back, averaging, schedule, clipping, and what it refuses."""
+"""The training loop on real QM9: exact resuming, roll-back, averaging, schedule, clipping, and refused arguments."""
 
 import json
 import logging
@@ -21,13 +21,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from molflow import train
 from molflow.data import EqualSizeBatches, load_qm9
+from molflow.data.batches import Batch
 from molflow.errors import MolflowError
+from molflow.flows.storage import CARD, WEIGHTS
 from molflow.training import load, loop
-from molflow.training.checkpoint import CARD, STATE, WEIGHTS, load_state, read_config, save_state
-from molflow.training.config import OptimizerConfig, load_experiment
+from molflow.training.config import OptimizerConfig, load_experiment, read_experiment
 from molflow.training.dataset import load_dataset
 from molflow.training.run import AdaptiveClip, schedule
 from molflow.training.run import new_run as new_run_
+from molflow.training.state import RESUMABLE_KEYS, STATE, load_state, save_state
 
 TINY = Path(__file__).with_name("tiny.toml")
 # A shell that starts pytest in the background lets its children ignore Ctrl-C.
@@ -115,6 +117,45 @@ def test_an_ended_run_resumes_exactly(whole_run, tmp_path, number):
     assert (tmp_path / CARD).read_bytes() == (whole_run / CARD).read_bytes()
 
 
+def resumed_at_7(folder, monkeypatch, gradients):
+    """The state after 12 steps of a run that ended in step 10 and was resumed from step 7."""
+    crash = [*range(10), "crash"]
+
+    def crashes(objective, *arguments):
+        if crash.pop(0) == "crash":
+            raise RuntimeError("out of memory")
+        return gradients(objective, *arguments)
+
+    config = tiny("training.max_steps=12")
+    monkeypatch.setattr(loop, "accumulate_gradients", crashes)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(config, folder)
+    assert load_state(folder)["step"] == 7
+    monkeypatch.setattr(loop, "accumulate_gradients", gradients)
+    return load_state(train(config, folder, resume=True))
+
+
+def test_a_resumed_run_clips_gradients_as_if_it_had_not_ended(tmp_path, monkeypatch):
+    """A huge gradient in step 8 is cut to a limit that follows from all norms before it, most of which were saved."""
+    plain = loop.accumulate_gradients
+
+    def gradients(objective, *arguments):
+        found = plain(objective, *arguments)
+        if arguments[1].initial_seed() == loop.step_seed(0, 8):
+            for parameter in objective.parameters():
+                parameter.grad *= 1000
+        return found
+
+    monkeypatch.setattr(loop, "accumulate_gradients", gradients)
+    whole = load_state(train(tiny("training.max_steps=12"), tmp_path / "whole"))
+    resumed = resumed_at_7(tmp_path / "resumed", monkeypatch, gradients)
+    assert len(whole["norms"]) == 12
+    assert resumed["norms"] == whole["norms"]
+    assert max(whole["norms"]) < 100 * min(whole["norms"])
+    for name, tensor in whole["objective"].items():
+        assert torch.equal(resumed["objective"][name], tensor)
+
+
 PAIRED = (
     "model.average_velocity=true", 'objective={kind = "mean_flow", pairing = "equivariant_optimal_transport"}',
     "training.batch_size=16", "training.micro_batch=9",
@@ -123,7 +164,7 @@ PAIRED = (
 
 @pytest.fixture(scope="module")
 def paired_run(tmp_path_factory):
-    """A run whose pairing is done in its steps."""
+    """A run without worker processes."""
     return train(tiny(*PAIRED), tmp_path_factory.mktemp("runs") / "paired")
 
 
@@ -169,7 +210,7 @@ def test_a_killed_worker_ends_a_run_that_can_be_resumed(tmp_path, monkeypatch):
     assert not multiprocessing.active_children()
 
 
-def test_what_a_run_leaves(whole_run):
+def test_files_of_a_run(whole_run):
     found = lines(whole_run)
     training = [line for line in found if "loss" in line]
     validations = [line for line in found if "validation_nll_encoder" in line]
@@ -190,7 +231,7 @@ def test_what_a_run_leaves(whole_run):
     assert (card["name"], card["data"], card["seed"], card["steps"]) == ("tiny", "qm9", 0, 24)
     assert (card["domain"], card["representation"]) == ("molecules", "all-atom")
     assert card["validation"] == {key: value for key, value in validations[-1].items() if key != "step"}
-    config = read_config(whole_run)
+    config = read_experiment(whole_run)
     assert sum(config.model.domain.atom_counts) == 100_000
     assert config.optimizer == tiny().optimizer
 
@@ -225,12 +266,12 @@ EXPLODING = "optimizer.learning_rate=1e30"
 
 
 def test_roll_back_and_then_an_error(tmp_path, caplog):
-    with pytest.raises(MolflowError, match=r"not finite at step 11, training molecules \[\d+, .* after 5 roll-backs"):
+    with pytest.raises(MolflowError, match=r"not finite at step 11, training data \[\d+, .* after 5 roll-backs"):
         train(tiny(EXPLODING), tmp_path)
     steps = [int(re.search("at step ([0-9]+)", message)[1]) for message in caplog.messages]
     assert steps == [1, 3, 5, 7, 9]
     assert all("rolled back to the weights of step 0" in message for message in caplog.messages)
-    dataset = load_dataset(read_config(tmp_path))
+    dataset = load_dataset(read_experiment(tmp_path))
     begun = new_run_(dataset, torch.device("cpu"), 1, None).objective.flow.state_dict()
     assert all(torch.equal(tensor, begun[name]) for name, tensor in load(tmp_path).state_dict().items())
 
@@ -343,7 +384,7 @@ def test_adaptive_clip():
 def test_the_objective_can_be_distributed(tmp_path):
     objective = new_run().objective
     qm9 = load_qm9("validation")
-    data = qm9.batch(EqualSizeBatches(qm9.n_atoms, 8).epoch(0)[0])
+    data = Batch(qm9.batch(EqualSizeBatches(qm9.n_atoms, 8).epoch(0)[0]))
 
     def gradients(module):
         module.zero_grad()
@@ -361,7 +402,7 @@ def test_the_objective_can_be_distributed(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
 
 
-# ---- what is refused, and warned of ----------------------------------------------------------------------------------
+# ---- errors and warnings ---------------------------------------------------------------------------------------------
 
 
 def test_a_folder_with_another_run_is_refused(whole_run):
@@ -400,18 +441,31 @@ def test_resuming_from_other_weights_is_refused(whole_run):
 
 
 def test_a_folder_without_a_state_can_be_used(tmp_path):
-    """As a run leaves it that was killed before its first checkpoint."""
+    """A run that was killed before its first checkpoint leaves such a folder."""
     (tmp_path / "metrics.jsonl").touch()
     train(tiny("training.max_steps=1"), tmp_path)
 
 
-def test_resuming_from_an_unfit_state_is_refused(whole_run, tmp_path):
+def test_resuming_from_an_unsuitable_state_is_refused(whole_run, tmp_path):
     folder = shutil.copytree(whole_run, tmp_path / "copy")
     for state in ({"step": 3}, load_state(whole_run) | {"objective": {"w": torch.zeros(2)}}, [1]):
         save_state(folder, state)
         with pytest.raises(MolflowError, match=rf"{STATE}: does not fit") as caught:
             train(tiny(), folder, resume=True)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", sorted(RESUMABLE_KEYS))
+def test_resumable_keys_are_keys_of_an_experiment(key):
+    table = tiny().model_dump()
+    for part in key.split("."):
+        table = table[part]
+
+
+def test_a_compiled_loss_needs_batches_of_one_shape(tmp_path):
+    with pytest.raises(MolflowError, match=r"training\.compile needs batches = 'mixed_size'"):
+        train(tiny("training.compile=true"), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_particles_cannot_be_trained_on_molecules(tmp_path):
@@ -421,7 +475,7 @@ def test_particles_cannot_be_trained_on_molecules(tmp_path):
 
 
 @pytest.mark.parametrize(("max_steps", "warnings"), [(20, 0), (100_000, 1)])
-def test_a_large_run_on_a_cpu_is_warned_of(caplog, max_steps, warnings):
+def test_a_large_run_on_a_cpu_gives_a_warning(caplog, max_steps, warnings):
     with caplog.at_level(logging.WARNING), pytest.raises(MolflowError, match="cannot be written"):
         train(tiny(f"training.max_steps={max_steps}", "training.epochs=20"), "/dev/null/run")
     assert len(caplog.messages) == warnings

@@ -1,53 +1,40 @@
-"""Objectives against what is written by hand, by finite differences and in closed form."""
+"""Objectives: laws that all obey, and each against a calculation by hand, finite differences or a closed form."""
 
 import copy
 import dataclasses
 import math
 import pickle
 from itertools import pairwise
-from typing import get_args
 
 import pytest
 import torch
 from laws import make_flow, random_data, randomize
 from torch import nn
 
-from molflow.flows import ContinuousFlow, FreeFormFlow, ParticleDomain
-from molflow.flows.config import (
-    ComposedMoleculesConfig,
-    ContinuousConfig,
-    EGNNConfig,
-    FreeFormConfig,
-    TransformerConfig,
-)
+from molflow.data.batches import Batch
+from molflow.errors import MolflowError
+from molflow.flows import ConditionsConfig, ContinuousConfig, ContinuousFlow, FreeFormConfig, FreeFormFlow
+from molflow.flows.domains import ComposedMoleculesConfig, ParticleDomain, VectorsConfig
 from molflow.flows.solvers import FixedStepSolver
 from molflow.geometry import Points
-from molflow.nn import EGNN
-from molflow.training.config import (
-    FlowMatchingObjectiveConfig,
-    FreeFormObjectiveConfig,
-    InversionObjectiveConfig,
-    LikelihoodObjectiveConfig,
-    MeanFlowObjectiveConfig,
-    Pairing,
-    RegressionObjectiveConfig,
-)
+from molflow.nn import EGNN, EGNNConfig, MLPConfig, TransformerConfig
 from molflow.training.metrics import mean
-from molflow.training.objectives import accumulate_gradients, build_objective
-from molflow.training.pairing import random_orthogonal
-from molflow.training.paths import intervals, moments
+from molflow.training.objectives import OBJECTIVES
+from molflow.training.objectives.base import accumulate_gradients
+from molflow.training.objectives.flow_matching import FlowMatchingObjectiveConfig
+from molflow.training.objectives.free_form import FreeFormObjectiveConfig
+from molflow.training.objectives.inversion import InversionObjectiveConfig
+from molflow.training.objectives.likelihood import LikelihoodObjectiveConfig
+from molflow.training.objectives.mean_flow import MeanFlowObjectiveConfig, interval_times
+from molflow.training.objectives.regression import RegressionObjectiveConfig
+from molflow.training.pairing import NEED_POSITIONS, PAIRINGS, random_orthogonal
+from molflow.training.paths import logistic_normal_times
 from molflow.volume import surrogate_encoder_jvp
 
 TARGETS = ["mean_flow", "lagrangian"]
-KINDS = {
-    "free_form": FreeFormObjectiveConfig(),
-    "mean_flow": MeanFlowObjectiveConfig(),
-    "inversion": InversionObjectiveConfig(),
-    "regression": RegressionObjectiveConfig(teacher="a run", evaluations=3),
-    "flow_matching": FlowMatchingObjectiveConfig(),
-    "likelihood": LikelihoodObjectiveConfig(),
-}
 CONTINUOUS_KINDS = ["flow_matching", "likelihood"]
+SETTINGS = {"regression": {"teacher": "a run", "evaluations": 3}}
+"""Settings of the objectives that have no defaults for all of them."""
 
 
 @pytest.fixture
@@ -55,32 +42,49 @@ def flow():
     return make_flow("composed-united-average-velocity")
 
 
-@pytest.fixture
-def continuous():
-    return make_flow("composed-united-continuous-transformer")
+def flow_for(kind, domain="molecules"):
+    """A flow that the objective can train; on vectors one with two conditions."""
+    continuous = kind in CONTINUOUS_KINDS
+    if domain == "molecules":
+        return make_flow(f"composed-united-{'continuous-transformer' if continuous else 'average-velocity'}")
+    parts = {
+        "domain": VectorsConfig(n_features=3),
+        "conditions": ConditionsConfig(names=("a", "b"), mean=(1, 0), std=(2, 3)),
+    }
+    if continuous:
+        config = ContinuousConfig(**parts, network=MLPConfig(hidden=8), solver=FixedStepSolver(method="rk4", n_steps=2))
+    else:
+        config = FreeFormConfig(
+            **parts, encoder=MLPConfig(hidden=8), decoder=MLPConfig(hidden=8), average_velocity=True
+        )
+    return randomize(config.build()).double()
 
 
-def flow_for(kind):
-    """A flow that the objective goes with."""
-    return make_flow(f"composed-united-{'continuous-transformer' if kind in CONTINUOUS_KINDS else 'average-velocity'}")
+def batch_for(flow):
+    if flow.conditions is None:
+        return Batch(random_data(flow))
+    return Batch(torch.randn(4, 3, generator=rng(1)).double(), torch.randn(4, 2, generator=rng(2)).double())
 
 
-def build(flow, kind):
+def build(flow, kind, **settings):
     """Any objective with its defaults; the teacher, for those that want one, differs from the flow."""
-    return build_objective(flow, KINDS[kind], teacher=randomize(copy.deepcopy(flow), seed=1))
+    if flow.conditions is not None and "pairing" in OBJECTIVES[kind].model_fields:
+        settings = {"pairing": "none"} | settings
+    config = OBJECTIVES[kind](**SETTINGS.get(kind, {}), **settings)
+    return config.build(flow, teacher=randomize(copy.deepcopy(flow), seed=1) if kind == "regression" else None)
 
 
 def mean_flow(flow, **options):
-    return build_objective(flow, MeanFlowObjectiveConfig(**options))
+    return MeanFlowObjectiveConfig(**options).build(flow)
 
 
 def flow_matching(flow, **options):
-    return build_objective(flow, FlowMatchingObjectiveConfig(**options))
+    return FlowMatchingObjectiveConfig(**options).build(flow)
 
 
 def batch_of(objective, data, generator):
     """What a training step makes of data."""
-    return objective.preparation()(data, generator)
+    return objective.preparation()(data if isinstance(data, Batch) else Batch(data), generator)
 
 
 def loss_of(objective, data, generator):
@@ -132,41 +136,58 @@ def particles(function):
     return FreeFormFlow(ParticleDomain(4, 2), EGNN(0, hidden=4, n_blocks=1), Velocity(function)).double()
 
 
-# ---- all of them -----------------------------------------------------------------------------------------------------
+# ---- laws ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_loss_is_a_number_and_its_parts_are_for_the_log(kind):
-    flow = flow_for(kind)
-    loss, parts = loss_of(build(flow, kind), random_data(flow), rng())
+@pytest.fixture(params=[(kind, domain) for kind in OBJECTIVES for domain in ("molecules", "vectors")], ids="-".join)
+def case(request):
+    """The name of an objective, a flow that it can train, and data with their conditions."""
+    kind, domain = request.param
+    flow = flow_for(kind, domain)
+    return kind, flow, batch_for(flow)
+
+
+def test_loss_is_a_number_and_its_parts_are_for_the_log(case):
+    kind, flow, batch = case
+    loss, parts = loss_of(build(flow, kind), batch, rng())
     assert loss.shape == ()
     assert loss.requires_grad
     assert loss.isfinite()
     assert all(value.shape == () and value.isfinite() and not value.requires_grad for value in parts.values())
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_generator_decides_the_loss(kind):
-    flow = flow_for(kind)
-    objective, data = build(flow, kind), random_data(flow)
+def test_the_generator_decides_the_loss(case):
+    kind, flow, batch = case
+    objective = build(flow, kind)
     state = torch.random.get_rng_state()
-    first = loss_of(objective, data, rng())[0]
-    assert torch.equal(loss_of(objective, data, rng())[0], first)
-    assert not torch.equal(loss_of(objective, data, rng(1))[0], first)
+    first = loss_of(objective, batch, rng())[0]
+    assert torch.equal(loss_of(objective, batch, rng())[0], first)
+    assert not torch.equal(loss_of(objective, batch, rng(1))[0], first)
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_each_objective_trains(kind):
-    flow = flow_for(kind)
-    loss, _ = loss_of(build(flow, kind), random_data(flow), rng())
+def test_each_objective_trains_its_networks(case):
+    kind, flow, batch = case
+    loss, _ = loss_of(build(flow, kind), batch, rng())
     found = {name: g for name, g in gradients(flow, loss).items() if g.abs().max() > 0}
     networks = {"mean_flow": ("decoder",), "inversion": ("encoder",), **dict.fromkeys(CONTINUOUS_KINDS, ("network",))}
     trained = networks.get(kind, ("encoder", "decoder"))
     assert found.keys() == {name for name, _ in flow.named_parameters() if name.startswith(trained)}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def test_batches_are_prepared_without_the_networks(case):
+    """So that a worker process can prepare them; most objectives need no preparation."""
+    kind, flow, batch = case
+    prepare = build(flow, kind).preparation()
+    assert b"molflow.nn" in pickle.dumps(flow)
+    assert b"molflow.nn" not in pickle.dumps(prepare)
+    prepared = prepare(batch, rng())
+    assert len(prepared) == len(batch)
+    assert len(prepared[1:3].to("cpu")) == 2
+    assert (prepared is batch) == (kind not in ("mean_flow", "flow_matching"))
+
+
+@pytest.mark.parametrize("kind", OBJECTIVES)
 def test_padding_does_not_change_the_loss(kind):
     """The noise of the real points is the same, and with it the rest; pairing draws nothing for padding."""
     flow = flow_for(kind)
@@ -178,24 +199,79 @@ def test_padding_does_not_change_the_loss(kind):
     close(loss_of(objective, wide, rng())[0], loss_of(objective, data, rng())[0], atol=1e-8)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_batches_are_made_without_the_networks(kind):
-    """So that a worker process can make them; data as they are will do for most objectives."""
+@pytest.mark.parametrize("kind", OBJECTIVES)
+def test_the_condition_decides_the_loss(kind):
+    """In the user's units: (1, 0) and (3, 3) are 0 and 1 to the networks, and a part of a batch keeps its own."""
+    flow = flow_for(kind, "vectors")
+    objective, batch = build(flow, kind), batch_for(flow)
+    loss, _ = loss_of(objective, batch, rng())
+    other = Batch(batch.data, batch.condition.flip(0))
+    assert not torch.equal(loss_of(objective, other, rng())[0], loss)
+    unit = Batch(batch.data, torch.tensor([3.0, 3.0]).double().expand(4, 2))
+    expected, _ = loss_of(objective, unit, rng())
+    flow.conditions.mean.zero_(), flow.conditions.std.fill_(1)
+    close(loss_of(objective, Batch(batch.data, torch.ones(4, 2).double()), rng())[0], expected)
+    assert torch.equal(other[1:3].condition, other.condition[1:3])
+
+
+@pytest.mark.parametrize("kind", OBJECTIVES)
+def test_a_condition_is_required_or_refused(kind):
+    flow = flow_for(kind, "vectors")
+    with pytest.raises(MolflowError, match="this model needs a condition: a, b"):
+        loss_of(build(flow, kind), batch_for(flow).data, rng())
     flow = flow_for(kind)
-    prepare, data = build(flow, kind).preparation(), random_data(flow)
-    assert b"molflow.nn" in pickle.dumps(flow)
-    assert b"molflow.nn" not in pickle.dumps(prepare)
-    batch = prepare(data, rng())
-    assert len(batch) == len(data)
-    assert len(batch[1:3].to("cpu")) == 2
-    assert (batch is data) == (kind not in ("mean_flow", "flow_matching"))
+    objective = build(flow, kind, **({"pairing": "none"} if kind in ("mean_flow", "flow_matching") else {}))
+    with pytest.raises(MolflowError, match="made without conditions"):
+        loss_of(objective, Batch(random_data(flow), torch.zeros(4, 1)), rng())
+
+
+@pytest.mark.parametrize("name", ["particles-2d", "particles-continuous", "composed-united-average-velocity"])
+@pytest.mark.parametrize("kind", OBJECTIVES)
+def test_a_flow_serves_exactly_the_objectives_that_the_error_names(kind, name):
+    served = {
+        "particles-2d": {"free_form", "inversion", "regression", "likelihood"},
+        "particles-continuous": {"flow_matching", "likelihood"},
+    }
+    served = served.get(name, set(OBJECTIVES) - {"flow_matching"})
+    flow = make_flow(name)
+    if kind in served:
+        teacher = make_flow("particles-continuous")
+        objective = OBJECTIVES[kind](**SETTINGS.get(kind, {})).build(flow, teacher=teacher)
+        assert objective.flow is flow
+        return
+    remedy = {
+        "flow_matching": "velocity (model.kind = 'continuous')",
+        "mean_flow": "model.average_velocity = true",
+    }.get(kind, "(model.kind = 'free_form')")
+    with pytest.raises(ValueError, match=f"the {kind} objective needs a flow with ") as caught:
+        OBJECTIVES[kind](**SETTINGS.get(kind, {})).build(flow)
+    message, _, named = str(caught.value).partition(f"a {type(flow).__name__} can be trained by: ")
+    assert remedy in message
+    assert set(named.split(", ")) == served
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "wrong", "near"),
+    [
+        ("free_form", "surrogate", "encoder_jpv", "encoder_jvp"),
+        ("flow_matching", "pairing", "aligned", "alignment"),
+        ("mean_flow", "pairing", "optimal_transprot", "optimal_transport"),
+        ("likelihood", "divergence", "rademache", "rademacher"),
+    ],
+)
+def test_an_unknown_name_is_an_error_with_the_nearest_one(kind, key, wrong, near):
+    with pytest.raises(ValueError, match=rf"unknown {key} '{wrong}'; did you mean {near}\?"):
+        OBJECTIVES[kind](**{key: wrong})
+
+
+# ---- free-form -------------------------------------------------------------------------------------------------------
 
 
 def test_free_form_is_the_loss_of_the_terms(flow):
-    objective = build_objective(flow, FreeFormObjectiveConfig(beta=7.0, n_probes=2, surrogate="decoder_jvp"))
+    objective = FreeFormObjectiveConfig(beta=7.0, n_probes=2, surrogate="decoder_jvp").build(flow)
     data = random_data(flow)
-    loss, parts = objective(data, rng())
-    terms = flow.terms(data, rng(), 2, "decoder_jvp")
+    loss, parts = objective(Batch(data), rng())
+    terms = flow.terms(data, None, rng(), 2, "decoder_jvp")
     close(loss, terms.loss(7.0))
     close(parts["reconstruction"], terms.reconstruction.mean())
     close(parts["latent_nll"], terms.latent.mean())
@@ -205,7 +281,7 @@ def test_free_form_is_the_loss_of_the_terms(flow):
 def test_a_frozen_decoder_stays_out_of_the_gradient(flow):
     data = random_data(flow)
     whole, frozen = (
-        gradients(flow, build_objective(flow, FreeFormObjectiveConfig(frozen_decoder=choice))(data, rng())[0])
+        gradients(flow, FreeFormObjectiveConfig(frozen_decoder=choice).build(flow)(Batch(data), rng())[0])
         for choice in (False, True)
     )
     assert {name.split(".")[0] for name in whole} == {"encoder", "decoder"}
@@ -252,7 +328,7 @@ def test_paths_lead_from_the_data_to_the_noise(kind, domain):
     flow = make_flow(name)
     if kind == "mean_flow" and domain == "molecules":
         pytest.skip("no such flow in the registry")
-    objective = build_objective(flow, KINDS[kind].model_copy(update={"pairing": "none"}))
+    objective = build(flow, kind, pairing="none")
     data = random_data(flow)
     paths = batch_of(objective, data, rng())
     generator = rng()
@@ -268,13 +344,13 @@ def test_paths_lead_from_the_data_to_the_noise(kind, domain):
     assert paths.at.h.shape[-1] == flow.domain.n_features
 
 
-@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("loss_exponent", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("kind", ["flow_matching", "mean_flow"])
-def test_flow_matching_by_hand(kind, power):
-    """The mean of |f(p_t, t) - (z - p)|^2 by configuration, over degrees of freedom, to the power."""
+def test_flow_matching_by_hand(kind, loss_exponent):
+    """The mean of |f(p_t, t) - (z - p)|^2 by configuration, over degrees of freedom, to 1 - loss_exponent."""
     flow = flow_for(kind)
     options = {"average_fraction": 0} if kind == "mean_flow" else {}
-    objective = build_objective(flow, KINDS[kind].model_copy(update={"power": power, **options}))
+    objective = build(flow, kind, **{"loss_exponent": loss_exponent, **options})
     data = random_data(flow)
     at, velocity, context, r, t = drawn(objective, data, rng())
     assert torch.equal(r, t)
@@ -284,7 +360,7 @@ def test_flow_matching_by_hand(kind, power):
         u, _ = flow.network(at.x, context.labels, context.mask, t[:, None])
     dof = 3 * (context.mask.sum(1) - 1)
     errors = (u - velocity.x).square().sum((1, 2)) / dof
-    expected = (errors / (errors.detach() + 1e-3) ** power).mean()
+    expected = (errors / (errors.detach() + 1e-3) ** loss_exponent).mean()
     loss, parts = loss_of(objective, data, rng())
     close(loss, expected)
     assert parts.keys() == {"flow_matching"}
@@ -315,7 +391,7 @@ def test_the_velocity_of_a_gaussian_is_the_minimum():
     assert losses[0.0] == pytest.approx(left.item(), rel=0.02)
 
 
-@pytest.mark.parametrize("pairing", get_args(Pairing))
+@pytest.mark.parametrize("pairing", PAIRINGS)
 def test_a_flow_learns_the_width_of_its_data(pairing):
     """Every pairing leaves the distributions of data and noise, so the learned field carries one to the other."""
     s = 0.5
@@ -341,7 +417,7 @@ def test_a_flow_learns_the_width_of_its_data(pairing):
     for _ in range(150):
         optimizer.zero_grad()
         first = int(torch.randint(512 - 64, (1,), generator=generator))
-        objective(prepare(data[first : first + 64], generator), None)[0].backward()
+        objective(prepare(Batch(data[first : first + 64]), generator), None)[0].backward()
         optimizer.step()
     samples = flow.sample(4000, seed=0)
     assert samples.square().mean().sqrt().item() == pytest.approx(data.square().mean().sqrt().item(), rel=0.06)
@@ -373,10 +449,10 @@ def test_pairing_shortens_the_way(kind):
     data = type(data).concatenate([data] * 8)
     turned, _ = random_orthogonal(Points(data.positions, data.positions[..., :0]), rng())
     data = dataclasses.replace(data, positions=turned)
-    options = {"power": 0.0, **({"average_fraction": 0} if kind == "mean_flow" else {})}
+    options = {"loss_exponent": 0.0, **({"average_fraction": 0} if kind == "mean_flow" else {})}
     errors = {}
-    for pairing in get_args(Pairing):
-        objective = build_objective(flow, KINDS[kind].model_copy(update={"pairing": pairing, **options}))
+    for pairing in PAIRINGS:
+        objective = build(flow, kind, **{"pairing": pairing, **options})
         errors[pairing] = sum(loss_of(objective, data, rng(i))[0].item() for i in range(10))
     assert errors["optimal_transport"] < 0.8 * errors["none"]
     assert errors["alignment"] < 0.8 * errors["none"]
@@ -404,15 +480,15 @@ def test_parts_are_those_there_are(flow, fraction, parts):
 
 
 def test_parts_are_means_of_their_configurations(flow):
-    objective, data = mean_flow(flow, pairing="none", power=0), random_data(flow)
+    objective, data = mean_flow(flow, pairing="none", loss_exponent=0), random_data(flow)
     loss, parts = loss_of(objective, data, rng())
     close(loss, (parts["average_velocity"] + parts["flow_matching"]) / 2)  # two of four
 
 
 def test_times_both_ways():
     """Every other pair is exchanged; what is learned of each is the same rule."""
-    r, t, _ = intervals(MeanFlowObjectiveConfig(), 1000, rng())
-    back, forth, _ = intervals(MeanFlowObjectiveConfig(both_ways=True), 1000, rng())
+    r, t, _ = interval_times(MeanFlowObjectiveConfig(), 1000, rng())
+    back, forth, _ = interval_times(MeanFlowObjectiveConfig(both_ways=True), 1000, rng())
     odd = torch.arange(1000) % 2 == 1
     close(torch.where(odd, forth, back), r)
     close(torch.where(odd, back, forth), t)
@@ -421,7 +497,7 @@ def test_times_both_ways():
 
 def test_times():
     config = MeanFlowObjectiveConfig(average_fraction=0.5, from_latent_fraction=0.2)
-    r, t, n = intervals(config, 20_000, rng())
+    r, t, n = interval_times(config, 20_000, rng())
     assert n == 10_000
     assert ((r >= 0) & (r <= t) & (t <= 1)).all()
     assert torch.equal(r[n:], t[n:])
@@ -429,7 +505,7 @@ def test_times():
     assert abs(float((t[:n] == 1).double().mean()) - 0.2) < 0.02
     assert r[:n].min() < 0.01
     assert r[:n].max() > 0.9
-    r, t, none = moments(20_000, rng())
+    r, t, none = logistic_normal_times(20_000, rng())
     assert none == 0
     assert torch.equal(r, t)
     assert ((t > 0) & (t < 1)).all()
@@ -453,7 +529,7 @@ def target_of(flow, target, at, context, velocity, r, t, step=1e-5):
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_loss_and_its_gradient_by_finite_differences(flow, target):
     """The target is a constant: the gradient is that of the network at (p_t, r, t) alone."""
-    objective = mean_flow(flow, target=target, average_fraction=1, pairing="none", power=0)
+    objective = mean_flow(flow, target=target, average_fraction=1, pairing="none", loss_exponent=0)
     data = random_data(flow)
     at, velocity, context, r, t = drawn(objective, data, rng())
     with torch.no_grad():
@@ -472,7 +548,10 @@ def test_the_loss_and_its_gradient_by_finite_differences(flow, target):
 @pytest.mark.parametrize("target", TARGETS)
 def test_where_r_is_t_the_target_is_the_velocity(flow, target):
     """In a batch of both kinds, each configuration has the error of its own kind."""
-    objective, data = mean_flow(flow, target=target, average_fraction=0.5, pairing="none", power=0), random_data(flow)
+    objective, data = (
+        mean_flow(flow, target=target, average_fraction=0.5, pairing="none", loss_exponent=0),
+        random_data(flow),
+    )
     at, velocity, context, r, t = drawn(objective, data, rng())
     with torch.no_grad():
         averaged = target_of(flow, target, at, context, velocity, r, t)
@@ -486,7 +565,7 @@ def test_where_r_is_t_the_target_is_the_velocity(flow, target):
 def test_the_mean_flow_target_in_closed_form():
     """u = a x (r + t^2) has du/dt = a (v (r + t^2) + 2 t x) along the path."""
     flow = particles(lambda x, r, t: 0.7 * x * (r + t**2))
-    objective = mean_flow(flow, average_fraction=1, pairing="none", power=0)
+    objective = mean_flow(flow, average_fraction=1, pairing="none", loss_exponent=0)
     data = torch.randn(6, 4, 2, generator=rng(1)).double()
     at, velocity, _, r, t = drawn(objective, data, rng())
     x, v, r, t = at.x, velocity.x, r[:, None, None], t[:, None, None]
@@ -503,7 +582,7 @@ def test_an_exact_average_velocity_is_its_own_lagrangian_target():
         return x * torch.where(gap == 0, 0.8, -torch.expm1(-0.8 * safe) / safe)
 
     for function, vanishes in ((exact, True), (lambda x, r, t: exact(x, r, t) * 1.01, False)):
-        objective = mean_flow(particles(function), target="lagrangian", average_fraction=1, power=0)
+        objective = mean_flow(particles(function), target="lagrangian", average_fraction=1, loss_exponent=0)
         loss, _ = loss_of(objective, torch.randn(6, 4, 2, generator=rng()).double(), rng())
         assert (loss < 1e-20) == vanishes
 
@@ -511,7 +590,7 @@ def test_an_exact_average_velocity_is_its_own_lagrangian_target():
 def test_an_exact_average_velocity_is_its_own_mean_flow_target():
     """Where all data are one point p: then v = (p_t - p) / t and u = v for every r, as the paths are straight."""
     flow = particles(lambda x, r, t: x / t)
-    objective = mean_flow(flow, average_fraction=1, power=0, pairing="none")
+    objective = mean_flow(flow, average_fraction=1, loss_exponent=0, pairing="none")
     assert loss_of(objective, torch.zeros(6, 4, 2).double(), rng())[0] < 1e-20
 
 
@@ -520,7 +599,7 @@ def test_an_exact_average_velocity_is_its_own_mean_flow_target():
 
 def test_inversion_is_the_error_of_the_latent(flow):
     data = random_data(flow)
-    loss, parts = build_objective(flow, InversionObjectiveConfig())(data, rng())
+    loss, parts = InversionObjectiveConfig().build(flow)(Batch(data), rng())
     generator = rng()
     _, context, _ = flow.to_points(data, generator)
     z = flow.domain.space(context.mask).randn(generator, torch.float64)
@@ -543,7 +622,7 @@ class Scaled(nn.Module):
 @pytest.mark.parametrize(("a", "zero"), [(0.5, True), (0.6, False)])
 def test_inversion_vanishes_for_an_exact_pair_and_leaves_the_decoder(a, zero):
     flow = FreeFormFlow(ParticleDomain(3, 2), Scaled(a), Scaled(2.0))
-    loss, _ = build_objective(flow, InversionObjectiveConfig())(torch.zeros(5, 3, 2).double(), rng())
+    loss, _ = InversionObjectiveConfig().build(flow)(Batch(torch.zeros(5, 3, 2).double()), rng())
     loss.backward()
     assert (float(loss.detach()) < 1e-25) == zero
     assert (float(flow.encoder.a.grad.abs()) < 1e-12) == zero
@@ -554,13 +633,13 @@ def test_inversion_vanishes_for_an_exact_pair_and_leaves_the_decoder(a, zero):
 
 
 def regression(flow, teacher, **options):
-    return build_objective(flow, RegressionObjectiveConfig(teacher="a run", **options), teacher=teacher)
+    return RegressionObjectiveConfig(teacher="a run", **options).build(flow, teacher=teacher)
 
 
-@pytest.mark.parametrize("power", [0.0, 0.5])
-def test_regression_is_the_error_of_both_maps_on_the_pairs_of_the_teacher(flow, power):
+@pytest.mark.parametrize("loss_exponent", [0.0, 0.5])
+def test_regression_is_the_error_of_both_maps_on_the_pairs_of_the_teacher(flow, loss_exponent):
     teacher, data = randomize(copy.deepcopy(flow), seed=1), random_data(flow)
-    loss, parts = regression(flow, teacher, evaluations=5, power=power)(data, rng())
+    loss, parts = regression(flow, teacher, evaluations=5, loss_exponent=loss_exponent)(Batch(data), rng())
     generator = rng()
     _, context, _ = flow.to_points(data, generator)
     space = flow.domain.space(context.mask)
@@ -568,7 +647,7 @@ def test_regression_is_the_error_of_both_maps_on_the_pairs_of_the_teacher(flow, 
     points = teacher.decode(z, context, 5)
     pairs = {"decoder_error": (flow.decode(z, context), points), "encoder_error": (flow.encode(points, context), z)}
     errors = {name: (a - b).squared_norm() / space.dof for name, (a, b) in pairs.items()}
-    close(loss, sum((e / (e.detach() + 1e-3) ** power).mean() for e in errors.values()))
+    close(loss, sum((e / (e.detach() + 1e-3) ** loss_exponent).mean() for e in errors.values()))
     for name, e in errors.items():
         close(parts[name], e.sqrt().mean())
     assert not any(p.requires_grad for p in teacher.parameters())
@@ -580,13 +659,13 @@ def test_regression_vanishes_for_the_teacher_and_its_inverse():
     factor = math.prod(1 - (a * a - b * b) for b, a in pairwise(k / 4 for k in range(5)))
     for wrong, vanishes in ((1.0, True), (1.02, False)):
         flow = FreeFormFlow(ParticleDomain(4, 2), Scaled(wrong / factor), Scaled(factor))
-        loss, _ = regression(flow, teacher, evaluations=4)(torch.zeros(5, 4, 2).double(), rng())
+        loss, _ = regression(flow, teacher, evaluations=4)(Batch(torch.zeros(5, 4, 2).double()), rng())
         assert (float(loss.detach()) < 1e-25) == vanishes
 
 
 def test_regression_needs_a_teacher_that_takes_evaluations(flow):
     with pytest.raises(ValueError, match="needs a flow as teacher"):
-        build_objective(flow, KINDS["regression"])
+        RegressionObjectiveConfig(teacher="a run").build(flow)
     with pytest.raises(ValueError, match="decoder for one evaluation"):
         regression(flow, make_flow("composed-all-atom"), evaluations=2)
     with pytest.raises(ValueError, match=r"set objective\.evaluations"):
@@ -595,29 +674,31 @@ def test_regression_needs_a_teacher_that_takes_evaluations(flow):
 
 def test_a_continuous_flow_is_a_teacher_by_its_own_solver():
     teacher = make_flow("composed-united-continuous-transformer")
-    loss, _ = regression(make_flow("composed-united-average-velocity"), teacher)(random_data(teacher), rng())
+    loss, _ = regression(make_flow("composed-united-average-velocity"), teacher)(Batch(random_data(teacher)), rng())
     assert loss.isfinite()
 
 
 # ---- what does not go together ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["molecules-argmax", "particles-2d"])
-def test_mean_flow_needs_an_average_velocity(name):
-    with pytest.raises(ValueError, match=r"the mean_flow objective needs model\.average_velocity = true"):
-        build_objective(make_flow(name), MeanFlowObjectiveConfig())
+def test_settings_that_the_likelihood_of_a_flow_does_not_take_are_refused():
+    flow = make_flow("particles-2d")
+    with pytest.raises(ValueError, match="likelihood of a FreeFormFlow takes no divergence, n_probes; leave it out"):
+        LikelihoodObjectiveConfig(divergence="exact", n_probes=2).build(flow)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_objective_needs_its_kind_of_flow(kind):
-    needed, other = ("continuous", "2d") if kind in CONTINUOUS_KINDS else ("free_form", "continuous")
-    with pytest.raises(ValueError, match=rf"the {kind} objective needs model\.kind = '{needed}'"):
-        build_objective(make_flow(f"particles-{other}"), KINDS[kind])
+@pytest.mark.parametrize("pairing", NEED_POSITIONS)
+def test_pairings_that_rotate_are_refused_for_vectors(pairing):
+    with pytest.raises(ValueError, match=f"pairing {pairing} rotates positions, which these data lack"):
+        build(flow_for("flow_matching", "vectors"), "flow_matching", pairing=pairing)
 
 
-def test_what_a_continuous_flow_takes_is_named():
-    with pytest.raises(ValueError, match="a continuous flow takes 'likelihood' or 'flow_matching'"):
-        build_objective(make_flow("particles-continuous"), FreeFormObjectiveConfig())
+def test_optimal_transport_is_refused_under_a_condition():
+    """It would make the noise depend on the condition, and samples are drawn from independent noise."""
+    flow = flow_for("flow_matching", "vectors")
+    objective = build(flow, "flow_matching", pairing="optimal_transport")
+    with pytest.raises(MolflowError, match="would make the noise depend on the condition"):
+        batch_of(objective, batch_for(flow), rng())
 
 
 @pytest.mark.parametrize(
@@ -696,10 +777,10 @@ def test_training_by_energy_is_the_mirror_image():
     flow = make_flow("particles-2d")
     data, weight, beta = random_data(flow), 0.25, 7.0
     config = FreeFormObjectiveConfig(beta=beta, energy_weight=weight)
-    loss, parts = build_objective(flow, config, energy=quadratic)(data, rng())
+    loss, parts = config.build(flow, energy=quadratic)(Batch(data), rng())
 
     generator = rng()
-    forward = flow.terms(data, generator).loss(beta)
+    forward = flow.terms(data, None, generator).loss(beta)
     _, context, _ = flow.to_points(data, None)
     space = flow.domain.space(context.mask)
     z = space.randn(generator, flow.dtype)
@@ -717,21 +798,21 @@ def test_training_by_energy_is_the_mirror_image():
 def test_training_by_energy_finds_the_width_of_its_target():
     """Of exp(-|x|^2 / 2 s^2), without data that know it: g(z) = s z has the least reverse divergence."""
     flow = FreeFormFlow(ParticleDomain(2, 2), Scale(0.0), Scale(0.0)).double()
-    objective = build_objective(
-        flow, FreeFormObjectiveConfig(beta=10.0, energy_weight=0.999), energy=lambda x: quadratic(x) / (2 * 0.5**2)
+    objective = FreeFormObjectiveConfig(beta=10.0, energy_weight=0.999).build(
+        flow, energy=lambda x: quadratic(x) / (2 * 0.5**2)
     )
     optimizer = torch.optim.Adam(flow.parameters(), lr=0.02)
     generator = rng()
     for _ in range(400):
         optimizer.zero_grad()
-        objective(torch.zeros(64, 2, 2).double(), generator)[0].backward()
+        objective(Batch(torch.zeros(64, 2, 2).double()), generator)[0].backward()
         optimizer.step()
     assert 1 + flow.decoder.factor.item() == pytest.approx(0.5, rel=0.1)
 
 
 def test_an_energy_is_needed():
     with pytest.raises(ValueError, match="energy_weight needs data whose energy is known"):
-        build_objective(make_flow("particles-2d"), FreeFormObjectiveConfig(energy_weight=0.5))
+        FreeFormObjectiveConfig(energy_weight=0.5).build(make_flow("particles-2d"))
 
 
 # ---- compiled --------------------------------------------------------------------------------------------------------
@@ -750,7 +831,9 @@ COMPILED = {
 def test_the_compiled_loss_is_the_eager_one(name):
     """Value and gradients on one batch."""
     network = TransformerConfig(hidden=4, n_vectors=2, pair_hidden=2, n_heads=1, n_blocks=1)
-    domain = ComposedMoleculesConfig(types=("C", "CH", "CH3", "NH2", "O"), representation="united", n_compositions=4)
+    domain = ComposedMoleculesConfig(
+        types=("C", "CH", "CH3", "NH2", "O"), representation="united-atom", n_compositions=4
+    )
     if name == "flow_matching":
         flow = ContinuousConfig(domain=domain, network=network).build()
     else:
@@ -762,7 +845,7 @@ def test_the_compiled_loss_is_the_eager_one(name):
         ).build()
     randomize(flow)
     data = random_data(flow, torch.float32)
-    objective = build_objective(flow, COMPILED[name])
+    objective = COMPILED[name].build(flow)
     eager, _ = loss_of(objective, data, rng())
     expected = gradients(flow, eager)
     objective.compile_loss()
@@ -782,8 +865,8 @@ def test_the_compiled_loss_is_the_eager_one(name):
 def test_likelihood_is_that_of_the_flow(name, weight):
     flow = make_flow(name)
     data = random_data(flow)
-    objective = build_objective(flow, LikelihoodObjectiveConfig(divergence="exact", kinetic_energy=weight))
-    loss, parts = objective(data, rng())
+    objective = LikelihoodObjectiveConfig(divergence="exact", kinetic_energy=weight).build(flow)
+    loss, parts = objective(Batch(data), rng())
     close(loss, -flow.log_prob(data).mean() + weight * parts["kinetic_energy"])
     close(parts["latent_nll"] - parts["log_det"] - parts["correction"], -flow.log_prob(data).mean())
     assert parts["kinetic_energy"] > 0
@@ -796,8 +879,8 @@ def test_likelihood_draws_its_probes_from_the_generator():
     data = random_data(flow)
     state = torch.random.get_rng_state()
     for kind in ("rademacher", "gaussian"):
-        objective = build_objective(flow, LikelihoodObjectiveConfig(divergence=kind, n_probes=2))
-        first = objective(data, rng())[0]
-        assert torch.equal(objective(data, rng())[0], first)
-        assert not torch.equal(objective(data, rng(1))[0], first)
+        objective = LikelihoodObjectiveConfig(divergence=kind, n_probes=2).build(flow)
+        first = objective(Batch(data), rng())[0]
+        assert torch.equal(objective(Batch(data), rng())[0], first)
+        assert not torch.equal(objective(Batch(data), rng(1))[0], first)
     assert torch.equal(torch.random.get_rng_state(), state)

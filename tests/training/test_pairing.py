@@ -1,17 +1,15 @@
-"""Pairing of data with noise: a turn and a renumbering within labels, which never lies farther from its noise, and an
-assignment over the batch, which is the best there is."""
+"""Pairing of data with noise: rotation and permutation within labels, which never increase the distance, and the best
+assignment over the batch."""
 
 import math
 from itertools import permutations
-from typing import get_args
 
 import pytest
 import torch
 from laws import random_case
 
 from molflow.geometry import Context, MeanFreeSpace, Points, squared_distances
-from molflow.training.config import Pairing
-from molflow.training.pairing import align, aligned_overlaps, overlaps, pair, random_orthogonal, transport
+from molflow.training.pairing import PAIRINGS, align, aligned_overlaps, overlaps, random_orthogonal, transport
 
 SIZES = [7, 4, 2, 1, 6]
 
@@ -43,8 +41,8 @@ def permutation(before, after, n):
     return order
 
 
-def test_it_is_an_orthogonal_turn_and_a_renumbering_within_labels(case):
-    """Told from invariants: each point by its sorted distances to points of each label, with its own label."""
+def test_alignment_rotates_and_permutes_within_labels(case):
+    """Each point is identified by its sorted distances to points of each label, and by its own label."""
     points, latent, context = case
     aligned = align(points, latent, context)
     label = context.labels.argmax(-1) if context.labels.shape[-1] else torch.zeros_like(context.mask, dtype=torch.int64)
@@ -68,7 +66,7 @@ def test_it_is_an_orthogonal_turn_and_a_renumbering_within_labels(case):
         torch.testing.assert_close(matrix @ matrix.T, torch.eye(len(matrix)).double(), atol=1e-10, rtol=0)
 
 
-def test_distances_and_lengths_stay(case):
+def test_alignment_keeps_distances_and_lengths(case):
     points, latent, context = case
     aligned = align(points, latent, context)
     before, after = (squared_distances(p.x).sum((1, 2)) for p in (points, aligned))
@@ -78,20 +76,20 @@ def test_distances_and_lengths_stay(case):
 
 
 @pytest.mark.parametrize("n_rounds", [1, 2, 5])
-def test_it_lies_closer(case, n_rounds):
+def test_alignment_reduces_the_distance(case, n_rounds):
     points, latent, context = case
     before, after = cost(points, latent), cost(align(points, latent, context, n_rounds), latent)
     assert (after <= before + 1e-10).all()
     assert after[0] < 0.9 * before[0]
 
 
-def test_more_rounds_never_lie_farther(case):
+def test_more_rounds_never_increase_the_distance(case):
     points, latent, context = case
     costs = torch.stack([cost(align(points, latent, context, n), latent) for n in (1, 2, 3, 8)])
     assert (costs.diff(dim=0) < 1e-10).all()
 
 
-def test_padding_stays_and_does_not_matter(case):
+def test_padding_stays_zero_and_changes_nothing(case):
     points, latent, context = case
     aligned = align(points, latent, context)
     assert not torch.cat(aligned, -1)[~context.mask].any()
@@ -105,14 +103,14 @@ def test_padding_stays_and_does_not_matter(case):
         torch.testing.assert_close(wide(a), b, atol=1e-10, rtol=0)
 
 
-def test_what_lies_on_its_noise_stays(case):
+def test_data_equal_to_their_noise_stay(case):
     points, _, context = case
     for a, b in zip(align(points, points, context), points, strict=True):
         torch.testing.assert_close(a, b, atol=1e-10, rtol=0)
 
 
-def turned_and_renumbered(points, context, angle, generator):
-    """A copy whose points of equal labels are shuffled, turned by an angle in one plane."""
+def rotated_and_permuted(points, context, angle, generator):
+    """A copy whose points of equal labels are shuffled, rotated by an angle in one plane."""
     n = points.x.shape[1]
     keys = torch.rand(len(points.x), n, generator=generator) + 10 * context.labels.argmax(-1)
     place = context.labels.argmax(-1).argsort(dim=1, stable=True)
@@ -123,18 +121,18 @@ def turned_and_renumbered(points, context, angle, generator):
 
 
 @pytest.mark.parametrize(("angle", "share"), [(0.0, 1.0), (0.2, 0.95), (0.4, 0.9)])
-def test_a_turned_and_renumbered_copy_is_found(angle, share):
-    """A local minimum, but mostly the right one where the turn is small."""
+def test_alignment_finds_a_rotated_and_permuted_copy(angle, share):
+    """It finds a local minimum, which is mostly the right one for a small rotation."""
     generator = torch.Generator().manual_seed(0)
     points, context = random_case(3, 0, 3, [6] * 200)
-    latent = turned_and_renumbered(points, context, angle, generator)
+    latent = rotated_and_permuted(points, context, angle, generator)
     assert ((latent.x - points.x).abs().amax((1, 2)) > 1e-3).double().mean() > 0.9  # the shuffle of few may be none
     found = cost(align(points, latent, context), latent) < 1e-12
     assert found.double().mean() >= share
 
 
-def test_labels_are_never_mixed_even_where_it_would_pay():
-    """Two points that sit on each other's noise, in one dimension without a turn that helps."""
+def test_points_of_different_labels_are_never_exchanged():
+    """Two points lie on each other's noise, and no rotation helps."""
     x = torch.tensor([[[-1.0, 0], [1.0, 0], [0, 3.0], [0, -3.0]]]).double()
     latent = Points(x[:, [1, 0, 2, 3]], x[..., :0])
     points = Points(x, x[..., :0])
@@ -149,8 +147,8 @@ def test_labels_are_never_mixed_even_where_it_would_pay():
     assert cost(align(points, latent, Context(mask, labels)), latent) < 1e-20
 
 
-def test_far_points_are_not_exchanged_between_labels():
-    """In units a hundred times larger the ban on exchange still holds."""
+def test_distant_points_of_different_labels_are_not_exchanged():
+    """The ban on exchange holds in units a hundred times larger too."""
     points, context = random_case(3, 0, 3, [6] * 20)
     latent = MeanFreeSpace(context.mask, 3, 0).randn(torch.Generator().manual_seed(9), torch.float64)
     points, latent = points * 100.0, latent * 100.0
@@ -171,38 +169,38 @@ def test_precision_is_kept_and_nothing_is_differentiated(case):
     torch.testing.assert_close(aligned.x.double(), align(points, latent, context).x, atol=1e-5, rtol=0)
 
 
-# ---- random turns ----------------------------------------------------------------------------------------------------
+# ---- random rotations ------------------------------------------------------------------------------------------------
 
 
-def turns(n, dim, seed=0):
-    """The matrices of random_orthogonal."""
+def rotations(n, dim, seed=0):
+    """The matrices that random_orthogonal applies."""
     identity = Points(torch.eye(dim).double().expand(n, dim, dim), torch.zeros(n, dim, 0).double())
     return random_orthogonal(identity, torch.Generator().manual_seed(seed)).x
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3])
-def test_random_turns_are_orthogonal_and_uniform(dim):
+def test_random_rotations_are_orthogonal_and_uniform(dim):
     n = 20_000
-    matrices = turns(n, dim)
+    matrices = rotations(n, dim)
     gram = matrices @ matrices.transpose(1, 2)
     torch.testing.assert_close(gram, torch.eye(dim).double().expand_as(gram), atol=1e-12, rtol=0)
     assert matrices.mean(0).abs().max() < 4 / math.sqrt(n)
     torch.testing.assert_close(matrices.square().mean(0), torch.full((dim, dim), 1 / dim).double(), atol=0.02, rtol=0)
     assert abs(torch.linalg.det(matrices).mean()) < 4 / math.sqrt(n)  # as many reflections as rotations
-    moved = matrices @ turns(1, dim, seed=5)  # Haar measure: a further turn changes no moment
+    moved = matrices @ rotations(1, dim, seed=5)  # Haar measure: a further rotation changes no moment
     for power in (3, 4):
         a, b = ((m[:, 0, 0] ** power).mean() for m in (matrices, moved))
         assert abs(a - b) < 0.05
 
 
-def test_random_turns_leave_features_and_distances(case):
+def test_random_rotations_leave_features_and_distances(case):
     points, _, _ = case
-    turned = random_orthogonal(points, torch.Generator().manual_seed(0))
-    assert torch.equal(turned.h, points.h)
-    torch.testing.assert_close(squared_distances(turned.x), squared_distances(points.x), atol=1e-10, rtol=0)
-    assert (turned.x - points.x).abs().max() > 0.1
+    rotated = random_orthogonal(points, torch.Generator().manual_seed(0))
+    assert torch.equal(rotated.h, points.h)
+    torch.testing.assert_close(squared_distances(rotated.x), squared_distances(points.x), atol=1e-10, rtol=0)
+    assert (rotated.x - points.x).abs().max() > 0.1
     again = random_orthogonal(points, torch.Generator().manual_seed(0))
-    assert torch.equal(turned.x, again.x)
+    assert torch.equal(rotated.x, again.x)
 
 
 # ---- over a batch ----------------------------------------------------------------------------------------------------
@@ -212,9 +210,9 @@ def noise(context, dim, n_features, seed=9):
     return MeanFreeSpace(context.mask, dim, n_features).randn(torch.Generator().manual_seed(seed), torch.float64)
 
 
-def rows_of(dealt, latent):
-    """Which noise each configuration got; each is dealt once."""
-    far = (torch.cat(dealt, -1)[:, None] - torch.cat(latent, -1)).abs().amax((2, 3))
+def rows_of(assigned, latent):
+    """The noise that each configuration got; each is used once."""
+    far = (torch.cat(assigned, -1)[:, None] - torch.cat(latent, -1)).abs().amax((2, 3))
     order = far.argmin(1)
     assert far.amin(1).max() == 0
     assert order.sort().values.tolist() == list(range(len(order)))
@@ -242,7 +240,7 @@ def latent_of(latent, j):
 @pytest.mark.parametrize("measure", [overlaps, aligned_overlaps])
 @pytest.mark.parametrize("sizes", [[4, 4, 4, 4], [5, 5, 5, 5, 5], [1, 1, 2, 2, 2]], ids=str)
 def test_the_assignment_is_the_best_of_all_permutations(measure, sizes):
-    """Of four or five configurations, by brute force; noise of another size is no candidate."""
+    """Brute force over four or five configurations; noise of another size is no candidate."""
     points, context = random_case(3, 2, 2, sizes)
     latent = noise(context, 3, 2)
     far = (
@@ -269,10 +267,10 @@ def test_aligned_overlaps_are_those_of_align(labels):
     torch.testing.assert_close(squared, after_alignment(points, latent, context), atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("pairing", get_args(Pairing))
-def test_pairs_lie_closer_the_more_is_done(pairing, case):
+@pytest.mark.parametrize("pairing", PAIRINGS)
+def test_pairings_keep_the_size_of_data_and_the_noise(pairing, case):
     points, latent, context = case
-    p, z = pair(points, latent, context, pairing, torch.Generator().manual_seed(0))
+    p, z = PAIRINGS[pairing](points, latent, context, torch.Generator().manual_seed(0))
     torch.testing.assert_close(
         squared_distances(p.x).sum((1, 2)), squared_distances(points.x).sum((1, 2)), atol=1e-9, rtol=0
     )
@@ -283,54 +281,55 @@ def test_pairs_lie_closer_the_more_is_done(pairing, case):
 
 def total(points, context, pairing):
     latent = noise(context, 3, points.h.shape[-1])
-    return cost(*pair(points, latent, context, pairing, torch.Generator().manual_seed(0))).mean().item()
+    return cost(*PAIRINGS[pairing](points, latent, context, torch.Generator().manual_seed(0))).mean().item()
 
 
 def test_the_order_of_the_pairings():
     points, context = random_case(3, 2, 2, [5] * 32)
-    costs = {pairing: total(points, context, pairing) for pairing in get_args(Pairing)}
+    costs = {pairing: total(points, context, pairing) for pairing in PAIRINGS}
     assert costs["optimal_transport"] < 0.9 * costs["none"]
     assert costs["alignment"] < 0.9 * costs["none"]
     assert costs["equivariant_optimal_transport"] < 0.9 * min(costs["optimal_transport"], costs["alignment"])
 
 
-def test_noise_that_is_a_turned_copy_of_the_data_is_found():
-    """In any pose where labels tell the points apart, whichever configuration of the batch it is a copy of."""
+def test_transport_finds_noise_that_is_a_rotated_copy_of_the_data():
+    """The labels identify the points, so any rotation is found, of whichever configuration of the batch."""
     points, _ = random_case(3, 0, 0, [5] * 20)
     context = Context(torch.ones(20, 5, dtype=torch.bool), torch.eye(5).double().expand(20, 5, 5))
     generator = torch.Generator().manual_seed(3)
     shuffled = torch.randperm(20, generator=generator)
     latent = random_orthogonal(Points(points.x[shuffled], points.h[shuffled]), generator)
-    p, z = pair(points, latent, context, "equivariant_optimal_transport", generator)
+    p, z = PAIRINGS["equivariant_optimal_transport"](points, latent, context, generator)
     assert cost(p, z).max() < 1e-20
     assert (shuffled[rows_of(z, latent)] == torch.arange(20)).all()
 
 
-def test_noise_that_is_a_renumbered_copy_of_the_data_is_found():
-    """Where the turn between them is small, as the renumbering begins from the given pose."""
+def test_transport_finds_noise_that_is_a_permuted_copy_of_the_data():
+    """For a small rotation between them, since the permutation starts from the given pose."""
     points, _ = random_case(3, 0, 0, [5] * 20)
     one = torch.nn.functional.one_hot(torch.tensor([0, 0, 0, 1, 1])).double()
     context = Context(torch.ones(20, 5, dtype=torch.bool), one.expand(20, 5, 2))
     generator = torch.Generator().manual_seed(3)
-    latent = turned_and_renumbered(points, context, 0.1, generator)
+    latent = rotated_and_permuted(points, context, 0.1, generator)
     shuffled = torch.randperm(20, generator=generator)
     latent = Points(latent.x[shuffled], latent.h[shuffled])
-    dealt = transport(points, latent, context, aligned_overlaps)
-    found = cost(align(points, dealt, context), dealt) < 1e-12
+    assigned = transport(points, latent, context, aligned_overlaps)
+    found = cost(align(points, assigned, context), assigned) < 1e-12
     assert found.double().mean() >= 0.9
-    assert (shuffled[rows_of(dealt, latent)] == torch.arange(20))[found].all()
+    assert (shuffled[rows_of(assigned, latent)] == torch.arange(20))[found].all()
 
 
-@pytest.mark.parametrize("pairing", get_args(Pairing))
+@pytest.mark.parametrize("pairing", PAIRINGS)
 def test_the_distributions_of_data_and_noise_stay(pairing):
-    """Noise is dealt, not changed: the same rows. Data are turned: the same distances, and no direction preferred."""
+    """Noise is reassigned, not changed: the same rows. Data are rotated: the same distances, no preferred direction."""
     points, context = random_case(3, 1, 0, [4] * 400)
     points = Points(points.x * torch.tensor([2.0, 1.0, 1.0]).double(), points.h)
     latent = noise(context, 3, 1)
     parts = [slice(k, k + 50) for k in range(0, 400, 50)]
     pairs = [
-        pair(*(Points(q.x[i], q.h[i]) for q in (points, latent)), Context(context.mask[i], context.labels[i]), pairing,
-             torch.Generator().manual_seed(k))
+        PAIRINGS[pairing](
+            *(Points(q.x[i], q.h[i]) for q in (points, latent)), context.select(i), torch.Generator().manual_seed(k)
+        )
         for k, i in enumerate(parts)
     ]  # fmt: skip
     p, z = (Points(*(torch.cat(t) for t in zip(*side, strict=True))) for side in zip(*pairs, strict=True))
@@ -349,6 +348,6 @@ def test_dtype_is_kept_over_a_batch(case):
     points, latent, context = case
     single = [Points(*(t.float() for t in q)) for q in (points, latent)]
     context = Context(context.mask, context.labels.float())
-    for pairing in get_args(Pairing):
-        pairs = pair(*single, context, pairing, torch.Generator().manual_seed(0))
+    for pairing in PAIRINGS:
+        pairs = PAIRINGS[pairing](*single, context, torch.Generator().manual_seed(0))
         assert {t.dtype for q in pairs for t in q} == {torch.float32}

@@ -15,12 +15,11 @@ from molflow.data import load_particles
 from molflow.energies import get_system
 from molflow.errors import MolflowError
 from molflow.flows import ContinuousFlow, IntegrationError
+from molflow.flows.storage import CARD
 from molflow.training import load
-from molflow.training.checkpoint import CARD, read_config
-from molflow.training.config import load_experiment
+from molflow.training.config import load_experiment, read_experiment
 from molflow.training.dataset import load_dataset
-from molflow.training.loop import validate
-from molflow.training.objectives import build_objective
+from molflow.training.validation import validate
 
 TINY = Path(__file__).with_name("tiny.toml")
 DW4 = ("data.name=dw4", "model.domain={kind = 'particles', n_particles = 4, dim = 2, scale = 1.8}")
@@ -54,10 +53,10 @@ def test_a_run_samples_and_knows_its_density(trained):
     assert 0 < last["ess_fraction"] <= 1
     assert math.isfinite(last["validation_nll_decoder"])
     assert json.loads((trained / CARD).read_text())["domain"] == "particles"
-    assert read_config(trained).data.name == "dw4"
+    assert read_experiment(trained).data.name == "dw4"
 
 
-def test_warm_up_by_flow_matching(tmp_path):
+def test_warm_up_by_average_velocities(tmp_path):
     network = "{kind = 'transformer', hidden = 8, n_vectors = 2, pair_hidden = 4, n_heads = 2, n_blocks = 1}"
     warm = (f"model.decoder={network}", "model.average_velocity=true", "objective={kind = 'mean_flow'}")
     train(particles(*warm), tmp_path)
@@ -80,7 +79,7 @@ def test_batches_are_the_training_configurations():
     data = load_dataset(particles("training.batch_size=32"))
     batches = data.batches()
     assert len(batches) == 1000 // 32
-    first = data.batch(batches.epoch(0)[0])
+    first = data.batch(batches.epoch(0)[0]).data
     torch.testing.assert_close(first, load_particles("dw4", "train")[batches.epoch(0)[0]])
     assert len(data.held_out(7)) == 7
     assert data.energy is get_system("dw4").energy
@@ -202,16 +201,18 @@ def test_the_held_out_loss_is_a_mean_over_batches_of_the_size_of_training():
     dataset = load_dataset(config)
     flow = config.model.build()
     data = dataset.held_out(20)
-    objective = build_objective(flow, config.objective)
+    objective = config.objective.build(flow)
     prepare, generator = objective.preparation(), torch.Generator().manual_seed(config.seed)
-    losses = [objective(prepare(part, generator))[0].item() for part in data.split(8)]
+    parts = [data[start : start + 8] for start in (0, 8, 16)]
+    losses = [objective(prepare(part, generator))[0].item() for part in parts]
     expected = (8 * losses[0] + 8 * losses[1] + 4 * losses[2]) / 20
     assert validate(flow, dataset)["validation_loss"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_continuous_flow_needs_another_objective(tmp_path):
     model = "model={kind = 'continuous', domain = {kind = 'particles', n_particles = 4, dim = 2}}"
-    with pytest.raises(MolflowError, match=r"objective: the free_form objective needs model\.kind = 'free_form'"):
+    needed = r"encoder, decoder, reverse_terms \(model\.kind = 'free_form'\)"
+    with pytest.raises(MolflowError, match=f"objective: the free_form objective needs a flow with {needed}"):
         train(load_experiment(TINY, ("data.name=dw4", model)), tmp_path / "run")
 
 

@@ -1,0 +1,115 @@
+"""molflow evaluate: score the molecules or configurations in files."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from molflow.cli.options import DataSet, Json, Workers, refuse, refuse_other_tasks
+from molflow.cli.output import check_json
+from molflow.evaluation.options import SECONDS, EvaluationOptions, Scope
+from molflow.files import check_apart
+from molflow.pretrained import DEFAULT_REFERENCE
+
+
+def evaluate(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Molecules: SDF, XYZ (both also .gz) or NPZ files, folders of them, or - for standard input. "
+            "Particles: NPZ or NPY files."
+        ),
+    ],
+    reference: Annotated[
+        DataSet | None,
+        typer.Option(
+            help="Molecules: a data set whose own scores are shown beside these. Particles: the system they are "
+            "samples of, unless the files name it."
+        ),
+    ] = None,
+    novelty: Annotated[
+        bool | None,
+        typer.Option(
+            help="Molecules: compare with the training split of QM9, prepared on first use in under a minute; by "
+            f"default with --reference {DEFAULT_REFERENCE}, where QM9 is available.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Particles: also the likelihood of test configurations under this model, by both of its maps; of as "
+            "many as take about a minute, at most 10,000.",
+        ),
+    ] = None,
+    scope: Annotated[
+        Scope,
+        typer.Option(
+            help="Molecules: how much is computed. stability alone is fastest; lookup adds validity, uniqueness and "
+            "novelty by the same bonds; all adds perceived bonds, shapes and descriptors."
+        ),
+    ] = "all",
+    strain: Annotated[
+        Literal["mmff94", "gfn2-xtb"] | None,
+        typer.Option(help="Molecules: also relax each one; gfn2-xtb needs the extra xtb."),
+    ] = None,
+    posebusters: Annotated[
+        bool, typer.Option("--posebusters", help="Molecules: also run PoseBusters' checks, an extra.")
+    ] = False,
+    details: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Molecules: also write the status of each one, why it failed, and its descriptors, to this .csv, "
+            ".parquet or .sdf file; repeatable."
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Also write a page, .html: figures, histograms, and molecules that can be rotated."),
+    ] = None,
+    workers: Workers = None,
+    seconds: Annotated[
+        float,
+        typer.Option(min=0.01, max=1e6, help="Molecules: limit of processor time for one molecule."),
+    ] = SECONDS,
+    json: Json = None,
+) -> None:
+    """Score the molecules or configurations of particles in files."""
+    from molflow.cli.particle_files import evaluate_particles, system_of_files
+
+    check_json(json)
+    files = list(dict.fromkeys(files))
+    check_apart(files, [path for path in (*(details or ()), report, json) if path is not None])
+    system = system_of_files(files, reference)
+    if system is None:
+        from molflow.cli.molecule_files import evaluate_molecules
+
+        refuse("is for particles; name their system with --reference", model=model)
+        if scope == "stability":
+            refuse("needs more than --scope stability", details=details, report=report)
+        if scope != "all":
+            refuse("needs --scope all", strain=strain, posebusters=posebusters, workers=workers)
+        options = EvaluationOptions(
+            reference=reference,
+            scope=scope,
+            strain=strain,
+            posebusters=posebusters,
+            workers=workers,
+            seconds=seconds,
+            progress=True,
+        )
+        evaluate_molecules(files, options, novelty, details or [], report, json)
+    else:
+        if len(files) > 1:
+            refuse("of particles is for one file at a time", report=report)
+        refuse_other_tasks(
+            "particles",
+            f"{system} is a system of particles",
+            novelty=novelty,
+            strain=strain,
+            posebusters=posebusters,
+            details=details,
+            workers=workers,
+        )
+        evaluate_particles(files, system, model, report, json)

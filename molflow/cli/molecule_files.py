@@ -1,0 +1,142 @@
+"""Files of molecules: read, scored as they are read, and collected for a page and for tables of each molecule."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from molflow import evaluation
+from molflow.chem import Record, Structure, iter_records
+from molflow.chem.reading import STANDARD_INPUT
+from molflow.cli.options import training_reference
+from molflow.cli.output import console, show_scores
+from molflow.errors import MolflowError
+from molflow.evaluation import DetailWriter, EvaluationOptions
+from molflow.evaluation.details import check_details
+from molflow.evaluation.molecules import Each
+from molflow.files import check_writable
+from molflow.report import Example, example, molecules_page
+
+_STABLE_SHOWN, _FAILED_SHOWN = 24, 12  # molecules of each status on a page
+_NAMED = 3  # unreadable records of a source that a warning names
+
+
+def evaluate_molecules(
+    files: Sequence[Path],
+    options: EvaluationOptions,
+    novelty: bool | None,
+    details: Sequence[Path],
+    report: Path | None,
+    json: Path | None,
+) -> None:
+    """Score the molecules in files, folders and standard input, each as it is read."""
+    if report is not None:
+        check_writable(report)
+    for path in details:
+        check_details(path)
+    for file in files:
+        _check_input(file)
+    options = replace(options, training=training_reference(novelty, options.reference))
+    records: dict[str, dict[str, Any]] = {}
+    failures: list[str] = []
+    shown = _Shown(several=len(files) > 1)
+    with ExitStack() as stack:
+        writers: list[Each] = [stack.enter_context(DetailWriter(path)).write for path in details]
+        for file in files:
+            page: list[Each] = [] if report is None else [partial(shown.add, str(file))]
+            try:
+                records[str(file)] = _scores(file, options, writers + page)
+            except MolflowError as error:
+                failures.append(str(error) if str(error).startswith(_name_of(file)) else f"{file}: {error}")
+            except KeyboardInterrupt as error:
+                kept = f"; what was finished is in {', '.join(map(str, details))}" if details else ""
+                raise MolflowError(f"interrupted{kept}") from error
+    if records:
+        show_scores(records, json, several=len(files) > 1)
+    if report is not None and records:
+        title = f"Molecules of {', '.join(records)}"
+        molecules_page(records, report, statuses=evaluation.STATUSES, examples=shown.examples, title=title)
+    for path in (*details, *([report] if report and records else [])):
+        console.print(f"{path} is written")
+    if failures:
+        raise MolflowError("; ".join(failures))
+
+
+def _check_input(file: Path) -> None:
+    """Raise MolflowError if a file has no readable molecule, before hours of work on others."""
+    is_pipe = str(file) == STANDARD_INPUT or (file.exists() and not file.is_file() and not file.is_dir())
+    if not is_pipe:  # a pipe can be read only once
+        unreadable: list[Record] = []
+        for record in iter_records(file):
+            if record.structure is not None:
+                return
+            unreadable.append(record)
+        raise _nothing_readable(unreadable[0], len(unreadable))
+
+
+def _nothing_readable(first: Record, number: int) -> MolflowError:
+    more = f" (and {number - 1:,} more; nothing can be read)" if number > 1 else ""
+    return MolflowError(f"{first.complaint}{more}")
+
+
+def _scores(file: Path, options: EvaluationOptions, tell: list[Each]) -> dict[str, Any]:
+    """Scores of the molecules in a file; each function is called with the report on each molecule."""
+
+    def each(report: "evaluation.MoleculeReport", structure: Structure | None) -> None:
+        for function in tell:
+            function(report, structure)
+
+    return evaluation.evaluate(_watched(file), options=options, each=each if tell else None).to_dict()
+
+
+def _name_of(file: Path) -> str:
+    """The name of a source in the errors of its reader."""
+    return "standard input" if str(file) == STANDARD_INPUT else str(file)
+
+
+class _Shown:
+    """The first few molecules of each file and status, for the gallery of a page."""
+
+    def __init__(self, several: bool) -> None:
+        self.examples: list[Example] = []
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._several = several
+
+    def add(self, source: str, report: "evaluation.MoleculeReport", structure: Structure | None) -> None:
+        kind = source, report.status
+        limit = _STABLE_SHOWN if report.status == "stable" else _FAILED_SHOWN
+        if structure is None or not report.n_atoms or self._counts[kind] >= limit:
+            return
+        self._counts[kind] += 1
+        within = "" if report.source == _name_of(Path(source)) else f"{Path(report.source).name}, "
+        name = f"{within}record {report.record}"
+        self.examples.append(example(name, structure, report, source=source if self._several else ""))
+
+
+def _watched(file: Path) -> Iterator[Record]:
+    """The records of a source; at its end a warning counts those that could not be read.
+
+    Raises:
+        MolflowError: nothing can be read.
+    """
+    unreadable: list[Record] = []
+    n_read = n_unreadable = 0
+    for record in iter_records(file):
+        n_read += record.structure is not None
+        n_unreadable += record.structure is None
+        if record.structure is None and len(unreadable) < _NAMED:
+            unreadable.append(record)
+        yield record
+    if not n_read:
+        raise _nothing_readable(unreadable[0], n_unreadable)
+    if n_unreadable:
+        first = f"{file}: {n_unreadable:,} of {n_read + n_unreadable:,} records cannot be read and are left out:"
+        more = [f"and {n_unreadable - _NAMED:,} more"] if n_unreadable > _NAMED else []
+        complaints = [record.complaint for record in unreadable]
+        tqdm.write("molflow: warning: " + "\n  ".join([first, *complaints, *more]), file=sys.stderr)

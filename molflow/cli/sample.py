@@ -1,0 +1,158 @@
+"""molflow sample: draw samples of a flow, write them to a file, and score them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from molflow.cli.options import (
+    BatchSize,
+    Device,
+    Evaluations,
+    Json,
+    Model,
+    UsageError,
+    data_of,
+    load_flow,
+    refuse_other_tasks,
+    training_reference,
+)
+from molflow.cli.output import check_json, console
+from molflow.errors import MolflowError
+from molflow.pretrained import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from molflow.flows import Flow
+    from molflow.training.tasks.base import Task
+    from molflow.training.tasks.sampling import Samples, Sampling
+
+
+def sample(
+    n: Annotated[int, typer.Option("-n", min=1, help="Number of samples.")] = 1000,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Molecules: .sdf, .xyz or .npz, by default molecules.sdf. Particles and vectors: .npz, by default "
+            "particles.npz or vectors.npz.",
+        ),
+    ] = None,
+    model: Model = DEFAULT_MODEL,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same samples.")] = 0,
+    temperature: Annotated[float, typer.Option(min=1e-6, help="Standard deviation of the latent.")] = 1.0,
+    evaluations: Evaluations = None,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(help="Conditional models: the value of a condition, as NAME=VALUE; repeatable."),
+    ] = None,
+    only: Annotated[
+        Literal["stable"] | None, typer.Option(help="Molecules: draw until N are stable, and keep those alone.")
+    ] = None,
+    correct: Annotated[
+        Literal["metropolis", "importance"] | None,
+        typer.Option(
+            help="Particles: turn samples into samples of the target, by a Metropolis chain or by resampling with "
+            "importance weights."
+        ),
+    ] = None,
+    density: Annotated[
+        bool,
+        typer.Option(
+            "--density/--no-density",
+            help="Particles and vectors: compute the exact density of each sample, tens of times slower.",
+        ),
+    ] = True,
+    batch_size: BatchSize = 1024,
+    device: Device = "cpu",
+    novelty: Annotated[
+        bool,
+        typer.Option(
+            "--novelty",
+            help="Molecules: compare with the training split of QM9, prepared on first use in under a minute.",
+        ),
+    ] = False,
+    json: Json = None,
+) -> None:
+    """Draw samples of a model, write them to a file, and score them."""
+    from molflow.chem.io import check_writable
+    from molflow.cli.scores import show_samples
+    from molflow.evaluation import EvaluationOptions
+    from molflow.training.tasks import task_of
+    from molflow.training.tasks.sampling import SamplingOptions
+
+    check_json(json)
+    if out is not None:
+        check_writable(out)
+    flow = load_flow(model, device, evaluations)
+    values = _values(condition or ())
+    _check_condition(flow, model, values)
+    task = task_of(flow, data_of(model))
+    refuse_other_tasks(
+        task.name,
+        f"{model} is a model of {task.name}",
+        only=only,
+        novelty=novelty,
+        correct=correct,
+        no_density=not density,
+    )
+    out = out or Path(task.default_output)
+    task.check_output(out)
+    scoring = EvaluationOptions(scope="lookup", training=training_reference(novelty), progress=True)
+    options = SamplingOptions(
+        model, n, batch_size, device, evaluations, seed, temperature, density, only, correct, values or None
+    )
+    sampling = task.sampling(flow, options)
+    if correct and not sampling.with_density:
+        raise UsageError("--correct needs the density of samples: leave out --no-density and --evaluations")
+    samples = _write(flow, task, sampling, out)
+    record = task.score(samples, scoring) | sampling.figures() | {"file": str(out)}
+    show_samples(task.name, {model: record}, json)
+    for note in sampling.notes():
+        console.print(note)
+    console.print(f"{n:,} {task.noun} are in {out}")
+
+
+def _values(words: Sequence[str]) -> dict[str, float]:
+    """Names and values of conditions."""
+    values = {}
+    for word in words:
+        name, _, text = word.partition("=")
+        try:
+            values[name.strip()] = float(text)
+        except ValueError as error:
+            raise UsageError(f"--condition {word}: expected NAME=NUMBER") from error
+    return values
+
+
+def _check_condition(flow: "Flow[Any]", model: str, values: dict[str, float]) -> None:
+    """Raise MolflowError unless the conditions are those of the model."""
+    names = () if flow.conditions is None else flow.conditions.names
+    if not names and values:
+        raise MolflowError(f"{model}: was made without conditions; leave out --condition")
+    if set(names) != set(values):
+        needed = " ".join(f"--condition {name}=VALUE" for name in names)
+        given = f", got {', '.join(values)}" if values else ""
+        raise MolflowError(f"{model}: needs {needed}{given}")
+
+
+def _write(flow: "Flow[Any]", task: "Task[Any]", sampling: "Sampling[Any]", out: Path) -> "Samples[Any]":
+    """Write samples to a file as they are drawn, and return them."""
+    from molflow.training.tasks.sampling import join
+
+    parts = []
+    with task.writer(out) as writer:
+        try:
+            for samples in sampling:
+                parts.append(samples)
+                writer.write(samples)
+        except KeyboardInterrupt as error:
+            if not writer.count:
+                raise
+            message = f"interrupted; {out} keeps the {writer.count} {task.noun} that were finished"
+            raise MolflowError(message) from error
+    if not writer.count:
+        out.unlink()
+        raise MolflowError(sampling.none_left())
+    return join(parts, flow.domain.concatenate)

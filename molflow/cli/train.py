@@ -1,0 +1,37 @@
+"""molflow train: train a flow as an experiment file describes."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from molflow.cli.options import Json
+from molflow.cli.output import check_json, console, write_json
+from molflow.errors import MolflowError
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="An experiment file in TOML, such as those in experiments/.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; by default runs/NAME.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Override a value, as a.b=c; repeatable.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
+    start_from: Annotated[Path | None, typer.Option(help="Begin with the weights of this model.safetensors.")] = None,
+    json: Json = None,
+) -> None:
+    """Train a flow."""
+    import molflow
+    from molflow.files import read_json
+    from molflow.flows.storage import CARD
+    from molflow.training.state import STATE
+
+    check_json(json)
+    experiment = molflow.load_experiment(config, set_ or ())
+    folder = out or Path("runs") / experiment.name
+    try:
+        molflow.train(experiment, folder, resume=resume, start_from=start_from)
+    except KeyboardInterrupt as error:
+        if not (folder / STATE).exists():
+            raise
+        raise MolflowError(f"interrupted; continue with --resume (checkpoint in {folder})") from error
+    write_json(json, read_json(folder / CARD))
+    console.print(f"The model is in {folder}; sample it with: molflow sample --model {folder}")

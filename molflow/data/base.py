@@ -1,0 +1,151 @@
+"""What a data set is: a configuration that can prepare, describe and load its splits."""
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from pydantic import Field, SerializeAsAny
+from torch import Tensor
+
+from molflow.config import KindConfig, OneOf
+from molflow.data.registry import DATASETS, DEFAULT_DATA_SET
+from molflow.errors import MolflowError
+
+if TYPE_CHECKING:
+    from molflow.energies import System
+
+Data = TypeVar("Data")
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+class Loaded(NamedTuple, Generic[Data]):
+    """One split of a data set.
+
+    Attributes:
+        data: a `MoleculeSet`, or a tensor (n, N, D) for particles or (n, F) for vectors.
+        condition: the values that samples are conditioned on, float32 (n, C); None without conditions.
+    """
+
+    data: Data
+    condition: Tensor | None = None
+
+
+class DataSetConfig(KindConfig):
+    """Base of data sets, which `[data] name` chooses among.
+
+    Implementing a data set: derive a class in a module of your own, register it, and return the splits from `load`.
+
+    Example:
+        >>> import torch
+        >>> from molflow.data import DATASETS, DataSetConfig, Loaded
+        >>> @DATASETS.register("two-moons")
+        ... class TwoMoons(DataSetConfig):
+        ...     task = "vectors"
+        ...     noise: float = 0.1
+        ...
+        ...     def load(self, split):
+        ...         generator = torch.Generator().manual_seed(("train", "validation", "test").index(split))
+        ...         angle = torch.rand(1000, generator=generator) * 2 * torch.pi
+        ...         side = 0.5 * (angle > torch.pi)
+        ...         moons = torch.stack([angle.cos() + 2 * side - 0.5, angle.sin() + side - 0.25], 1)
+        ...         return Loaded(moons + self.noise * torch.randn(1000, 2, generator=generator))
+        >>> DATASETS["two-moons"](noise=0.2).load("test").data.shape
+        torch.Size([1000, 2])
+
+    Attributes:
+        task: the task that its data are for: "molecules", "particles" or "vectors".
+        splits: the splits that it has.
+        reference: name of the recorded scores of the data set itself (`molflow.evaluation.REFERENCES`), if any.
+        one_shape: whether all its data have the same shape.
+        condition: names of the quantities to condition on.
+    """
+
+    kind_key = "name"
+    task: ClassVar[str]
+    splits: ClassVar[tuple[Split, ...]] = SPLITS
+    reference: ClassVar[str | None] = None
+    one_shape: ClassVar[bool] = True
+
+    condition: tuple[str, ...] = Field((), description="names of the quantities that samples are conditioned on")
+
+    @property
+    def name(self) -> str:
+        assert self.kind is not None
+        return self.kind
+
+    @classmethod
+    def system(cls) -> "System | None":
+        """The energy that the data are samples of, with what is known about it, or None."""
+        return None
+
+    @abstractmethod
+    def load(self, split: Split) -> Loaded[Any]:
+        """One split, prepared first if need be.
+
+        Raises:
+            MolflowError: a split that the data set does not have, or data that cannot be prepared or read.
+        """
+
+    def prepare(self, force: bool = False, progress: bool = False) -> Path | None:
+        """Make or download the data if they are not there, or again with `force`; the file or folder that has them.
+
+        The default is for data that need no preparation.
+        """
+        return None
+
+    def describe(self) -> dict[str, Any]:
+        """Figures about the prepared data by name, for `molflow data NAME`."""
+        return {f"n_{split}": len(self.load(split).data) for split in self.splits}
+
+    def split_text(self, n_training: int) -> str:
+        """What a model is trained on, in words, for its card."""
+        return "train"
+
+    def check_split(self, split: str) -> None:
+        """Raise MolflowError for a split that the data set does not have."""
+        if split not in self.splits:
+            raise MolflowError(f"unknown split {split!r} of {self.name}, accepted: {', '.join(self.splits)}")
+
+
+DataConfig = Annotated[SerializeAsAny[DataSetConfig], OneOf(DATASETS, default=DEFAULT_DATA_SET, key="name")]
+"""The `[data]` table of an experiment."""
+
+
+def default_data() -> DataSetConfig:
+    """The data set of an experiment that does not name one."""
+    return DATASETS[DEFAULT_DATA_SET]()
+
+
+def columns(table: dict[str, np.ndarray], names: tuple[str, ...], source: str) -> Tensor | None:
+    """The named columns side by side, float32 (n, C), or None for no names.
+
+    Raises:
+        MolflowError: a name that the table does not have, or values that are not finite numbers.
+    """
+    if not names:
+        return None
+    for name in names:
+        if name not in table:
+            raise MolflowError(f"{source}: has no quantity {name!r} to condition on, only {', '.join(table) or 'none'}")
+        if table[name].dtype.kind not in "fiub" or not np.isfinite(table[name]).all():
+            raise MolflowError(f"{source}: {name}: expected finite numbers to condition on")
+    return torch.from_numpy(np.stack([table[name] for name in names], 1).astype(np.float32))
+
+
+def hold_out(n: int, split: Split, splits: tuple[Split, ...], source: str) -> Tensor:
+    """Indices of one split of n data in a user's file: a tenth each for validation and test, the rest for training.
+
+    Raises:
+        MolflowError: fewer than ten data.
+    """
+    if n < 10:
+        raise MolflowError(f"{source}: expected at least 10 data, got {n}")
+    held_out = [name for name in splits if name != "train"]
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
+    if split == "train":
+        return order[len(held_out) * (n // 10) :]
+    start = held_out.index(split) * (n // 10)
+    return order[start : start + n // 10]

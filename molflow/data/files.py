@@ -1,0 +1,55 @@
+"""Where data sets are cached, and arrays read from files."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+
+from molflow.errors import MolflowError
+from molflow.files import atomic_path
+
+
+def cache_path(name: str, cache_dir: str | Path | None = None) -> Path:
+    """The cache file of a data set, in ``cache_dir``, else in MOLFLOW_CACHE, else in the user's cache folder."""
+    folder = cache_dir or os.environ.get("MOLFLOW_CACHE") or platformdirs.user_cache_dir("molflow")
+    return Path(folder) / f"{name}.npz"
+
+
+def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write an uncompressed .npz file; a crash leaves an earlier file unchanged.
+
+    Raises:
+        MolflowError: the file cannot be written.
+    """
+    try:
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+    except OSError as error:
+        raise MolflowError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+class NoArrayError(MolflowError):
+    """The file can be read, but has no array of the requested name."""
+
+
+def read_array(path: str | Path, key: str, npy: str = "positions") -> np.ndarray:
+    """An array of an .npz file, or the one of a .npy file, whose name is taken to be `npy`. Nothing is unpickled.
+
+    Raises:
+        NoArrayError: the file has no array of that name.
+        MolflowError: the file is missing or damaged.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            content = np.load(file, allow_pickle=False)
+            arrays = {npy: content} if isinstance(content, np.ndarray) else content
+            if key in arrays:
+                array: np.ndarray = arrays[key]
+                return array
+            names = ", ".join(arrays)
+    except FileNotFoundError as error:
+        raise MolflowError(f"{path}: no such file") from error
+    except Exception as error:  # a damaged archive can raise nearly anything from zipfile, zlib or numpy
+        raise MolflowError(f"{path}: not a readable .npy or .npz file of plain numbers") from error
+    raise NoArrayError(f"{path}: has no array {key!r}, only {names}")

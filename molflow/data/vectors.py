@@ -1,0 +1,109 @@
+"""Vectors in a user's file, with or without a condition."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from molflow.data.base import DataSetConfig, Loaded, Split, columns, hold_out
+from molflow.data.files import read_array
+from molflow.data.registry import DATASETS
+from molflow.errors import MolflowError
+
+
+@DATASETS.register("vectors")
+class VectorFile(DataSetConfig):
+    """Vectors x (n, F) in a user's file; a tenth each is held out for validation and for testing.
+
+    A .npy file holds x. An .npz file holds `x`, and for a conditional model `condition` (n, C), whose columns
+    `condition` names in their order. A .csv file has a header; `columns` and `condition` name its columns.
+
+    Example:
+        [data]
+        name = "vectors"
+        file = "simulations.csv"
+        columns = ["mass", "radius"]
+        condition = ["flux"]
+    """
+
+    task = "vectors"
+    file: Path = Field(description=".npz with `x` (and `condition`), .npy, or .csv with a header")
+    columns: tuple[str, ...] = Field((), description="CSV: columns of x; by default all but the conditions")
+
+    def load(self, split: Split) -> Loaded[Tensor]:
+        self.check_split(split)
+        x, condition = read_vectors(self.file, self.columns, self.condition)
+        chosen = hold_out(len(x), split, self.splits, str(self.file))
+        return Loaded(x[chosen], None if condition is None else condition[chosen])
+
+    def split_text(self, n_training: int) -> str:
+        return f"{n_training:,} vectors of {self.file.name}"
+
+
+def read_vectors(
+    path: Path, names: tuple[str, ...] = (), condition: tuple[str, ...] = ()
+) -> tuple[Tensor, Tensor | None]:
+    """Vectors (n, F) of a file, float32, and their condition (n, C) or None; see `VectorFile`.
+
+    Raises:
+        MolflowError: a file or a column that is missing, another shape, or values that are not finite numbers.
+    """
+    if path.suffix.lower() == ".csv":
+        table = _read_csv(path)
+        x = columns(table, names or tuple(name for name in table if name not in condition), str(path))
+        if x is None:
+            raise MolflowError(f"{path}: has no columns beside those of the condition")
+        return x, columns(table, condition, str(path))
+    if names:
+        raise MolflowError(f"{path}: data.columns is for .csv files")
+    x = _matrix(path, "x")
+    if not condition:
+        return x, None
+    values = _matrix(path, "condition")
+    if values.shape != (len(x), len(condition)):
+        raise MolflowError(
+            f"{path}: condition: expected shape {(len(x), len(condition))} for x and the names "
+            f"{', '.join(condition)}, got {tuple(values.shape)}"
+        )
+    return x, values
+
+
+def _matrix(path: Path, key: str) -> Tensor:
+    """An array of finite numbers, float32 (n, k); an array (n,) is one column."""
+    array = read_array(path, key, npy="x")
+    if array.dtype.kind not in "fiub" or array.ndim not in (1, 2) or 0 in array.shape:
+        raise MolflowError(f"{path}: {key}: expected numbers of shape (n, k), got {array.dtype} {array.shape}")
+    with np.errstate(over="ignore"):  # values that overflow are refused below
+        array = array.reshape(len(array), -1).astype(np.float32)
+    finite = np.isfinite(array).all(1)
+    if not finite.all():
+        raise MolflowError(f"{path}, row {int(finite.argmin())}: {key}: expected finite numbers in float32")
+    return torch.from_numpy(array)
+
+
+def _read_csv(path: Path) -> dict[str, np.ndarray]:
+    """The columns of a CSV file of numbers with a header."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            header = [name.strip() for name in next(reader, [])]
+            rows = [_numbers(path, reader.line_num, row, len(header)) for row in reader if row]
+    except OSError as error:
+        raise MolflowError(f"{path}: cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise MolflowError(f"{path}: not a CSV file: {error}") from error
+    if not header or len(set(header)) < len(header):
+        raise MolflowError(f"{path}: expected a header with different names, got {', '.join(header) or 'none'}")
+    return dict(zip(header, np.array(rows, dtype=np.float64).reshape(-1, len(header)).T, strict=True))
+
+
+def _numbers(path: Path, line: int, row: list[str], width: int) -> list[float]:
+    if len(row) != width:
+        raise MolflowError(f"{path}, line {line}: expected {width} values, got {len(row)}")
+    try:
+        return [float(word) for word in row]
+    except ValueError as error:
+        raise MolflowError(f"{path}, line {line}: {error}") from error

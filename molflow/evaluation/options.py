@@ -1,0 +1,83 @@
+"""Evaluation options: how much is computed for each molecule, and what the scores are compared with."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from molflow.errors import MolflowError
+
+if TYPE_CHECKING:
+    from molflow.evaluation.novelty import TrainingReference
+
+Scope = Literal["stability", "lookup", "all"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+"""How much is computed for each molecule; each scope includes those before it."""
+
+SECONDS = 10.0
+"""Default limit of processor time for one molecule."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions:
+    """Options of `evaluate` and `inspect_all`, checked when they are made.
+
+    Attributes:
+        reference: name of a data set in `REFERENCES`, whose recorded scores are reported beside these.
+        training: training molecules for novelty, such as `qm9_training_reference()`. Metrics that need them are left
+            out without it.
+        scope: "stability" uses look-up bonds and no RDKit, 0.02 ms for a molecule of QM9; "lookup" adds validity,
+            uniqueness and novelty by the same bonds, 0.5 ms; "all" adds perceived bonds, shapes and descriptors, 5 ms,
+            in worker processes.
+        strain: method of `molflow.chem.relaxation.METHODS` for strain energies. "mmff94" doubles the time,
+            "gfn2-xtb" (extra `xtb`) takes far longer.
+        posebusters: run the checks of PoseBusters (extra `posebusters`), which take longer than everything else.
+        workers: number of worker processes, one for each core by default. 0 inspects in this process, where a molecule
+            that hangs cannot be stopped; this is the default on Windows.
+        seconds: limit of processor time for one molecule.
+        progress: show progress bars on stderr.
+
+    Raises:
+        MolflowError: an unknown reference, scope or method, a package that is not installed, or strain or posebusters
+            with a smaller scope than "all".
+    """
+
+    reference: str | None = None
+    training: "TrainingReference | None" = None
+    scope: Scope = "all"
+    strain: str | None = None
+    posebusters: bool = False
+    workers: int | None = None
+    seconds: float = SECONDS
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        if self.scope not in SCOPES:
+            raise MolflowError(f"unknown scope {self.scope!r}; expected one of {' '.join(SCOPES)}")
+        if self.scope != "all" and (self.strain is not None or self.posebusters):
+            raise MolflowError(f"strain and posebusters need the scope 'all', not {self.scope!r}")
+        if self.reference is not None:
+            from molflow.evaluation.reference import check_reference
+
+            check_reference(self.reference)
+        check_extras(self.strain, self.posebusters)
+
+    def covers(self, scope: Scope) -> bool:
+        """Whether this scope includes another."""
+        return SCOPES.index(scope) <= SCOPES.index(self.scope)
+
+    @property
+    def extras(self) -> dict[str, Any]:
+        """Keyword arguments of `inspect` that differ from their defaults."""
+        found = {"strain": self.strain, "posebusters": self.posebusters}
+        return {name: value for name, value in found.items() if value}
+
+
+def check_extras(strain: str | None, posebusters: bool) -> None:
+    """Raise MolflowError for an unknown method of strain or a package that is not installed."""
+    if strain is not None:
+        from molflow.chem.relaxation import check_method
+
+        check_method(strain)
+    if posebusters:
+        from molflow.chem.posebusters import check_installed
+
+        check_installed()

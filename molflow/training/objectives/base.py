@@ -1,0 +1,221 @@
+"""The contract of objectives: a configuration that is chosen by name, and a loss as one module.
+
+The loss is computed in one `forward`, so that `DistributedDataParallel` can wrap the module. The arithmetic on tensors,
+which can be compiled, is separate from drawing noise and pairing data, which cannot. Pairing takes long and needs no
+network, so it is separate from the module and worker processes can do it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from molflow.config import KindConfig
+from molflow.data.batches import Batch
+from molflow.energies.base import Potential
+from molflow.errors import MolflowError
+from molflow.flows.base import Flow, FlowConfig
+from molflow.geometry import Context
+from molflow.training.objectives import OBJECTIVES
+
+Parts = dict[str, Tensor]
+Preparation = Callable[[Batch, torch.Generator | None], Any]
+
+
+class ObjectiveConfig(KindConfig):
+    """Base of the configurations of objectives.
+
+    Implementing an objective: one file with a configuration and a loss.
+
+    Example:
+        >>> from molflow.training.objectives import OBJECTIVES
+        >>> from molflow.training.objectives.base import Objective, ObjectiveConfig
+        >>> @OBJECTIVES.register("reconstruction")
+        ... class ReconstructionObjectiveConfig(ObjectiveConfig):
+        ...     requires = ("encoder", "decoder")
+        ...
+        ...     def build(self, flow, *, teacher=None, energy=None):
+        ...         return ReconstructionObjective(flow, self)
+        >>> class ReconstructionObjective(Objective):
+        ...     def forward(self, batch, generator):
+        ...         points, context, _ = self.to_points(batch, generator)
+        ...         error = points - self.flow.decode(self.flow.encode(points, context), context)
+        ...         return error.squared_norm().mean(), {}
+        >>> OBJECTIVES["reconstruction"]()
+        ReconstructionObjectiveConfig()
+
+    Attributes:
+        requires: names of the attributes that a flow must have; one that is False counts as missing.
+        remedy: the setting of a model that gives a flow these attributes, for error messages.
+        exact_likelihood: whether validation computes the exact likelihood of held-out data: always, never, or where it
+            is cheap, which the data set decides.
+    """
+
+    requires: ClassVar[tuple[str, ...]] = ()
+    remedy: ClassVar[str] = ""
+    exact_likelihood: ClassVar[Literal["always", "cheap", "never"]] = "never"
+
+    @abstractmethod
+    def build(
+        self, flow: Flow[Any], *, teacher: nn.Module | None = None, energy: Potential | None = None
+    ) -> "Objective":
+        """The loss that this configuration describes.
+
+        Args:
+            flow: the flow to train.
+            teacher: a flow or a network to learn from, for an objective that needs one.
+            energy: energy of the data in kT, for an objective that trains by it.
+
+        Raises:
+            ValueError: the objective does not fit the flow, or lacks its teacher or its energy.
+        """
+
+    @property
+    def needs_weights(self) -> str | None:
+        """Why a new run must start from given weights; None where it may start from random ones."""
+        return None
+
+    def load_teacher(self, model: FlowConfig) -> Flow[Any] | None:
+        """The trained flow to learn from, where the configuration names one.
+
+        Args:
+            model: configuration of the flow to train.
+
+        Raises:
+            MolflowError: the teacher cannot be loaded, or is a distribution over something else.
+        """
+        return None
+
+
+class Objective(nn.Module, ABC):
+    """A loss: a batch -> one number. The batch is the result of `preparation`.
+
+    Args:
+        flow: the flow to train.
+        config: settings of the loss.
+
+    Attributes:
+        teacher: a frozen network or flow to learn from, where the objective needs one.
+
+    Raises:
+        ValueError: the flow lacks an attribute that the objective requires.
+    """
+
+    likelihood_names: ClassVar[tuple[str, ...]] = ("validation_nll", "validation_reconstruction_error")
+    flow: Flow[Any]
+
+    def __init__(self, flow: Flow[Any], config: ObjectiveConfig):
+        super().__init__()
+        _check_requirements(flow, config)
+        self.flow, self.config = flow, config
+        self.teacher: nn.Module | None = None
+
+    def preparation(self) -> Preparation:
+        """The function (batch, generator) -> prepared batch, both on the CPU, with the flow's domain as it is now.
+
+        It holds no network and can be pickled. A prepared batch has a length, can be sliced, and has `to(device)`.
+        """
+        return unprepared
+
+    @abstractmethod
+    def forward(self, batch: Any, generator: torch.Generator | None) -> tuple[Tensor, Parts]:
+        """The loss, and the means of its parts for the log."""
+
+    def compile_loss(self) -> None:
+        """Let torch.compile fuse the arithmetic; worth it for many steps on batches of one shape.
+
+        Raises:
+            ValueError: this loss cannot be compiled.
+        """
+        raise ValueError("this objective cannot be compiled; set training.compile = false")
+
+    def likelihood(self, batch: Batch, seed: int) -> tuple[Tensor, ...]:
+        """The figures `likelihood_names` of held-out data: here -log p in nats, and |p - g(f(p))|, means."""
+        likelihood = self.flow.likelihood(batch.data, condition=batch.condition, seed=seed)
+        return -likelihood.log_prob.mean(), likelihood.reconstruction_error.mean()
+
+    def to_points(self, batch: Batch, generator: torch.Generator | None) -> tuple[Any, Context, Tensor]:
+        """Points, their context with the condition of the batch, and the domain's correction, as `Flow.to_points`."""
+        return self.flow.to_points(batch.data, generator, condition=batch.condition)
+
+
+def _check_requirements(flow: Flow[Any], config: ObjectiveConfig) -> None:
+    if lacking := _lacking(flow, type(config)):
+        served = ", ".join(name for name, other in OBJECTIVES.items() if not _lacking(flow, other))
+        remedy = f" ({config.remedy})" if config.remedy else ""
+        raise ValueError(
+            f"the {config.kind} objective needs a flow with {', '.join(lacking)}{remedy}; "
+            f"a {type(flow).__name__} can be trained by: {served}"
+        )
+
+
+def _lacking(flow: Flow[Any], config: type[ObjectiveConfig]) -> list[str]:
+    """Required attributes that a flow does not have."""
+    return [name for name in config.requires if getattr(flow, name, False) is False]
+
+
+def unprepared(batch: Batch, generator: torch.Generator | None) -> Batch:
+    """The preparation of an objective that draws its noise in the training step: the batch as it is."""
+    return batch
+
+
+def robust_mean(errors: Tensor, loss_exponent: float) -> Tensor:
+    """Mean of e / (sg(e) + 1e-3)^a over squared errors e (B,), sg without gradient: the gradient of e^(1 - a)."""
+    return (errors * (errors.detach() + 1e-3) ** -loss_exponent).mean()
+
+
+class CheckedCompile:
+    """A compiled function of tensors. Its first result is compared with the eager one.
+
+    Raises:
+        MolflowError: the two differ, at the first call.
+    """
+
+    def __init__(self, function: Callable[..., Any]):
+        self.eager, self.compiled, self.checked = function, torch.compile(function), False
+
+    def __call__(self, *arguments: Any) -> Any:
+        values = self.compiled(*arguments)
+        if not self.checked:
+            self.checked = True
+            pairs = list(zip(tree_leaves(values), tree_leaves(self.eager(*arguments)), strict=True))
+            if not all(torch.allclose(a, b, rtol=1e-2, atol=1e-3) for a, b in pairs):
+                difference = max(float((a - b).detach().abs().max()) for a, b in pairs)
+                raise MolflowError(
+                    f"the compiled loss differs from the eager one by {difference:.2g}: do not compile here"
+                )
+        return values
+
+
+def accumulate_gradients(
+    objective: nn.Module, batch: Any, generator: torch.Generator | None, micro_batch: int | None = None
+) -> tuple[float, dict[str, float]]:
+    """Add the gradient of the mean loss of a batch to the parameters' gradients, one part of the batch at a time.
+
+    The memory needed is that of a part, not of the batch.
+
+    Args:
+        objective: (batch, generator) -> (loss, parts), means over the given configurations.
+        batch: anything with a length that can be sliced.
+        generator: source of the noise.
+        micro_batch: configurations in a part; by default all.
+
+    Returns:
+        The loss and its parts, means over the batch.
+    """
+    total = len(batch)
+    sums: dict[str, float] = {}
+    shares: dict[str, float] = {}  # a part of one configuration may lack some figures
+    for start in range(0, total, micro_batch or total):
+        piece = batch[start : start + (micro_batch or total)]
+        share = len(piece) / total
+        loss, parts = objective(piece, generator)
+        (loss * share).backward()
+        for name, value in {"loss": loss, **parts}.items():
+            sums[name] = sums.get(name, 0.0) + share * value.item()
+            shares[name] = shares.get(name, 0.0) + share
+    means = {name: weighted / shares[name] for name, weighted in sums.items()}
+    return means.pop("loss"), means

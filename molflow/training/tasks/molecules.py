@@ -1,0 +1,245 @@
+"""Molecules: types and compositions from the data, stability in validation, and files of structures."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from molflow.batch import MoleculeBatch
+from molflow.chem.io import StructureWriter, check_writable
+from molflow.data.base import Loaded
+from molflow.data.loaders import Batches, EqualSizeBatches, MixedSizeBatches
+from molflow.data.structures import MoleculeSet
+from molflow.errors import MolflowError
+from molflow.evaluation import EvaluationOptions, evaluate
+from molflow.evaluation.throughput import sampling_record, sampling_throughput
+from molflow.flows.base import Flow
+from molflow.flows.domains import ComposedMoleculeDomain, ComposedMoleculesConfig, Domain, MoleculeDomain, type_name
+from molflow.interrupts import held_interrupts
+from molflow.training.metrics import attempt
+from molflow.training.tasks.base import Novelty, Splits, Task, evaluations_to_try, suffix, with_model
+from molflow.training.tasks.registry import TASKS
+from molflow.training.tasks.sampling import Record, Sampler, Samples, SampleWriter, Sampling, SamplingOptions
+
+if TYPE_CHECKING:
+    from molflow.training.config import ExperimentConfig
+
+_GIVE_UP = 20_000  # molecules drawn without a stable one
+_N_ATOMS = 18  # the mean of QM9
+_BASE = 256  # hydrogens are stored in a byte
+
+
+@TASKS.register("molecules")
+class MoleculesTask(Task[MoleculeBatch]):
+    """Molecules, generated atom by atom or as united atoms."""
+
+    name = noun = "molecules"
+    default_output = "molecules.sdf"
+    exact_likelihood = False
+    rate_key = "molecules_per_s"
+    price_key = "ms_per_molecule"
+
+    def splits(self, config: "ExperimentConfig") -> "MoleculeSplits":
+        self.check_data(config)
+        domain: Any = config.model.domain
+        loaded = {split: config.data.load(split) for split in config.data.splits}
+        if domain.representation != "all-atom":
+            loaded = {split: each._replace(data=each.data.united_atom()) for split, each in loaded.items()}
+        known = np.unique(np.concatenate([_keys(each.data) for each in loaded.values()]))
+        training, validation = loaded["train"], loaded["validation"]
+        found_types = tuple(type_name(*divmod(key, _BASE)) for key in known.tolist())
+        found: Record = {"types": domain.types or found_types}
+        compositions = None
+        if isinstance(domain, ComposedMoleculesConfig):
+            if found["types"] != found_types:
+                raise MolflowError(
+                    f"model.domain.types: leave it out, or give those of the data, {', '.join(found_types)}"
+                )
+            table, counts = np.unique(_compositions(training.data, known), axis=0, return_counts=True)
+            possible = _rows_in(_compositions(validation.data, known), table)
+            condition = None if validation.condition is None else validation.condition[torch.from_numpy(possible)]
+            validation = Loaded(validation.data.subset(possible), condition)
+            compositions = torch.from_numpy(table), torch.from_numpy(counts)
+            found["n_compositions"] = len(table)
+        else:
+            found["atom_counts"] = domain.atom_counts or tuple(np.bincount(training.data.n_atoms).tolist())
+        config = with_model(config, domain=domain.model_copy(update=found))
+        return MoleculeSplits(self, config, training, validation, compositions)
+
+    def sampling(self, flow: Flow[MoleculeBatch], options: SamplingOptions) -> "MoleculeSampling":
+        return MoleculeSampling(flow, options, self.noun)
+
+    def check_output(self, path: Path) -> None:
+        check_writable(path)
+
+    def writer(self, path: Path) -> "MoleculeWriter":
+        return MoleculeWriter(path)
+
+    def score(self, samples: Samples[MoleculeBatch], options: EvaluationOptions) -> Record:
+        reference = None if self.data is None else self.data.reference
+        return evaluate(samples.data, options=options, reference=reference).to_dict()
+
+    def random_data(
+        self, flow: Flow[MoleculeBatch], n: int, n_atoms: int | None = None
+    ) -> tuple[MoleculeBatch, Record]:
+        domain: Any = flow.domain
+        assert isinstance(domain, MoleculeDomain | ComposedMoleculeDomain)
+        generator = flow.generator(0)
+        mask = torch.ones(n, n_atoms or _N_ATOMS, dtype=torch.bool, device=flow.device)
+        positions = domain.space(mask).randn(generator).x * domain.scale
+        types = torch.randint(len(domain.types), mask.shape, generator=generator, device=flow.device)
+        hydrogens = None if domain.representation == "all-atom" else domain.type_hydrogens[types]
+        batch = MoleculeBatch(positions, domain.type_numbers[types], mask, hydrogens)
+        return batch.to("cpu"), {"n_atoms": mask.shape[1]}
+
+    def throughput(
+        self, samplers: Mapping[str, Sampler[MoleculeBatch]], n: int, novelty: Novelty, **settings: Any
+    ) -> list[Record]:
+        return sampling_throughput(samplers, n, training=novelty(), **settings)
+
+
+class MoleculeSplits(Splits[MoleculeBatch]):
+    """Training and validation molecules.
+
+    Attributes:
+        compositions: the distinct compositions of the training data (K, T) and how often each occurs (K,), where types
+            are given; else None. The validation set then lacks the molecules (1.2 % of QM9's) whose composition has
+            probability zero.
+    """
+
+    training: MoleculeSet
+    validation: MoleculeSet
+
+    def __init__(
+        self,
+        task: MoleculesTask,
+        config: "ExperimentConfig",
+        training: Loaded[MoleculeSet],
+        validation: Loaded[MoleculeSet],
+        compositions: tuple[Tensor, Tensor] | None,
+    ):
+        super().__init__(task, config, training, validation)
+        self.compositions = compositions
+
+    def fit(self, domain: Domain[Any]) -> None:
+        if self.compositions is not None:
+            assert isinstance(domain, ComposedMoleculeDomain)
+            domain.compositions.fit(*self.compositions)
+
+    @property
+    def _mixed(self) -> bool:
+        return self.config.training.batches == "mixed_size"
+
+    @property
+    def one_shape(self) -> bool:
+        return self._mixed
+
+    def batches(self) -> Batches:
+        if self._mixed:
+            return MixedSizeBatches(len(self.training), self.config.training.batch_size, self.config.seed)
+        return EqualSizeBatches(self.training.n_atoms, self.config.training.batch_size, self.config.seed)
+
+    def _training_batch(self, indices: np.ndarray) -> MoleculeBatch:
+        """Batches of mixed sizes are all padded to the largest molecule."""
+        return self.training.batch(indices, int(self.training.n_atoms.max()) if self._mixed else None)
+
+    def _validation_batch(self, n: int) -> MoleculeBatch:
+        return self.validation.batch(slice(n))
+
+    def sample_figures(self, flow: Flow[MoleculeBatch], n: int, seed: int) -> Record:
+        """Stability; an average velocity is sampled with more evaluations too."""
+        figures: Record = {}
+        for k in evaluations_to_try(flow):
+
+            def stable(k: int | None = k) -> tuple[Tensor, Tensor]:
+                samples = self.sample(flow, n, seed, k)
+                atoms, molecules = samples.stability()
+                return atoms.sum() / samples.mask.sum(), molecules.float().mean()
+
+            figures |= attempt([f"{part}_stability{suffix(k)}" for part in ("atom", "molecule")], stable)
+        return figures
+
+
+class MoleculeSampling(Sampling[MoleculeBatch]):
+    """Draws molecules; with `only` until n of them are stable, or 20,000 without a stable one.
+
+    Attributes:
+        n_stable: stable molecules among those drawn.
+    """
+
+    n_stable = 0
+
+    def __iter__(self) -> Iterator[Samples[MoleculeBatch]]:
+        ask = self.options
+        left = ask.n
+        with self._bar(ask.n) as bar:
+            for samples in self._batches(sys.maxsize if ask.only else ask.n, ask.seed):
+                stable = samples.data.stability()[1]
+                self.n_stable += int(stable.sum())
+                kept = (samples.data[stable] if ask.only else samples.data)[:left]
+                left -= len(kept)
+                bar.update(len(kept))
+                yield Samples(kept)
+                if not left or (left == ask.n and self.n_drawn >= _GIVE_UP):
+                    return
+
+    def figures(self) -> Record:
+        ask = self.options
+        speed = sampling_record(ask.model, self.n_drawn, self.n_stable, self.seconds, ask.device, ask.batch_size)
+        settings = {"seed": ask.seed, "temperature": ask.temperature, "evaluations": ask.evaluations_of(self.flow)}
+        return speed | settings | {"only": ask.only}
+
+    def notes(self) -> Sequence[str]:
+        if not self.options.only:
+            return ()
+        share = f"{100 * self.n_stable / self.n_drawn:.1f} %"
+        return (f"{self.n_drawn:,} molecules were drawn, {share} of them stable; times count them all.",)
+
+    def none_left(self) -> str:
+        return f"none of {self.n_drawn:,} molecules is stable: this model needs more training"
+
+
+class MoleculeWriter(SampleWriter[MoleculeBatch]):
+    """Writes molecules to an .sdf, .xyz or .npz file."""
+
+    def __init__(self, path: Path):
+        self._writer = StructureWriter(path)
+
+    def write(self, samples: Samples[MoleculeBatch]) -> None:
+        for structure in samples.data.structures():
+            with held_interrupts() as interrupted:  # otherwise the file could hold one more than is counted
+                self._writer.write(structure)
+                self.count += 1
+            if interrupted():
+                raise KeyboardInterrupt
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def _keys(molecules: MoleculeSet) -> np.ndarray:
+    """The type of every atom as a number, in the order of elements and then of hydrogens."""
+    hydrogens = 0 if molecules.hydrogens is None else molecules.hydrogens.astype(np.int64)
+    keys: np.ndarray = molecules.atomic_numbers.astype(np.int64) * _BASE + hydrogens
+    return keys
+
+
+def _compositions(molecules: MoleculeSet, known: np.ndarray) -> np.ndarray:
+    """Number of atoms of each known type in each molecule, (M, T)."""
+    types = np.searchsorted(known, _keys(molecules))
+    owner = np.repeat(np.arange(len(molecules)), molecules.n_atoms)
+    counts = np.bincount(owner * len(known) + types, minlength=len(molecules) * len(known))
+    table: np.ndarray = counts.reshape(-1, len(known))
+    return table
+
+
+def _rows_in(rows: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Indices of the rows that are in a table of distinct rows."""
+    both, inverse = np.unique(np.concatenate([table, rows]), axis=0, return_inverse=True)
+    known = np.zeros(len(both), dtype=bool)
+    known[inverse[: len(table)]] = True
+    return np.flatnonzero(known[inverse[len(table) :]])
