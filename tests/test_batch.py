@@ -104,7 +104,7 @@ def test_a_mask_selects_molecules(batch, structures):
     assert_same(batch[small], [s for s in structures if len(s.atomic_numbers) < 17])
 
 
-def test_concatenate_is_the_way_back(structures):
+def test_concatenate_joins_parts_to_the_whole(structures):
     parts = [MoleculeBatch.from_structures(structures[i : i + 70]) for i in range(0, 200, 70)]
     assert len({part.mask.shape[1] for part in parts}) > 1
     assert_same(MoleculeBatch.concatenate(parts), structures)
@@ -203,7 +203,7 @@ def test_an_element_outside_the_tables_concerns_its_molecule_alone(structures, t
 
 @pytest.fixture
 def pairs_looked_up(monkeypatch):
-    """Counts the unordered pairs of atoms that are looked up, by the calls of the one function that does it."""
+    """Number of pairs of atoms in each call of the function that looks up bonds."""
     counts = []
 
     def counted(rules, x, rows, other_x, other_rows):
@@ -255,7 +255,7 @@ def test_bonds_of_all_atoms_are_looked_up_once(batch, pairs_looked_up, tmp_path)
     assert len(pairs_looked_up) == 1
 
 
-def test_orders_go_where_the_molecules_go(structures):
+def test_orders_stay_with_their_molecules(structures):
     wide, narrow = MoleculeBatch.from_structures(structures[:9]), MoleculeBatch.from_structures(structures[:1])
     wide.bond_orders()
     for joined in MoleculeBatch.concatenate([narrow, wide]), MoleculeBatch.concatenate([wide, narrow]):
@@ -283,7 +283,7 @@ def test_united_atom_is_the_way_back(united):
     assert torch.equal(again.hydrogens, united.hydrogens)
 
 
-def test_carried_hydrogens_go_where_the_molecules_go(united):
+def test_carried_hydrogens_stay_with_their_molecules(united):
     chosen = united[[5, 0, 5]]
     assert torch.equal(chosen.hydrogens, united.hydrogens[[5, 0, 5]])
     assert torch.equal(united.to("cpu").hydrogens, united.hydrogens)
@@ -304,7 +304,7 @@ def test_with_hydrogens_gives_the_molecules_back(batch, united):
         np.testing.assert_array_equal(x[z > 1], old_x[old_z > 1])
 
 
-def test_united_atoms_are_never_taken_for_whole_molecules(batch, united, tmp_path):
+def test_united_atoms_must_get_their_hydrogens_first(batch, united, tmp_path):
     for use in (united.structures, united.to_rdkit, united.to_pyg, lambda: united.write(tmp_path / "out.xyz")):
         with pytest.raises(MolflowError, match=r"call with_hydrogens\(\) first"):
             use()

@@ -131,7 +131,7 @@ def _orders_between(rules: BondRules, x: Tensor, rows: Tensor, other_x: Tensor, 
 
 
 def _rows(rules: BondRules, numbers: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of the tables (B, N), 0 at padding, and the mask as bool. Raises MolflowError for what is no element."""
+    """Rows of the tables (B, N), 0 at padding, and the mask as bool. Raises MolflowError for an unknown element."""
     numbers, mask = numbers.long(), mask.bool()
     unknown = mask & ((numbers < 1) | (numbers > len(SYMBOLS)))
     if bool(unknown.any()):

@@ -1,4 +1,4 @@
-"""RDKit molecules from look-up bonds: what is accepted, what is refused, and that no hydrogen is invented."""
+"""RDKit molecules from look-up bonds: accepted and refused chemistry, and no added hydrogens."""
 
 import subprocess
 import sys
@@ -71,7 +71,7 @@ def test_orders_of_a_batch_give_the_same_molecules():
     assert built > 180
 
 
-def test_smiles_know_neither_stereo_nor_atom_order():
+def test_smiles_depend_on_neither_stereo_nor_atom_order():
     x = np.array([[0, 0, 0], [1.35, 0, 0], [-0.5, 1.7, 0], [-0.5, -0.9, 1.5], [-0.36, -0.51, -0.89]])
     z, bonds = np.array([6, 9, 17, 35, 1]), np.array([[0, k, 1] for k in range(1, 5)])
     turn = [3, 0, 4, 2, 1]

@@ -1,4 +1,4 @@
-"""Laws of reading over all formats: what is written is read back, and damage costs the record it hits and no other."""
+"""Laws of reading over all formats: written records are read back, and damage loses only the record that it hits."""
 
 import gzip
 import tracemalloc
@@ -52,7 +52,7 @@ by_format = pytest.mark.parametrize("name", FORMATS)
 
 
 def molecules(n, seed=0, smallest=3):
-    """Of different sizes, so that each is known again."""
+    """Random molecules of different sizes, so that each can be recognised."""
     generator = np.random.default_rng(seed)
     return [
         Structure(generator.normal(size=(size, 3)) * 3, generator.integers(1, 10, size))
@@ -84,7 +84,7 @@ def same(a, b, tolerance):
 
 
 def known(records, structures, tolerance):
-    """Which of the structures were found, in the order of the records; None where it is none of them."""
+    """The place of each record among the structures; None if it is none of them."""
     return [
         next((k for k, structure in enumerate(structures) if same(record.structure, structure, tolerance)), None)
         for record in records
@@ -92,7 +92,7 @@ def known(records, structures, tolerance):
     ]
 
 
-# ---- what is written is read -----------------------------------------------------------------------------------------
+# ---- written records are read back -----------------------------------------------------------------------------------
 
 SHAPES = {
     "as it is": lambda text: text.encode(),
@@ -131,7 +131,7 @@ def test_large_molecules(tmp_path, name):
     assert known(records, structures, FORMATS[name][2]) == [0, 1]
 
 
-def test_what_rdkit_writes_for_large_molecules_and_coordinates(tmp_path):
+def test_large_molecules_and_coordinates_as_rdkit_writes_them(tmp_path):
     far = Structure(np.array([[1e5, -1e5, 0.25], [0, 0, 0]]), np.array([1, 1]))
     structures = [*molecules(1, smallest=5000), far]
     assert known(read(tmp_path / "a.sdf", "".join(blocks("V2000", structures))), structures, 5.1e-5) == [0, 1]
@@ -154,7 +154,7 @@ CHANGES = {
 
 @by_format
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_damaged_line_costs_its_record_alone(tmp_path, name, change):
+def test_a_damaged_line_loses_only_its_record(tmp_path, name, change):
     suffix, _, tolerance = FORMATS[name]
     structures = molecules(5)
     texts = blocks(name, structures)
@@ -173,7 +173,7 @@ def test_a_damaged_line_costs_its_record_alone(tmp_path, name, change):
 
 
 @by_format
-def test_a_damaged_byte_costs_two_records_at_most(tmp_path, name):
+def test_a_damaged_byte_loses_two_records_at_most(tmp_path, name):
     suffix, _, tolerance = FORMATS[name]
     structures = molecules(5)
     good = "".join(blocks(name, structures)).encode()
@@ -186,7 +186,7 @@ def test_a_damaged_byte_costs_two_records_at_most(tmp_path, name):
 
 
 @by_format
-def test_a_damaged_archive_keeps_what_came_before(tmp_path, name):
+def test_a_damaged_archive_keeps_earlier_records(tmp_path, name):
     suffix, _, tolerance = FORMATS[name]
     path = tmp_path / f"a{suffix}.gz"
     structures = molecules(100, seed=1)
@@ -219,7 +219,7 @@ def test_an_archive_that_is_damaged_from_its_start(tmp_path, damage):
 
 
 def survives(path, content):
-    """Whatever a file holds, it is records or one line on what is wrong."""
+    """Any content gives records or an error of one line."""
     try:
         return read(path, content)
     except MolflowError as error:
@@ -248,7 +248,7 @@ def test_anything_is_read_or_refused(tmp_path_factory, suffix, content):
 @QUICK
 @given(name=st.sampled_from(sorted(FORMATS)), data=st.data())
 def test_a_shuffled_file_gives_no_more_records_than_it_has_lines(tmp_path_factory, name, data):
-    """Lines dropped, moved, doubled and changed."""
+    """Drop, move, duplicate and change lines of a file."""
     lines = "".join(blocks(name, molecules(3))).splitlines()
     order = data.draw(st.lists(st.integers(0, len(lines) - 1), max_size=60))
     changes = data.draw(st.dictionaries(st.integers(0, 59), WORDS, max_size=3))
@@ -261,7 +261,7 @@ def test_a_shuffled_file_gives_no_more_records_than_it_has_lines(tmp_path_factor
 
 
 def peak_memory(path):
-    """Of reading, MB, and how many records there were."""
+    """Peak memory of reading in MB, and the number of records."""
     tracemalloc.start()
     try:
         n = sum(1 for _ in iter_records(path))

@@ -1,4 +1,4 @@
-"""United atoms: real molecules there and back, every kind of atom by hand, and skeletons that no chemist would draw."""
+"""United atoms: round trips of real molecules, every kind of atom by hand, and chemically impossible skeletons."""
 
 from pathlib import Path
 
@@ -96,7 +96,7 @@ def united(qm9):
     return strip_hydrogens(*qm9)
 
 
-def test_stripping_is_a_loop_over_hydrogens(qm9, united):
+def test_stripping_equals_a_loop_over_hydrogens(qm9, united):
     for (x, z, m), (ux, uz, um, counts) in zip(zip(*qm9, strict=True), zip(*united, strict=True), strict=True):
         heavy, hydrogens = m & (z > 1), m & (z == 1)
         expected = np.zeros(heavy.sum(), dtype=int)
@@ -118,7 +118,7 @@ def test_a_molecule_of_hydrogens_alone_is_named():
         strip_hydrogens(np.zeros((2, 2, 3)), numbers, numbers > 0)
 
 
-def test_real_molecules_come_back(qm9, united):
+def test_real_molecules_survive_stripping_and_adding(qm9, united):
     x, z, mask = add_hydrogens(*united)
     assert x.dtype == np.float32
     np.testing.assert_array_equal(mask.sum(1), qm9[2].sum(1))
@@ -133,8 +133,8 @@ def test_real_molecules_come_back(qm9, united):
     np.testing.assert_array_equal(counts, united[3])
 
 
-def test_real_hydrogens_are_found_where_they_were(qm9, united):
-    """Where geometry decides, that is on C with two or three neighbours."""
+def test_hydrogens_are_placed_near_their_real_positions(qm9, united):
+    """Checked where geometry determines them: on C with two or three neighbours."""
     x, z, mask = add_hydrogens(*united)
     worst = []
     for b in range(len(x)):
@@ -197,7 +197,7 @@ def test_multiple_bonds_make_planes(name):
     assert np.linalg.svd(x - x.mean(0))[1][2] < 1e-6
 
 
-def test_groups_that_turn_are_staggered_and_acids_have_their_hydrogen_beside_the_double_bond():
+def test_rotatable_groups_are_staggered_and_acid_hydrogens_are_beside_the_double_bond():
     def torsions(name, chain):
         x = add_hydrogens(*batch_of(*MOLECULES[name]))[0][0]
         hydrogens = x[sum(z != "H" for z in MOLECULES[name][0]) :]
@@ -214,7 +214,7 @@ def test_groups_that_turn_are_staggered_and_acids_have_their_hydrogen_beside_the
 
 
 @pytest.mark.parametrize("line", [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 2, 3]])
-def test_between_two_opposite_neighbours_hydrogens_go_sideways(line):
+def test_hydrogens_between_two_opposite_neighbours_are_perpendicular(line):
     line = np.array(line) / np.linalg.norm(line)
     full = add_hydrogens(*batch_of("CCC", [-1.53 * line, 0 * line, 1.53 * line], [3, 2, 3]))
     middle = full[0][0, 6:8]
@@ -223,7 +223,7 @@ def test_between_two_opposite_neighbours_hydrogens_go_sideways(line):
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_skeletons_get_their_hydrogens_and_stay_bad(name):
+def test_wrong_skeletons_get_their_hydrogens_and_stay_wrong(name):
     united = batch_of(*BAD[name])
     x, z, mask = add_hydrogens(*united)
     n = united[1].shape[1]
@@ -265,7 +265,7 @@ def noisy(united):
 
 
 def hydrogens_by_atom(x, z, mask, counts):
-    """For each molecule and atom, positions of its hydrogens."""
+    """Positions of the hydrogens of each atom of each molecule."""
     full = add_hydrogens(x, z, mask, counts)[0]
     ends = mask.sum(1)[:, None] + np.cumsum(counts, axis=1)
     return [[full[b, e - k : e] for e, k in zip(ends[b], counts[b], strict=True)] for b in range(len(x))]
@@ -305,14 +305,14 @@ def test_a_batch_equals_its_molecules_one_by_one(united):
         np.testing.assert_array_equal(alone[1][0], z[b][mask[b]])
 
 
-def test_nothing_to_add_and_nothing_at_all():
+def test_no_hydrogens_to_add_and_an_empty_batch():
     empty = np.zeros((0, 0, 3)), np.zeros((0, 0), int), np.zeros((0, 0), bool), np.zeros((0, 0), int)
     assert add_hydrogens(*empty)[0].shape == (0, 0, 3)
     x, z, mask, counts = batch_of("CO", [[0, 0, 0], [1.13, 0, 0]], [0, 0])
     np.testing.assert_array_equal(add_hydrogens(x, z, mask, counts)[0], x)
 
 
-def test_what_cannot_be_placed_is_refused():
+def test_wrong_shapes_and_unknown_elements_are_refused():
     x, z, mask, counts = batch_of("CO", [[0, 0, 0], [1.2, 0, 0]], [2, 0])
     with pytest.raises(MolflowError, match=r"expected hydrogens \(1, 2\), got \(1, 1\)"):
         add_hydrogens(x, z, mask, counts[:, :1])

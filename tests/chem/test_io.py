@@ -1,4 +1,4 @@
-"""Molecule files: what is written is read again, and every kind of damage is named with file and record."""
+"""Molecule files: written molecules are read back, and every kind of damage is named with file and record."""
 
 import contextlib
 import gzip
@@ -49,7 +49,7 @@ def test_round_trip(tmp_path, suffix, tolerance):
     assert {s.positions.dtype for s in found} == {np.dtype("float32" if suffix == ".npz" else "float64")}
 
 
-def test_sdf_is_what_rdkit_reads_with_its_bonds(tmp_path):
+def test_rdkit_reads_the_sdf_with_its_bonds(tmp_path):
     path = write(tmp_path / "out.sdf", [WATER, CROWDED, SILANE_PART])
     mols = list(Chem.SDMolSupplier(str(path), sanitize=False, removeHs=False))
     assert [mol.GetNumBonds() for mol in mols] == [2, 2, 0]
@@ -75,7 +75,7 @@ def test_sdf_and_xyz_are_on_disk_after_every_call(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".sdf", ".xyz", ".npz"])
-def test_an_interrupted_run_keeps_what_is_finished(tmp_path, suffix):
+def test_an_interrupted_run_keeps_finished_molecules(tmp_path, suffix):
     path = tmp_path / f"out{suffix}"
     with contextlib.suppress(KeyboardInterrupt), StructureWriter(path) as writer:
         writer.write(WATER)
@@ -114,7 +114,7 @@ def test_an_older_npz_stays_until_the_new_one_is_whole(tmp_path, monkeypatch):
         (Structure(np.zeros((2, 3)), np.array([1])), r"expected positions \(n, 3\)"),
     ],
 )
-def test_the_writer_refuses_what_could_not_be_read_again(tmp_path, suffix, bad, cause):
+def test_the_writer_refuses_structures_that_readers_would_refuse(tmp_path, suffix, bad, cause):
     path = tmp_path / f"out{suffix}"
     with StructureWriter(path) as writer:
         writer.write(WATER)
@@ -156,7 +156,7 @@ def test_a_block_without_a_version_and_with_properties(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".sdf", ".xyz", ".npz"])
 def test_chirality_survives(tmp_path, suffix):
-    """Of real molecules, by the labels that RDKit gives their centres."""
+    """Compare the labels that RDKit gives to the centres of real molecules."""
 
     def labels(structures):
         for mol in filter(None, (to_rdkit(*structure) for structure in structures)):
@@ -195,7 +195,7 @@ def test_a_folder(tmp_path):
 
 
 def from_standard_input(content):
-    """Errors, or numbers of atoms, that a program finds in its standard input."""
+    """Errors, or numbers of atoms, of the records that a program reads from standard input."""
     program = (
         "from molflow.chem import iter_records\n"
         "for record in iter_records('-'): print(record.error or len(record.structure.atomic_numbers), record.source)"
@@ -215,7 +215,7 @@ def test_standard_input(tmp_path):
 
 @pytest.fixture
 def pipe(tmp_path):
-    """Make a named pipe into which a thread writes some bytes before it closes it; gives the path."""
+    """Make a named pipe and a thread that writes some bytes to it and closes it. Returns the path."""
     threads = []
 
     def make(name, content):

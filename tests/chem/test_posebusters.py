@@ -1,4 +1,4 @@
-"""Molecules with one thing wrong fail the check for it, and real molecules pass."""
+"""Molecules with one error fail the check for it, and real molecules pass."""
 
 import sys
 from pathlib import Path
@@ -41,7 +41,7 @@ def bent_propane():
 
 
 def puckered_benzene():
-    """As a chair: bonds grow to 1.52 Å, and the carbons are 0.3 Å from the plane."""
+    """Benzene bent to a chair: bonds grow to 1.52 Å, and the carbons are 0.3 Å from the plane."""
     mol = molecule("c1ccccc1")
     positions = mol.GetConformer().GetPositions()
     normal = np.linalg.svd(positions - positions.mean(0))[2][2]
@@ -50,7 +50,7 @@ def puckered_benzene():
 
 
 def curled_hexane():
-    """With every dihedral at 0 degrees the ends are about as near as bonded carbons."""
+    """Bring the ends about as close as bonded carbons, by setting every dihedral to 0 degrees."""
     mol = molecule("CCCCCC")
     for first in range(3):
         rdMolTransforms.SetDihedralDeg(mol.GetConformer(), *range(first, first + 4), 0)
@@ -74,7 +74,7 @@ def twisted_butene():
         (twisted_butene, "double_bond_flatness"),
     ],
 )
-def test_one_thing_wrong_fails_the_check_for_it(make, fails):
+def test_one_error_fails_the_check_for_it(make, fails):
     assert failed_checks(make()) == (fails,)
 
 
@@ -100,8 +100,8 @@ def test_the_energy_is_compared_with_the_mean_of_conformers():
 
 
 @pytest.mark.usefixtures("installed")
-def test_what_cannot_be_computed_is_neither_passed_nor_failed():
-    """UFF knows no helium without bonds."""
+def test_a_check_that_cannot_be_made_is_neither_passed_nor_failed():
+    """UFF has no parameters for helium without bonds."""
     helium = molecule("[He]")
     assert checks(helium, energy=True)["internal_energy"] is None
     assert "internal_energy" not in failed_checks(helium, energy=True)

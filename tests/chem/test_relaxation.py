@@ -1,4 +1,4 @@
-"""Strain against what is known of small molecules by hand, by force fields and by GFN2-xTB."""
+"""Strain of small molecules against known values, by force fields and by GFN2-xTB."""
 
 import sys
 from pathlib import Path
@@ -28,7 +28,7 @@ def installed(request):
 
 
 def molecule(smiles, positions=None):
-    """With hydrogens, the heavy atoms first; at MMFF94's minimum where no positions are given."""
+    """A molecule with hydrogens, heavy atoms first, at the minimum of MMFF94 if no positions are given."""
     mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
     AllChem.EmbedMolecule(mol, randomSeed=1)
     if positions is None:
@@ -39,19 +39,19 @@ def molecule(smiles, positions=None):
 
 
 def stretched(positions, atom, by):
-    """With an atom moved away from the first one, by Å."""
+    """Move an atom away from the first one by a distance in Å."""
     moved = positions.copy()
     moved[atom] *= 1 + by / np.linalg.norm(positions[atom] - positions[0])
     return moved
 
 
 def morse(force_constant, dissociation, stretch):
-    """D (1 - exp(-x sqrt(k / 2D)))^2 with k in N/m, D in kcal/mol, x in Å."""
+    """Morse energy D (1 - exp(-x sqrt(k / 2D)))^2 with k in N/m, D in kcal/mol, x in Å."""
     k = 1.4393 * force_constant  # kcal/mol/Å^2
     return dissociation * (1 - np.exp(-stretch * np.sqrt(k / (2 * dissociation)))) ** 2
 
 
-def test_water_as_measured_has_next_to_no_strain_by_gfn2():
+def test_measured_water_has_almost_no_strain_by_gfn2():
     found = strain(molecule("O", WATER), "gfn2-xtb")
     assert (found.force_field, found.converged) == ("GFN2-xTB", True)
     assert 0 <= found.energy < 1
@@ -62,7 +62,7 @@ def test_water_as_measured_has_next_to_no_strain_by_gfn2():
     [("O", WATER, 845, 125), ("[NH4+]", AMMONIUM, 635, 125)],  # of harmonic wavenumbers of O-H and N-H; bond energies
 )
 @pytest.mark.parametrize("by", [0.1, -0.07])
-def test_a_stretched_bond_costs_what_a_morse_curve_says_by_gfn2(smiles, minimum, force_constant, dissociation, by):
+def test_strain_of_a_stretched_bond_follows_a_morse_curve_by_gfn2(smiles, minimum, force_constant, dissociation, by):
     relaxed, far = (strain(molecule(smiles, stretched(minimum, 1, x)), "gfn2-xtb") for x in (0, by))
     assert 0 <= relaxed.energy < 1
     assert far.energy - relaxed.energy == pytest.approx(morse(force_constant, dissociation, by), rel=0.3)
@@ -78,7 +78,7 @@ def test_methyl_is_flat_unless_it_is_the_anion_by_gfn2(smiles, low, high):
     assert low <= abs((carbon - hydrogens[0]) @ normal) / np.linalg.norm(normal) <= high
 
 
-def test_both_atoms_of_hydrogen_move_half_the_way_by_gfn2():
+def test_both_atoms_of_hydrogen_move_half_the_distance_by_gfn2():
     found = strain(molecule("[H][H]", [[0, 0, 0], [1.0, 0, 0]]), "gfn2-xtb")
     assert found.energy > 0
     assert 1.0 - 2 * found.rmsd == pytest.approx(0.741, abs=0.05)  # as measured
@@ -96,7 +96,7 @@ def test_a_relaxed_structure_has_no_strain(method):
 
 
 @BOTH
-def test_turning_and_moving_changes_nothing(method, capfd):
+def test_rotation_and_translation_change_nothing(method, capfd):
     structures = read_structures(QM9)
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
     for positions, numbers, _ in (structures[8], structures[40]):
@@ -110,7 +110,7 @@ def test_turning_and_moving_changes_nothing(method, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_gfn2_cannot_compute_is_an_error():
+def test_a_molecule_that_gfn2_cannot_compute_is_an_error():
     on_one_spot = molecule("O", stretched(WATER, 1, -0.9572))
     for mol in (molecule("[Fm]", [[0, 0, 0]]), on_one_spot):
         with pytest.raises(MolflowError, match="GFN2-xTB cannot compute this molecule: "):

@@ -1,4 +1,4 @@
-"""Lennard-Jones configurations tell which convention they obey."""
+"""The convention of Lennard-Jones configurations is detected."""
 
 import pytest
 import torch
@@ -43,7 +43,7 @@ def test_only_the_other_convention_is_refused(sampled):
     assert message.endswith("must be 36")
 
 
-def test_what_is_neither_is_not_guessed(sampled):
+def test_unclear_configurations_are_not_guessed(sampled):
     _, x = sampled
     assert detect_convention(3 * x) is None
     assert detect_convention(x[:3]) is None

@@ -1,4 +1,4 @@
-"""The energies: dimers and trimers worked out by hand, symmetries, derivatives, contact, and what is known of each."""
+"""The energies: dimers and trimers by hand, symmetries, derivatives, coincident particles, and the registry."""
 
 import dataclasses
 import math
@@ -118,7 +118,7 @@ def test_derivatives(energy):
 
 @EVERY
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_contact(energy, dtype):
+def test_coincident_particles(energy, dtype):
     x = some(energy, 2, dtype)
     x[:, 1] = x[:, 0]
     together = torch.zeros_like(x[:1])
@@ -131,7 +131,7 @@ def test_contact(energy, dtype):
         assert (u > 100).all()
 
 
-def test_the_core_goes_on_with_value_and_slope():
+def test_the_core_continues_value_and_slope():
     energy = LennardJones(2, "unordered")
     r = torch.tensor([0.5 - 1e-9, 0.5, 0.5 + 1e-9], dtype=torch.float64)
     x = torch.zeros(3, 2, 3, dtype=torch.float64)

@@ -68,7 +68,7 @@ def test_two_particles_against_quadrature(energy, width):
     assert all(0.2 < rate <= 1 for rate in diagnostics.swap_acceptance)
 
 
-def test_temperatures_cross_a_barrier_that_one_cannot():
+def test_several_temperatures_cross_a_barrier_that_one_cannot():
     """All chains start in the inner of two wells, with 13 kT between them."""
 
     def energy(x):
@@ -95,7 +95,7 @@ def test_the_seed_decides():
     assert not torch.equal(one, other)
 
 
-def test_overlaps_at_the_start_are_left():
+def test_chains_leave_overlaps_at_the_start():
     first = start(20, 6, 3, 0.3, torch.float32)
     first[:, 1] = first[:, 0] + 1e-3
     energies = run(LennardJones(6), first, QUICK).energies

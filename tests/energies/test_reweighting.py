@@ -61,7 +61,7 @@ def test_resampled_moments():
     assert torch.equal(chosen, resample(x, log_weights(energy, x, log_q), 10_000, seed=0))
 
 
-def test_resampling_takes_each_as_often_as_its_weight_asks():
+def test_resampling_is_proportional_to_the_weights():
     x, log_w = torch.arange(4), torch.tensor([0.5, 0.0, 0.25, 0.25]).log()
     for seed in range(5):
         assert resample(x, log_w, 8, seed).bincount(minlength=4).tolist() == [4, 0, 2, 2]
