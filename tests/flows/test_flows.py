@@ -26,7 +26,7 @@ from torch.distributions import MultivariateNormal, Normal
 
 from molflow.batch import MoleculeBatch
 from molflow.chem import Structure
-from molflow.distributions import MeanFreeNormal
+from molflow.distributions import StandardNormal
 from molflow.errors import MolflowError
 from molflow.flows import FreeFormFlow, ParticleDomain
 from molflow.geometry import Context, Points
@@ -274,7 +274,7 @@ def test_samples_carry_the_decoder_density_at_their_own_latent(name, flow, tempe
     generator = flow.generator(3)
     context = flow.domain.sample_context(6, generator, flow.device, flow.dtype)
     mask = context.mask
-    latent = MeanFreeNormal(flow.domain.space(mask), temperature)
+    latent = StandardNormal(flow.domain.space(mask), temperature)
     z = latent.sample(generator, flow.dtype)
     close(drawn(flow, flow.domain.from_points(flow.decode(z, context), context)), drawn(flow, data))
     log_det = reference_log_det(on_joined(flow.decode, flow.domain.n_labels), with_labels(z, context.labels), mask)
