@@ -231,8 +231,9 @@ def with_labels(points: Points, labels: Tensor) -> Points:
 def without_labels(
     points: Points, mask: Tensor, n_labels: int, condition: Tensor | None = None
 ) -> tuple[Points, Context]:
-    """The inverse of `with_labels`."""
+    """The inverse of `with_labels`; the condition is that of each configuration, or (1, C) for all."""
     n_features = points.h.shape[-1] - n_labels
+    condition = None if condition is None else condition.expand(len(mask), -1)
     return Points(points.x, points.h[..., :n_features]), Context(mask, points.h[..., n_features:], condition)
 
 
