@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from experiments import save_experiment
 
+from experiments import save_experiment
 from molflow import MolflowError, load_pretrained, pretrained
 from molflow.pretrained import load_named, model_cards
 from molflow.training.config import load_experiment

@@ -14,7 +14,10 @@ TEXT = {
     for name in ("environment.yml", "constraints.txt", "Makefile", "CITATION.cff", "CHANGELOG.md")
 }
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-REQUIREMENTS = [*PROJECT["dependencies"], *(each for extra in PROJECT["optional-dependencies"].values() for each in extra)]
+REQUIREMENTS = [
+    *PROJECT["dependencies"],
+    *(each for extra in PROJECT["optional-dependencies"].values() for each in extra),
+]
 PINNED = dict(re.findall(r"^([\w.-]+)==(.+)$", TEXT["constraints.txt"], re.MULTILINE))
 
 
@@ -26,7 +29,9 @@ def test_versions():
 
 
 def test_the_conda_environment_installs_what_make_installs():
-    torch, extras = (re.search(pattern, TEXT["environment.yml"])[1] for pattern in (r"torch==(\S+)", r"--editable \.\[(.+)\]"))
+    torch, extras = (
+        re.search(pattern, TEXT["environment.yml"])[1] for pattern in (r"torch==(\S+)", r"--editable \.\[(.+)\]")
+    )
     assert torch == PINNED["torch"]
     assert f"EXTRAS := {extras}\n" in TEXT["Makefile"]
 
