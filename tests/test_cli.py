@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from experiments import save_experiment
 from molflow import evaluation, pretrained
-from molflow.chem import read_structures
+from molflow.chem import lookup, read_structures
 from molflow.cli import main
 from molflow.cli.output import epochs
 from molflow.evaluation import TrainingReference
@@ -459,6 +459,48 @@ def test_models(molflow, model, tmp_path, monkeypatch):
     assert (code, err) == (0, "")
     assert "tiny" in text
     assert json.loads((tmp_path / "a.json").read_text()) == {"tiny": {"data": "nothing", "steps": 0}}
+
+
+@pytest.mark.parametrize("suffix", ["sdf", "xyz", "npz"])
+def test_sampling_looks_bonds_up_once(molflow, model, tmp_path, monkeypatch, suffix):
+    calls = []
+    look_up = lookup._orders_between
+    monkeypatch.setattr(lookup, "_orders_between", lambda *rows: calls.append(1) or look_up(*rows))
+    words = ("sample", "-m", model, "-n", 40, "--batch-size", 20, "-o", tmp_path / f"a.{suffix}")
+    assert molflow(*words)[0] == 0
+    assert len(calls) == 2  # one for each batch
+
+
+def test_sampling_elements_outside_the_tables(molflow, tmp_path):
+    config = load_experiment(TINY, ['model.domain.types=["H", "Au"]', "model.domain.atom_counts=[0, 0, 1, 2]"])
+    save_experiment(tmp_path / "gold", config)
+    for suffix in ("sdf", "xyz", "npz"):
+        out, figures = tmp_path / f"a.{suffix}", tmp_path / "a.json"
+        code, _, err = molflow("sample", "-m", tmp_path / "gold", "-n", 20, "-o", out, "--json", figures)
+        assert code == 0, err
+        assert len(read_structures(out)) == 20
+        assert json.loads(figures.read_text())["n_molecules"] == 20
+
+
+def test_conditions_of_a_model(molflow, fails, tmp_path):
+    conditions = 'model.conditions={names = ["gap"], mean = [0.25], std = [0.05]}'
+    config = load_experiment(TINY, [TYPES, "model.domain.atom_counts=[0, 0, 1, 2]", conditions])
+    save_experiment(tmp_path / "model", config)
+    out = tmp_path / "a.xyz"
+    words = ("sample", "-m", tmp_path / "model", "-n", 4, "-o", out)
+    assert molflow(*words, "--condition", "gap=0.3")[0] == 0
+    low = out.read_text()
+    assert molflow(*words, "--condition", "gap=0.1")[0] == 0
+    assert out.read_text() != low
+    out.unlink()
+    for given, code, message in (
+        ((), 1, "needs --condition gap=VALUE"),
+        (("--condition", "mu=1"), 1, "needs --condition gap=VALUE, got mu"),
+        (("--condition", "gap"), 2, "--condition gap: expected NAME=NUMBER"),
+        (("-m", "qm9", "--condition", "gap=1"), 1, "qm9: was made without conditions; leave out --condition"),
+    ):
+        found, line = fails(*words, *given)
+        assert (found, message in line) == (code, True), line
 
 
 def test_benchmark_sampling(molflow, model, tmp_path, trained_on_100):

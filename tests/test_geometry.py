@@ -4,7 +4,7 @@ import pytest
 import torch
 from laws import SIZES, random_points
 
-from molflow.geometry import Context, MeanFreeSpace, Points, helmert, masked_randn, pair_mask, project, safe_sqrt
+from molflow.geometry import Context, MeanFreeSpace, Points, helmert_basis, masked_randn, pair_mask, project, safe_sqrt
 
 SPACES = [(3, 5), (2, 0), (1, 1)]
 
@@ -42,8 +42,8 @@ def test_project_of_nothing_is_nothing():
 
 
 @pytest.mark.parametrize("n", [1, 2, 9])
-def test_helmert_is_an_orthonormal_basis_of_the_contrasts(n):
-    q = helmert(n, torch.float64, torch.device("cpu"))
+def test_helmert_basis_is_an_orthonormal_basis_of_the_contrasts(n):
+    q = helmert_basis(n, torch.float64, torch.device("cpu"))
     torch.testing.assert_close(q.T @ q, torch.eye(n - 1).double(), atol=1e-14, rtol=0)
     torch.testing.assert_close(q @ q.T, torch.eye(n).double() - 1 / n, atol=1e-14, rtol=0)
 

@@ -47,10 +47,10 @@ class DataSetConfig(KindConfig):
         ...     noise: float = 0.1
         ...
         ...     def load(self, split):
-        ...         generator = torch.Generator().manual_seed(("train", "validation", "test").index(split))
+        ...         generator = torch.Generator().manual_seed(self.splits.index(split))
         ...         angle = torch.rand(1000, generator=generator) * 2 * torch.pi
-        ...         side = 0.5 * (angle > torch.pi)
-        ...         moons = torch.stack([angle.cos() + 2 * side - 0.5, angle.sin() + side - 0.25], 1)
+        ...         second = 1.0 * (angle > torch.pi)
+        ...         moons = torch.stack([angle.cos() + second - 0.5, angle.sin() + 0.5 * second - 0.25], 1)
         ...         return Loaded(moons + self.noise * torch.randn(1000, 2, generator=generator))
         >>> DATASETS["two-moons"](noise=0.2).load("test").data.shape
         torch.Size([1000, 2])

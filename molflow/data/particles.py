@@ -172,7 +172,7 @@ class EnergyDataSet(DataSetConfig):
 
     def describe(self) -> dict[str, Any]:
         system = self.system()
-        about = {"name": self.name, "file": str(self.prepare())}
+        about: dict[str, Any] = {"name": self.name, "file": str(self.prepare())}
         about |= {"n_particles": system.energy.n_particles, "dim": system.energy.dim}
         known = {"known_mean_energy": system.mean_energy, "known_mean_energy_error": system.mean_energy_error}
         return about | super().describe() | particle_diagnostics(self.name) | known

@@ -77,7 +77,7 @@ WHEEL_PARTS = {
 
 
 def parse_numbers(text: str) -> list[float]:
-    """Comma-separated numbers, plain or as Mathematica writes them (``0.``, ``1.5*^-6``).
+    """Parse comma-separated numbers, plain or as Mathematica writes them (``0.``, ``1.5*^-6``).
 
     Raises:
         ValueError: something that is not a finite number; the message quotes it.
@@ -89,7 +89,7 @@ def parse_numbers(text: str) -> list[float]:
 
 
 def _edited_row(change: int, weighted_change: int, rows: int) -> str:
-    """``, row k`` if an edit of row k alone explains the changed sums."""
+    """``, row k`` if an edit of row k alone explains the changed checksums, else an empty text."""
     row, rest = divmod(weighted_change, change) if change else (0, 0)
     return f", row {row}" if rest == 0 and 1 <= row <= rows else ""
 
@@ -168,7 +168,7 @@ def read_part(path: Path, part: Part, bar: tqdm | None = None) -> MoleculeSet:
 
 
 def read_wheel(folder: Path | None = None, progress: bool = False) -> MoleculeSet:
-    """QM9 from the CSV files of the PyPI wheel ``qm9pack``, which is located, not imported.
+    """Read QM9 from the CSV files of the PyPI wheel ``qm9pack``, without importing it.
 
     SMILES are the GDB ones (no stereo marks), not those perceived from the relaxed geometry.
 
@@ -186,7 +186,7 @@ def read_wheel(folder: Path | None = None, progress: bool = False) -> MoleculeSe
 
 
 def read_pyg(root: Path, progress: bool = False) -> MoleculeSet:
-    """QM9 from ``torch_geometric.datasets.QM9``, which downloads into ``root``.
+    """Read QM9 from ``torch_geometric.datasets.QM9``, which downloads into ``root``.
 
     Raises:
         MolflowError: the download or PyG's processing failed.
@@ -256,7 +256,7 @@ def prepare_qm9(
     force: bool = False,
     progress: bool = True,
 ) -> Path:
-    """Write the QM9 cache if there is none, or anew with ``force``; returns its path.
+    """Write the QM9 cache if there is none, or again with ``force``, and return its path.
 
     Raises:
         MolflowError: the source is missing, damaged or incomplete, or the folder cannot be written.

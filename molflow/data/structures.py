@@ -216,7 +216,7 @@ class MoleculeSet:
 
 def _at(values: np.ndarray, rows: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The values at these rows, with zeros where the mask is False."""
-    chosen = values[rows]
+    chosen: np.ndarray = values[rows]
     if not mask.all():
         chosen[~mask] = 0
     return chosen

@@ -28,11 +28,7 @@ class Chunk(NamedTuple):
 
 
 def bonded_chunks(structures: Sequence[Structure]) -> Iterator[Chunk]:
-    """Look up the bonds of all molecules chunk by chunk, in bounded memory.
-
-    Raises:
-        MolflowError: an element outside the look-up tables.
-    """
+    """Look up bonds chunk by chunk, in bounded memory. Elements outside the tables have no bonds."""
     sizes = np.array([len(s.atomic_numbers) for s in structures])
     for size in np.unique(sizes):
         members = np.flatnonzero(sizes == size)
@@ -41,7 +37,8 @@ def bonded_chunks(structures: Sequence[Structure]) -> Iterator[Chunk]:
             chosen = members[start : start + step]
             positions = np.stack([structures[k].positions for k in chosen])
             numbers = np.stack([structures[k].atomic_numbers for k in chosen])
-            yield Chunk(chosen, numbers, EDM_QM9.bond_orders(positions, numbers, np.ones(numbers.shape, dtype=bool)))
+            mask = np.ones(numbers.shape, dtype=bool)
+            yield Chunk(chosen, numbers, EDM_QM9.bond_orders(positions, numbers, mask, refuse_foreign=False))
 
 
 def look_up(structures: Sequence[Structure]) -> list[Structure]:

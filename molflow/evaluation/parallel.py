@@ -46,6 +46,7 @@ def inspect_all(
         MolflowError: options that do not fit, or worker processes that cannot be started.
 
     Example:
+        >>> import numpy as np
         >>> water = Structure(np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]), np.array([8, 1, 1]))
         >>> [report.status for report in inspect_all([water, water], workers=0)]
         ['stable', 'stable']

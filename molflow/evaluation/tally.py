@@ -14,7 +14,7 @@ from molflow.chem.structure import Structure
 from molflow.errors import MolflowError
 from molflow.evaluation import distributions
 from molflow.evaluation.chunks import bonded_chunks
-from molflow.evaluation.inspection import is_covered, stable_atoms
+from molflow.evaluation.inspection import stable_atoms
 from molflow.evaluation.metrics import METRICS
 from molflow.evaluation.metrics.base import Figure, Metric, MoleculeMetric, Ratio, SetMetric
 from molflow.evaluation.metrics.distances import BondLengths
@@ -35,6 +35,7 @@ class Tally:
     distinct SMILES and formulas.
 
     Example:
+        >>> from molflow.evaluation import inspect_all
         >>> water = Structure(np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]), np.array([8, 1, 1]))
         >>> tally = Tally()
         >>> for report in molflow.evaluation.inspect_all([water, water], workers=0):
@@ -93,13 +94,10 @@ class Tally:
 
         Molecules of equal formula and equal number of stable atoms share one report.
         """
-        unknown: list[Structure] = []
         for structure in structures:
-            if structure.bonds is None and is_covered(structure.atomic_numbers):
-                unknown.append(structure)
-            else:
+            if structure.bonds is not None:
                 self.add(_stability_report(structure.atomic_numbers, int(stable_atoms(structure).sum())))
-        for chunk in bonded_chunks(unknown):
+        for chunk in bonded_chunks([structure for structure in structures if structure.bonds is None]):
             numbers = chunk.atomic_numbers
             stable, _ = EDM_QM9.stability_of_orders(chunk.orders, numbers, np.ones(numbers.shape, dtype=bool))
             kinds = np.column_stack([np.sort(numbers, axis=1), stable.sum(1)])

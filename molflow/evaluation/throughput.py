@@ -18,7 +18,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from molflow.batch import MoleculeBatch
-from molflow.chem import stability
 from molflow.energies.base import Potential
 from molflow.evaluation.boltzmann import evaluate_boltzmann
 from molflow.evaluation.molecules import evaluate
@@ -75,8 +74,7 @@ def conditions(device: torch.device | str, batch_size: int) -> dict[str, Any]:
 
 def count_stable(batch: MoleculeBatch) -> int:
     """Number of molecules that are stable by EDM's rules."""
-    batch = batch.to("cpu")
-    return int(stability(batch.positions, batch.atomic_numbers, batch.mask)[1].sum())
+    return int(batch.to("cpu").stability()[1].sum())
 
 
 def count_new(batch: MoleculeBatch, training: TrainingReference) -> int:

@@ -135,8 +135,8 @@ def unsupported_note(record: Record) -> str:
     if not count:
         return ""
     return (
-        f"{count:,} of {record['n_molecules']:,} molecules are outside the look-up tables. Scores by look-up bonds count "
-        "them as failures; the scores named valence and perceived use perceived bonds, which cover all elements."
+        f"{count:,} of {record['n_molecules']:,} molecules are outside the look-up tables. Scores by look-up bonds "
+        "count them as failures; scores named valence or perceived use perceived bonds, which cover all elements."
     )
 
 

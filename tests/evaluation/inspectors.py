@@ -1,4 +1,4 @@
-"""What worker processes run in tests in place of the real inspection; they find it here by its name."""
+"""Functions that worker processes run in tests instead of the real inspection; they import them by name."""
 
 import os
 import signal
@@ -11,11 +11,11 @@ import numpy as np
 from molflow.evaluation.inspection import inspect_bonded, inspect_lookup
 
 HANG, SLEEP, EXIT, FAULT, ERROR, MEMORY, NOT_JSON = 111.0, 222.0, 333.0, 444.0, 555.0, 666.0, 777.0
-"""First coordinate of a molecule at which something happens."""
+"""First coordinates of molecules that misbehave."""
 
 
 def treacherous(molecule):
-    """Look-up results, unless the molecule's place says otherwise."""
+    """Look-up results, unless the first coordinate of the molecule asks for a fault."""
     place = float(molecule.positions[0, 0])
     while place == HANG:
         pass
@@ -35,7 +35,7 @@ def treacherous(molecule):
 
 
 def loaded(molecule):
-    """Which of the large libraries this process has after an inspection."""
+    """Name the large libraries that this process has loaded after an inspection."""
     report = inspect_bonded(molecule)
     found = {"torch", "rdkit", "scipy", "pandas", "molflow.evaluation"} & set(sys.modules)
     return replace(report, reason=" ".join(sorted(found)))
@@ -62,6 +62,6 @@ def allocate(item):
 
 
 def process(item):
-    """The process that runs this."""
+    """The id of the process that runs this."""
     time.sleep(0.05)
     return os.getpid()

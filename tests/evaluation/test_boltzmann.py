@@ -30,7 +30,7 @@ def within(value, error, exact, errors=3.5):
     return error > 0 and abs(value - exact) < errors * error
 
 
-def test_gaussian_weights_are_those_in_closed_form(scores):
+def test_gaussian_weights_match_the_closed_form(scores):
     assert (scores.n_samples, scores.n_particles, scores.dim, scores.dof) == (N_SAMPLES, N, D, DOF)
     ess = (math.sqrt(2 * SIGMA**2 - 1) / SIGMA**2) ** DOF
     assert within(scores.ess_fraction, scores.ess_fraction_error, ess)
@@ -40,7 +40,7 @@ def test_gaussian_weights_are_those_in_closed_form(scores):
     assert 1 / N_SAMPLES < scores.largest_weight < 0.01
 
 
-def test_gaussian_divergences_are_those_in_closed_form(scores):
+def test_gaussian_divergences_match_the_closed_form(scores):
     backward = DOF * ((SIGMA**2 - 1) / 2 - math.log(SIGMA))
     assert within(scores.reverse_kl, scores.reverse_kl_error, backward)
     forward = DOF * (math.log(SIGMA) + 1 / (2 * SIGMA**2) - 1 / 2)
@@ -114,7 +114,7 @@ def test_bgflows_value_leaves_out_the_gaussian_constant(shape, constant):
     assert (whole.n_nll_encoder, whole.n_nll_decoder, whole.kl_encoder) == (2, 0, None)
 
 
-def test_the_floor_of_dw4_in_both_units():
+def test_the_entropy_of_dw4_in_both_conventions():
     system = get_system("dw4")
     scores = evaluate_boltzmann(np.zeros((1, 4, 2)), system.energy, system=system, nll_decoder=[7.12, 7.12])
     assert (scores.nll_decoder, scores.kl_decoder) == (7.12, 0)
@@ -153,7 +153,7 @@ def test_coincident_particles_give_no_nan(energy, infinite):
     json.dumps(histograms(np.zeros((5, 4, 2)), energy, **arrays), allow_nan=False)
 
 
-def test_samples_without_a_finite_energy_are_counted_and_weigh_nothing():
+def test_samples_without_a_finite_energy_are_counted_and_have_no_weight():
     x, log_q = gaussian(SIGMA, n=1000)
     y, _ = gaussian(1, n=1000, seed=1)
     some = evaluate_boltzmann(x[2:], harmonic, log_prob=log_q[2:], reference=y, system=GAUSSIAN)
@@ -184,7 +184,7 @@ def test_likelihoods_that_are_not_finite_are_counted_and_have_no_mean():
     assert (scores.nll_decoder, scores.nll_decoder_error, scores.nll_decoder_bgflow, scores.kl_decoder) == (None,) * 4
 
 
-def test_what_is_not_given_is_none():
+def test_scores_that_were_not_asked_for_are_none():
     x, log_q = gaussian(1, n=2)
     alone = evaluate_boltzmann(x[:1], harmonic)
     assert alone.mean_energy == alone.median_energy
@@ -231,7 +231,7 @@ def test_bad_input_is_named(change, message):
         evaluate_boltzmann(arguments.pop("samples"), arguments.pop("energy"), **arguments)
 
 
-def test_tensors_of_any_precision_are_taken():
+def test_tensors_of_any_precision_are_accepted():
     x, log_q = gaussian(SIGMA, n=100)
     whole = evaluate_boltzmann(x, harmonic, log_prob=log_q)
     half = evaluate_boltzmann(torch.tensor(x, dtype=torch.float32, requires_grad=True), harmonic, log_prob=log_q)

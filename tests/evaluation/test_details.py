@@ -1,4 +1,4 @@
-"""Tables and SDF files of what became of every molecule say what the reports say."""
+"""Tables and SDF files of per-molecule results agree with the reports."""
 
 import csv
 import sys
@@ -85,7 +85,7 @@ def test_an_sdf_has_the_molecules_and_why_they_failed(tmp_path):
         np.testing.assert_allclose(structure.positions, before.positions, atol=1e-4)
 
 
-def test_what_was_written_before_an_error_is_kept(tmp_path):
+def test_rows_written_before_an_error_are_kept(tmp_path):
     path = tmp_path / "a.csv"
 
     def write(report, structure):
@@ -98,7 +98,7 @@ def test_what_was_written_before_an_error_is_kept(tmp_path):
     assert len(rows_of(path)) == 5
 
 
-def test_a_file_that_cannot_be_written_is_told_before_the_work(tmp_path, monkeypatch):
+def test_an_unwritable_file_is_an_early_error(tmp_path, monkeypatch):
     with pytest.raises(MolflowError, match=r"unknown suffix '\.xls'; accepted are \.csv \.parquet \.sdf"):
         DetailWriter(tmp_path / "a.xls")
     monkeypatch.setitem(sys.modules, "pyarrow", None)

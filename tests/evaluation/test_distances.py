@@ -18,7 +18,7 @@ def all_distances(x):
 
 
 @pytest.mark.parametrize("far", [0, 1e6])
-def test_distances_on_the_grid_equal_those_taken_one_by_one(far, monkeypatch):
+def test_distances_on_the_grid_equal_direct_ones(far, monkeypatch):
     """One exploded configuration does not coarsen the rest, and chunks change nothing."""
     generator = np.random.default_rng(0)
     x, y = generator.normal(size=(60, 5, 3)), 1.1 * generator.normal(size=(50, 5, 3))

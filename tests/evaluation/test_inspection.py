@@ -89,7 +89,7 @@ def test_a_radical_is_valid_but_not_stable():
         ("C[N+](C)(C)CC(=O)[O-]", "disconnected"),  # a bond of MMFF94's betaine is longer than the look-up allows
     ],
 )
-def test_a_zwitterion_is_stable_only_where_charges_count(smiles, status):
+def test_a_zwitterion_is_stable_by_perceived_bonds_only(smiles, status):
     report = inspect(embedded(smiles))
     assert report.status == status
     assert not report.stable
@@ -168,13 +168,13 @@ def test_a_strain_that_is_no_number_is_none():
     assert counts_of(histogram(report), "strain energy").sum() == 0
 
 
-def test_more_atoms_than_memory_is_taken_for(monkeypatch):
+def test_too_many_atoms_are_unsupported(monkeypatch):
     monkeypatch.setattr("molflow.evaluation.inspection.MOST_ATOMS", 5)
     report = inspect(embedded("CO"))
     assert (report.status, report.reason) == ("unsupported", "6 atoms, at most 5 are supported")
 
 
-def test_what_is_no_molecule_has_a_reason():
+def test_an_invalid_structure_has_a_reason():
     assert inspect(Structure(np.zeros((0, 3)), np.zeros(0, dtype=int))).reason == "no atoms"
     lost = inspect(Structure(np.array([[0, 0, 0], [np.nan, 0, 0]]), np.array([1, 1])))
     assert (lost.status, lost.reason) == ("invalid", "atom 2 has no finite place within 1,000,000 Å")
@@ -209,7 +209,7 @@ def comparable(report):
     return replace(report, reason=words, perception=report.perception[-20:], descriptors=numbers)
 
 
-def test_turning_moving_and_permuting_a_molecule_changes_nothing():
+def test_a_report_is_invariant_to_rotation_translation_and_permutation():
     generator = np.random.default_rng(0)
     for positions, numbers, _ in read_structures(QM9)[::10]:
         positions = positions.astype(np.float64)
@@ -244,7 +244,7 @@ def test_wasserstein_distances_of_histograms():
     assert group_wasserstein(short, long, "dihedral") is None
 
 
-def test_the_fields_of_a_table_are_plain():
+def test_the_fields_of_a_table_are_plain_values():
     row = inspect(bent_water(104.5), strain="mmff94").to_dict()
     assert all(isinstance(value, str | int | float | bool | None) for value in row.values())
     assert row.keys() >= {"status", "reason", "qed", "rings", "strain_energy", "strain_force_field"}

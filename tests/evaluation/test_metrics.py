@@ -239,7 +239,7 @@ def test_a_registered_metric_is_in_the_tables_and_on_the_page(own_metrics, molfl
     assert "largest molecule<small>" in page
 
 
-def test_a_record_of_an_unknown_metric_comes_last(tmp_path):
+def test_an_unregistered_metric_comes_last(tmp_path):
     pytest.importorskip("plotly")
     record = evaluate(STRUCTURES, scope="stability").to_dict()
     record["metrics"] = {"unheard_of": record["metrics"]["atom_stability"], **record["metrics"]}

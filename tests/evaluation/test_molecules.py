@@ -1,4 +1,4 @@
-"""Scores of sets small enough to count by hand, and the honesty of what could not be computed."""
+"""Scores of sets that are small enough to count by hand, and None for scores that cannot be computed."""
 
 import json
 import sys
@@ -53,7 +53,7 @@ def test_a_set_counted_by_hand():
     assert scores.reference_scores is None
 
 
-def test_what_is_new_counted_by_hand(qm9):
+def test_novelty_counted_by_hand(qm9):
     """Real molecules: methanol and hydrogen cyanide are known, ethanol and formaldehyde are new."""
     real = dict(zip(qm9.smiles[:16].tolist(), qm9.subset(range(16)).structures(), strict=True))
     known = TrainingReference.from_structures([real["CO"], real["C#N"], real["COC"]], name="three")
@@ -83,7 +83,7 @@ def test_a_molecule_known_only_by_the_data_sets_smiles_is_not_new():
     assert evaluate([WATER], training=TrainingReference.from_structures([HCN], ["[H]O[H]"], name="x")).novelty == 0
 
 
-def test_what_is_not_computed_is_none():
+def test_scores_that_are_not_computed_are_none():
     scores = evaluate([WATER], scope="stability").to_dict()
     missing = OF_RDKIT | OF_TRAINING | {"reference_scores"}
     assert missing == {key for key, value in scores.items() if value is None}
@@ -212,6 +212,21 @@ def test_an_element_outside_the_tables_is_perceived():
     assert scores.metrics["valence_molecule_stability"].value == 1
     without = scores.metrics["without_clashes"]
     assert (without.value, without.of, without.what) == (None, 0, "molecules with look-up bonds")
+
+
+@pytest.mark.parametrize("scope", ["stability", "lookup", "all"])
+def test_bonds_that_are_known_are_not_looked_up_again(monkeypatch, scope):
+    from molflow.batch import MoleculeBatch
+    from molflow.chem import lookup
+
+    structures = [*read_structures(QM9)[:30], CROWDED, OXYGEN]
+    expected = evaluate(MoleculeBatch.from_structures(structures), scope=scope)
+    calls, count = [], lookup._orders_between
+    monkeypatch.setattr(lookup, "_orders_between", lambda *tables: calls.append(1) or count(*tables))
+    batch = MoleculeBatch.from_structures(structures)
+    assert batch.stability()[1].sum() == expected.metrics["molecule_stability"].count
+    assert evaluate(batch, scope=scope) == expected
+    assert len(calls) == 1
 
 
 def test_each_scope_has_the_scores_of_the_one_before():

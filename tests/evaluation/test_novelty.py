@@ -1,4 +1,4 @@
-"""What is new against training molecules: fingerprints and formulas by hand, and the cache of QM9's training split."""
+"""Novelty against training molecules: fingerprints and formulas by hand, and the cache of QM9's training split."""
 
 import os
 from dataclasses import asdict, replace
@@ -34,7 +34,7 @@ def same(a, b):
     return a == b
 
 
-# what a reference holds
+# contents of a reference
 
 
 def test_a_reference_counted_by_hand():
@@ -94,7 +94,7 @@ def test_similarity_equals_rdkits(qm9, monkeypatch):
 # the cache of QM9's training split
 
 
-def test_it_is_built_once_and_comes_back_equal(small):
+def test_the_training_reference_is_built_once_and_loads_equal(small):
     folder, builds = small
     built = qm9_training_reference(folder)
     assert builds == ["train"]
@@ -105,7 +105,7 @@ def test_it_is_built_once_and_comes_back_equal(small):
 
 
 @pytest.mark.parametrize("change", [("molflow.evaluation.novelty._FORMAT", 0), ("rdkit.__version__", "1999.1")])
-def test_another_version_is_built_anew(small, monkeypatch, change):
+def test_another_version_is_built_again(small, monkeypatch, change):
     folder, builds = small
     built = qm9_training_reference(folder)
     monkeypatch.setattr(*change)
@@ -114,7 +114,7 @@ def test_another_version_is_built_anew(small, monkeypatch, change):
     assert builds == ["train"] * 2
 
 
-def test_it_is_built_anew_after_qm9_was(small):
+def test_the_training_reference_is_built_again_after_qm9(small):
     folder, builds = small
     qm9_training_reference(folder)
     later = (folder / "qm9_training.npz").stat().st_mtime + 5

@@ -1,4 +1,4 @@
-"""Records of speed: what they hold, how they are counted, and None for what cannot be."""
+"""Records of speed: their keys, how they are counted, and None for unknown figures."""
 
 import time
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_sampling_record():
     assert record["stable_molecules_per_s"] == pytest.approx(50 * stable)
 
 
-def test_the_price_of_a_stable_molecule_is_none_where_none_is_stable():
+def test_the_cost_of_a_stable_molecule_is_none_if_none_is_stable():
     record = sampling_record("a", len(LONE_ATOMS), count_stable(LONE_ATOMS), 4.0, "cpu", 64)
     assert record["ms_per_stable_molecule"] is None
     assert record["stable_molecules_per_s"] == 0
@@ -74,7 +74,7 @@ def test_sampling_throughput_warms_up_and_takes_the_median(n, batch_size, warm_u
     assert 0.1 <= record["ms_per_molecule"] * n / 1e3 < 0.3
 
 
-def test_the_price_of_a_new_molecule():
+def test_the_cost_of_a_new_molecule():
     """Of four molecules two are known, one is there twice: one new one."""
     known = TrainingReference.from_structures(list(QM9[:2].structures()), name="two")
     batch = QM9[[0, 1, 2, 2]]

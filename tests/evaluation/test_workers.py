@@ -1,4 +1,4 @@
-"""Molecules that hang or kill their worker cost one record, and no process outlives the run."""
+"""A molecule that hangs or kills its worker fails alone, and no process outlives the run."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ def reports(structures, **options):
     return list(inspect_all(structures, **options))
 
 
-def test_one_that_hangs_and_one_that_kills_its_worker_cost_two_of_a_thousand():
+def test_an_item_that_hangs_and_one_that_kills_its_worker_fail_alone():
     structures = [water()] * 1000
     structures[300], structures[700] = water(inspectors.HANG), water(inspectors.EXIT)
     found = reports(structures)
@@ -58,7 +58,7 @@ def test_other_ways_to_fail_are_named():
     assert found[3].reason.startswith("MemoryError")
 
 
-def test_one_that_sleeps_is_stopped_by_the_clock(monkeypatch):
+def test_a_sleeping_item_is_stopped_by_the_clock(monkeypatch):
     monkeypatch.setattr("molflow.evaluation.workers.PATIENCE", 4)
     found = reports([water(inspectors.SLEEP), water()], workers=1)
     assert [r.status for r in found] == ["timed out", "stable"]
@@ -79,7 +79,7 @@ def test_memory_is_limited():
     assert (second.status, second.reason.partition(":")[0]) == ("crashed", "MemoryError")
 
 
-def test_many_that_kill_their_worker_one_after_another():
+def test_many_items_kill_their_worker_one_after_another():
     found = reports([water(inspectors.EXIT), water()] * 3, workers=1)
     assert [r.status for r in found] == ["crashed", "stable"] * 3
 
@@ -97,7 +97,7 @@ def test_workers_load_no_torch():
     assert found[0].reason == "molflow.evaluation rdkit scipy"
 
 
-def test_what_is_no_molecule_or_could_not_be_read_is_named_in_its_turn():
+def test_invalid_and_unreadable_molecules_are_named_in_order():
     sulphur, nothing = Structure(WATER, np.array([16, 1, 1])), Structure(np.zeros((0, 3)), np.zeros(0, dtype=int))
     far = Structure(WATER * 1e30, NUMBERS)
     unreadable = Record("mine.sdf", 7, 191, None, "line 191: unknown element 'Xx'")
@@ -154,13 +154,13 @@ def test_a_source_that_breaks_off_loses_nothing_before(workers):
 
 
 @pytest.mark.parametrize("options", [{"workers": -1}, {"seconds": 0}, {"seconds": float("nan")}, {"seconds": 1e9}])
-def test_limits_that_cannot_be_are_refused(options):
+def test_impossible_limits_are_refused(options):
     with pytest.raises(MolflowError, match="expected 0 or more workers and a limit of up to 1,000,000 seconds"):
         reports([water()], **options)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_what_json_cannot_hold_is_a_crash_with_its_reason(workers):
+def test_a_result_that_json_cannot_hold_is_a_crash(workers):
     found = reports([water(inspectors.NOT_JSON), water()], workers=workers)
     assert [r.status for r in found] == ["crashed", "stable"]
     assert found[0].reason == "TypeError: Object of type int64 is not JSON serializable"

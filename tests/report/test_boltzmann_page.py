@@ -1,4 +1,4 @@
-"""The Boltzmann page: what stands on it, that it needs nothing else, and that a browser draws it without complaint."""
+"""The Boltzmann page: its text, that it is self-contained, and that a browser draws it without errors."""
 
 import re
 import subprocess
@@ -59,7 +59,7 @@ def test_the_page_is_whole_accessible_and_asks_for_nothing(written):
     assert "prefers-color-scheme: dark" in html
 
 
-def test_each_figure_stands_beside_its_error_and_its_reference(evaluated, written):
+def test_each_figure_has_its_error_and_its_reference(evaluated, written):
     record, _ = evaluated
     text = re.sub(r"\s+", " ", re.sub("<[^>]*>", " ", written.read_text(encoding="utf-8").split("<script")[0]))
     for key in ("nll_decoder", "reweighted_log_z", "reweighted_mean_energy", "mean_energy", "reverse_kl"):
@@ -72,7 +72,7 @@ def test_each_figure_stands_beside_its_error_and_its_reference(evaluated, writte
     assert "nan" not in text
 
 
-def test_what_was_not_computed_is_said(tmp_path):
+def test_the_page_names_scores_that_were_not_computed(tmp_path):
     x = np.random.default_rng(0).normal(size=(20, 4, 2))
     x[3] = np.nan
     energy = get_system("dw4").energy
@@ -95,7 +95,7 @@ def test_without_plotly_the_error_names_the_extra(evaluated, tmp_path, monkeypat
     assert "Plotly" not in page("No plots", plots=False)
 
 
-def test_a_place_that_cannot_be_written_is_named(evaluated, tmp_path):
+def test_an_unwritable_path_is_named(evaluated, tmp_path):
     with pytest.raises(MolflowError, match="is a directory"):
         boltzmann_page(*evaluated, tmp_path)
 
@@ -151,7 +151,7 @@ def test_a_browser_draws_the_page_and_logs_nothing(written, tmp_path):
 
 
 @needs_chromium
-def test_a_page_that_errs_or_asks_the_network_is_seen(tmp_path):
+def test_the_browser_test_detects_errors_and_network_requests(tmp_path):
     path = tmp_path / "page.html"
     for wrong in ("<script>missing()</script>", '<img src="http://127.0.0.1:9/a.png" alt="">'):
         path.write_text(page("Wrong", wrong, plots=False), encoding="utf-8")

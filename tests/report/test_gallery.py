@@ -1,4 +1,4 @@
-"""The gallery: what stands in it, and that in a browser its molecules turn, by buttons and by keys."""
+"""The gallery: its text, and in a browser the rotation of molecules by buttons and keys."""
 
 import json
 import re
@@ -106,7 +106,7 @@ const wait = async (test) => { while (!test()) await new Promise((r) => setTimeo
 
 
 @needs_chromium
-def test_molecules_turn_in_a_browser(examples, tmp_path):
+def test_molecules_rotate_in_a_browser(examples, tmp_path):
     path = tmp_path / "page.html"
     path.write_text(page("Molecules", gallery(examples), style=STYLE, script=script() + ACT), encoding="utf-8")
     dom, console = open_in_browser(path, tmp_path)

@@ -1,4 +1,4 @@
-"""The page of molecules: every score with its count, what went wrong, and molecules that a browser shows."""
+"""The page of molecules: every score with its count, the statuses, and molecules that a browser shows."""
 
 import json
 import re

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from molflow.training.dataset import load_dataset
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -26,7 +27,6 @@ from molflow.errors import MolflowError
 from molflow.flows.storage import CARD, WEIGHTS
 from molflow.training import load, loop
 from molflow.training.config import OptimizerConfig, load_experiment, read_experiment
-from molflow.training.dataset import load_dataset
 from molflow.training.run import AdaptiveClip, schedule
 from molflow.training.run import new_run as new_run_
 from molflow.training.state import RESUMABLE_KEYS, STATE, load_state, save_state

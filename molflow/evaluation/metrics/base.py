@@ -1,5 +1,7 @@
 """Contracts of metrics: a `MoleculeMetric` counts molecules one by one, a `SetMetric` needs the whole set.
 
+Implementing a metric
+---------------------
 A metric is one class in one file:
 
     from molflow.evaluation import METRICS, MoleculeMetric
@@ -89,7 +91,17 @@ class Metric(ABC):
 
 
 class MoleculeMetric(Metric):
-    """A fraction of molecules, or of their atoms: the sum of `counts` over the sum of `of`."""
+    """A fraction of molecules, or of their atoms: the sum of `counts` over the sum of `of`.
+
+    Example:
+        >>> from molflow.evaluation import EvaluationOptions, MoleculeReport
+        >>> class SmallMolecules(MoleculeMetric):
+        ...     protocol = "at most 9 atoms"
+        ...     def counts(self, report):
+        ...         return report.n_atoms <= 9
+        >>> SmallMolecules(EvaluationOptions()).counts(MoleculeReport(n_atoms=3, formula="H2O", status="stable"))
+        True
+    """
 
     @abstractmethod
     def counts(self, report: MoleculeReport) -> int:

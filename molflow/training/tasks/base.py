@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 import numpy as np
 import torch
@@ -18,14 +18,13 @@ from molflow.evaluation.options import EvaluationOptions
 from molflow.flows.base import Flow
 from molflow.flows.conditions import ConditionsConfig
 from molflow.flows.domains import Domain
-from molflow.training.tasks.sampling import Record, Sampler, Samples, SampleWriter, Sampling, SamplingOptions
+from molflow.training.tasks.sampling import Data, Record, Sampler, Samples, SampleWriter, Sampling, SamplingOptions
 
 if TYPE_CHECKING:
     from molflow.evaluation import TrainingReference
     from molflow.training.config import ExperimentConfig
     from molflow.training.objectives.base import ObjectiveConfig
 
-Data = TypeVar("Data")
 
 _SEVERAL_EVALUATIONS = (4, 16)  # of an average velocity, in validation
 
@@ -91,14 +90,14 @@ class Splits(ABC, Generic[Data]):
 
     def sample(self, flow: Flow[Data], n: int, seed: int, n_evaluations: int | None = None) -> Data:
         """Samples of a flow for validation, under the conditions of validation data if the model has conditions."""
-        return flow.sample(n, seed=seed, n_evaluations=n_evaluations, **self.condition_arguments(n))
+        return flow.sample(n, seed=seed, n_evaluations=n_evaluations, condition=self.condition(n))
 
-    def condition_arguments(self, n: int) -> Record:
-        """The argument `condition` of n samples for a conditional model, from the validation data in turn."""
+    def condition(self, n: int) -> Tensor | None:
+        """The conditions of n samples (n, C), those of the validation data in turn; None without conditions."""
         if self.conditions is None:
-            return {}
+            return None
         values = self.conditions[1]
-        return {"condition": values[torch.arange(n) % len(values)]}
+        return values[torch.arange(n) % len(values)]
 
     def _training_batch(self, indices: np.ndarray) -> Data:
         data: Data = self.training[torch.from_numpy(indices)]

@@ -35,6 +35,7 @@ from molflow.training.tasks.sampling import (
     SamplingOptions,
     check_npz,
     join,
+    mean_condition,
 )
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class ParticlesTask(Task[Tensor]):
         name = "" if self.system is None or self.data is None else self.data.kind
         return ArrayWriter(path, "positions", {"system": np.array(name)})
 
-    def score(self, samples: Samples[Tensor], options: EvaluationOptions, **likelihoods: Tensor) -> Record:
+    def score(self, samples: Samples[Tensor], options: EvaluationOptions, **likelihoods: Any) -> Record:
         """Scores against the energy and its test split; without a known energy, the shape of the samples.
 
         Args:
@@ -187,7 +188,7 @@ class ParticleSplits(Splits[Tensor]):
         if evaluations_to_try(flow) == (None,):
 
             def weighed() -> tuple[Any, Tensor]:
-                x, log_q = flow.sample_and_log_prob(n, seed=seed, **self.condition_arguments(n))
+                x, log_q = flow.sample_and_log_prob(n, seed=seed, condition=self.condition(n))
                 u = energy(x)
                 log_w = weigh(u, log_q)
                 return effective_sample_size(log_w) if log_w.isfinite().any() else math.nan, u.median()
@@ -302,9 +303,10 @@ def n_densities(flow: Flow[Tensor]) -> int:
     """Number of configurations whose exact densities take about a minute, 10 to 10,000."""
     domain: Any = flow.domain
     with flow.counted() as used:  # an adaptive solver makes as many evaluations as it needs
-        flow.sample(_FEW, seed=0)
-    derivatives = (domain.n_particles - 1) * domain.dim * used.configurations // _FEW
-    return min(10_000, max(_FEW, _MINUTE // (derivatives * domain.n_particles**2)))
+        flow.sample(_FEW, seed=0, condition=mean_condition(flow))
+    n_particles: int = domain.n_particles
+    derivatives: int = (n_particles - 1) * domain.dim * used.configurations // _FEW
+    return min(10_000, max(_FEW, _MINUTE // (derivatives * n_particles**2)))
 
 
 def _particle_sampler(sampler: Sampler[Tensor], n: int) -> ParticleSampler:

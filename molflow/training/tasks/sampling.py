@@ -1,7 +1,7 @@
 """Samples of a flow for the command line: drawn in batches, counted, timed, and written to a file."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
@@ -18,7 +18,7 @@ from molflow.evaluation.throughput import conditions
 from molflow.files import Closing, check_writable
 from molflow.flows.base import Flow
 
-Data = TypeVar("Data")
+Data = TypeVar("Data", bound=Sized)
 Record = dict[str, Any]
 
 
@@ -69,6 +69,11 @@ class Samples(NamedTuple, Generic[Data]):
     log_prob: Tensor | None = None
 
 
+def mean_condition(flow: Flow[Any]) -> Tensor | None:
+    """The mean of the training data's conditions, (C,); None for a model without conditions."""
+    return None if flow.conditions is None else flow.conditions.mean
+
+
 class SampleWriter(Closing, Generic[Data]):
     """Writes samples to a file.
 
@@ -99,7 +104,7 @@ class Sampling(Generic[Data]):
         """The samples to write, in batches."""
         with self._bar(self.options.n) as bar:
             for samples in self._batches(self.options.n, self.options.seed):
-                bar.update(len(samples.data))  # type: ignore[arg-type]
+                bar.update(len(samples.data))
                 yield samples
 
     def figures(self) -> Record:
@@ -129,13 +134,14 @@ class Sampling(Generic[Data]):
 
     def _batches(self, n: int, seed: int) -> Iterator[Samples[Data]]:
         """n samples in batches on the CPU."""
-        ask = self.options
-        condition = {} if ask.condition is None else {"condition": ask.condition}
+        ask, condition = self.options, self.options.condition
         batches: Iterator[Any]
         if self.with_density:
-            batches = self.flow.iter_samples_and_log_prob(n, seed, ask.temperature, ask.batch_size, **condition)
+            batches = self.flow.iter_samples_and_log_prob(n, seed, ask.temperature, ask.batch_size, condition=condition)
         else:
-            plain = self.flow.iter_samples(n, seed, ask.temperature, ask.evaluations, ask.batch_size, **condition)
+            plain = self.flow.iter_samples(
+                n, seed, ask.temperature, ask.evaluations, ask.batch_size, condition=condition
+            )
             batches = ((data, None) for data in plain)
         before = time.perf_counter()
         for data, log_prob in batches:
@@ -147,7 +153,10 @@ class Sampling(Generic[Data]):
 
 
 class Sampler(Generic[Data]):
-    """Draws samples for a benchmark and counts the network evaluations of each."""
+    """Draws samples for a benchmark and counts the network evaluations of each.
+
+    A conditional model is sampled at the mean of its conditions.
+    """
 
     def __init__(self, flow: Flow[Data], options: SamplingOptions, data: type[DataSetConfig] | None):
         self.flow, self.options, self.data, self.evaluations = flow, options, data, 0.0
@@ -155,7 +164,13 @@ class Sampler(Generic[Data]):
     def __call__(self, n: int, seed: int) -> Data:
         ask = self.options
         with self.flow.counted() as used:
-            samples = self.flow.sample(n, seed=seed, n_evaluations=ask.evaluations, batch_size=ask.batch_size)
+            samples = self.flow.sample(
+                n,
+                seed=seed,
+                n_evaluations=ask.evaluations,
+                batch_size=ask.batch_size,
+                condition=mean_condition(self.flow),
+            )
         self.evaluations = used.configurations / n
         return samples
 
@@ -166,7 +181,9 @@ class Sampler(Generic[Data]):
 
     def with_density(self, n: int, seed: int) -> tuple[Data, Tensor]:
         """n samples with their log density, with a progress bar."""
-        batches = self.flow.iter_samples_and_log_prob(n, seed, batch_size=self.options.batch_size)
+        batches = self.flow.iter_samples_and_log_prob(
+            n, seed, batch_size=self.options.batch_size, condition=mean_condition(self.flow)
+        )
         parts = []
         with tqdm(total=n, desc=f"densities of {self.options.label}", unit="sample", dynamic_ncols=True) as bar:
             for part in batches:
@@ -201,7 +218,7 @@ class ArrayWriter(SampleWriter[Tensor]):
             self._parts = []
 
 
-def join(parts: Sequence[Samples[Data]], concatenate: Callable[[Sequence[Data]], Data]) -> Samples[Data]:
+def join(parts: Sequence[Samples[Data]], concatenate: Callable[[list[Data]], Data]) -> Samples[Data]:
     """All samples of several batches."""
     known = [part.log_prob for part in parts if part.log_prob is not None]
     return Samples(concatenate([part.data for part in parts]), torch.cat(known) if known else None)

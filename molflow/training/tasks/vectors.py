@@ -79,7 +79,10 @@ class VectorsTask(Task[Tensor]):
         }
 
     def random_data(self, flow: Flow[Tensor], n: int, n_atoms: int | None = None) -> tuple[Tensor, Record]:
-        return flow.sample(n, seed=0).to("cpu"), {"n_features": flow.domain.n_features}
+        generator = flow.generator(0)
+        context = flow.domain.sample_context(n, generator, flow.device, flow.dtype)
+        x = flow.domain.from_points(flow.domain.space(context.mask).randn(generator, flow.dtype), context)
+        return x.to("cpu"), {"n_features": flow.domain.n_features}
 
     def throughput(
         self, samplers: Mapping[str, Sampler[Tensor]], n: int, novelty: Novelty, **settings: Any

@@ -1,4 +1,4 @@
-"""What a model is told about its data, and runs of the objectives that warm it up, on real QM9."""
+"""The task of molecules on real QM9: the model fitted to its data, and runs of the objectives that warm it up."""
 
 import hashlib
 import json
@@ -10,18 +10,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from molflow.training.checkpoint import CARD, WEIGHTS, read_config
 
 from molflow import train
 from molflow.data import EqualSizeBatches, MixedSizeBatches, load_qm9
 from molflow.errors import MolflowError
+from molflow.flows.storage import CARD, WEIGHTS
 from molflow.training import load, loop
-from molflow.training.config import load_experiment
-from molflow.training.dataset import load_dataset
+from molflow.training.config import load_experiment, read_experiment
+from molflow.training.tasks import load_splits
+from molflow.training.tasks.base import Splits
+from molflow.training.tasks.molecules import MoleculeSplits
 
-TINY = Path(__file__).with_name("tiny.toml")
+TINY = Path(__file__).parents[1] / "tiny.toml"
 UNITED_TYPES = ("C", "CH", "CH2", "CH3", "CH4", "N", "NH", "NH2", "NH3", "O", "OH", "OH2", "F")
-COMPOSED = 'model.domain={kind = "composed_molecules", representation = "united"}'
+COMPOSED = 'model.domain={kind = "composed_molecules", representation = "united-atom"}'
 SMALL = 'model.decoder={kind = "transformer", hidden = 8, n_vectors = 2, pair_hidden = 4, n_heads = 2, n_blocks = 1}'
 MEAN_FLOW = (COMPOSED, SMALL, "model.average_velocity=true", 'objective={kind = "mean_flow"}', "training.batch_size=16")
 
@@ -32,17 +34,18 @@ def tiny(*overrides):
 
 @pytest.fixture(scope="module")
 def composed():
-    return load_dataset(tiny(COMPOSED))
+    return load_splits(tiny(COMPOSED))
 
 
 # ---- what is filled in -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("representation", "types", "largest"), [("all-atom", ("H", "C", "N", "O", "F"), 29), ("united", UNITED_TYPES, 9)]
+    ("representation", "types", "largest"),
+    [("all-atom", ("H", "C", "N", "O", "F"), 29), ("united-atom", UNITED_TYPES, 9)],
 )
 def test_generated_types(representation, types, largest):
-    data = load_dataset(tiny(f"model.domain.representation={representation}"))
+    data = load_splits(tiny(f"model.domain.representation={representation}"))
     domain = data.config.model.domain
     assert domain.types == types
     assert sum(domain.atom_counts) == len(data.training) == 100_000
@@ -101,14 +104,14 @@ def test_a_fresh_flow_gets_the_table(composed):
 
 
 def test_all_atoms_can_be_composed_too():
-    data = load_dataset(tiny("model.domain.kind=composed_molecules"))
+    data = load_splits(tiny("model.domain.kind=composed_molecules"))
     assert data.config.model.domain.types == ("H", "C", "N", "O", "F")
     table, counts = data.compositions
     assert int((table.sum(1) * counts).sum()) == int(data.training.n_atoms.sum())
 
 
 def test_what_was_filled_in_is_not_changed_by_filling_it_in_again(composed):
-    again = load_dataset(composed.config)
+    again = load_splits(composed.config)
     assert again.config == composed.config
     assert all(torch.equal(a, b) for a, b in zip(again.compositions, composed.compositions, strict=True))
 
@@ -116,12 +119,12 @@ def test_what_was_filled_in_is_not_changed_by_filling_it_in_again(composed):
 def test_other_types_of_compositions_are_refused():
     types = 'model.domain={kind = "composed_molecules", types = ["C", "H", "N", "O", "F"]}'
     with pytest.raises(MolflowError, match=r"model\.domain\.types: leave it out, or give those of the data, H, C, N"):
-        load_dataset(tiny(types))
+        load_splits(tiny(types))
 
 
 def test_batches(composed):
     assert isinstance(composed.batches(), EqualSizeBatches)
-    mixed = load_dataset(tiny(COMPOSED, "training.batches=mixed_size")).batches()
+    mixed = load_splits(tiny(COMPOSED, "training.batches=mixed_size")).batches()
     assert isinstance(mixed, MixedSizeBatches)
     assert (mixed.n_molecules, mixed.batch_size) == (100_000, 128)
 
@@ -151,8 +154,8 @@ def test_what_a_mean_flow_run_leaves(warmed_up):
         *(f"{what}_stability{k}" for what in ("atom", "molecule") for k in ("", "_4_evaluations", "_16_evaluations")),
     }  # fmt: skip
     card = json.loads((warmed_up / CARD).read_text())
-    assert (card["representation"], card["steps"]) == ("united", 24)
-    config = read_config(warmed_up)
+    assert (card["representation"], card["steps"]) == ("united-atom", 24)
+    config = read_experiment(warmed_up)
     assert config.model.domain.n_compositions > 5000
     flow = load(warmed_up)
     assert int(flow.domain.compositions.counts.sum()) == 100_000
@@ -233,7 +236,11 @@ def test_a_free_form_run_goes_on_from_it(warmed_up, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (['objective={kind = "mean_flow"}'], "objective: the mean_flow objective needs model.average_velocity = true"),
+        (
+            ['objective={kind = "mean_flow"}'],
+            "objective: the mean_flow objective needs a flow with has_average_velocity (model.kind = 'free_form' and "
+            "model.average_velocity = true)",
+        ),
         (
             ["training.compile=true", "training.batches=mixed_size"],
             "objective: only the surrogate decoder_jvp can be compiled; set it, or training.compile = false",
@@ -261,5 +268,53 @@ def test_the_card_says_where_the_run_started(warmed_up, tmp_path):
 
 
 def test_mixed_sizes_are_one_shape():
-    data = load_dataset(tiny("training.batches=mixed_size"))
-    assert {data.batch(batch).mask.shape for batch in data.batches().epoch(0)[:20]} == {(128, 29)}
+    data = load_splits(tiny("training.batches=mixed_size"))
+    assert {data.batch(batch).data.mask.shape for batch in data.batches().epoch(0)[:20]} == {(128, 29)}
+
+
+# ---- conditions ------------------------------------------------------------------------------------------------------
+
+
+def test_a_conditional_model_is_trained_and_validated(tmp_path):
+    """The statistics of the conditions are those of the training data; batches carry theirs; a resumed run agrees."""
+    conditional = (COMPOSED, 'data.condition=["gap", "dipole"]', "training.batch_size=16", "training.max_steps=9")
+    splits = load_splits(tiny(*conditional))
+    training = load_qm9("train").properties
+    fitted = splits.config.model.conditions
+    assert fitted.names == ("gap", "dipole")
+    assert fitted.mean == pytest.approx([training[name].mean() for name in fitted.names], rel=1e-5)
+    assert fitted.std == pytest.approx([training[name].std() for name in fitted.names], rel=1e-4)
+    indices = splits.batches().epoch(0)[0]
+    batch = splits.batch(indices)
+    assert batch.condition[:, 0].tolist() == pytest.approx(training["gap"][indices].tolist(), rel=1e-6)
+    assert len(splits.held_out(5).condition) == 5
+    train(tiny(*conditional), tmp_path)
+    assert lines(tmp_path)[-1].keys() >= {"validation_nll_encoder", "molecule_stability"}
+    flow = load(tmp_path)
+    with pytest.raises(MolflowError, match="this model needs a condition: gap, dipole"):
+        flow.sample(2, seed=0)
+    assert len(flow.sample(2, seed=0, condition={"gap": 0.25, "dipole": 1.0})) == 2
+    assert flow.log_prob(batch.data[:2], condition=batch.condition[:2]).isfinite().all()
+
+
+def test_a_condition_that_does_not_vary_is_refused():
+    loaded = load_splits(tiny()).config.data.load("validation")
+    with pytest.raises(MolflowError, match=r"data\.condition: gap is the same for all training data"):
+        Splits.__init__(
+            object.__new__(MoleculeSplits), None, tiny('data.condition=["gap"]'),
+            loaded._replace(condition=torch.ones(5, 1)), loaded,
+        )  # fmt: skip
+
+
+# ---- elements outside the look-up tables -----------------------------------------------------------------------------
+
+
+def test_an_element_outside_the_tables_does_not_end_validation():
+    """EDM's tables have no gold: such molecules count as not stable."""
+    splits = load_splits(tiny())
+    domain = splits.config.model.domain.model_copy(update={"types": ("H", "Au")})
+    flow = splits.config.model.model_copy(update={"domain": domain}).build()
+    assert set(flow.sample(8, seed=0).atomic_numbers.unique().tolist()) <= {0, 1, 79}
+    figures = splits.sample_figures(flow, 8, 0)
+    assert 0 <= float(figures["atom_stability"]) <= 1
+    assert float(figures["molecule_stability"]) == 0

@@ -1,0 +1,87 @@
+"""Data sets of a user's own, one class or function each: a model is trained on them, sampled and scored."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from molflow.chem import read_structures
+from molflow.data import DATASETS, DataSetConfig, Loaded, MoleculeSet
+from molflow.energies import ENERGIES, DoubleWell, System
+
+TINY = Path(__file__).parents[1] / "tiny.toml"
+
+
+@pytest.fixture
+def figures(molflow, tmp_path):
+    """Train a few steps on a data set and sample the model; gives the card, the figures and the file of samples."""
+
+    def run(out, *settings):
+        words = [word for setting in (*settings, "training.max_steps=3") for word in ("--set", setting)]
+        code, _, err = molflow("train", TINY, *words, "--out", tmp_path / "run")
+        assert code == 0, err
+        words = ("-n", 12, "-o", tmp_path / out, "--json", tmp_path / "a.json")
+        code, _, err = molflow("sample", "-m", tmp_path / "run", *words)
+        assert code == 0, err
+        card, record = (json.loads((tmp_path / name).read_text()) for name in ("run/card.json", "a.json"))
+        return card, record, tmp_path / out
+
+    return run
+
+
+def test_molecules(figures):
+    if "waters" not in DATASETS:
+
+        @DATASETS.register("waters")
+        class Waters(DataSetConfig):
+            task = "molecules"
+
+            def load(self, split):
+                shape = np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+                noise = np.random.default_rng(len(split)).normal(size=(64, 3, 3))
+                return Loaded(MoleculeSet((shape + 0.02 * noise).reshape(-1, 3), [8, 1, 1] * 64, [3] * 64))
+
+            def split_text(self, n_training):
+                return f"{n_training} molecules of water"
+
+    card, record, out = figures("a.sdf", "data.name=waters", "training.batch_size=16")
+    assert (card["data"], card["split"]) == ("waters", "64 molecules of water")
+    assert (record["n_molecules"], record["reference_scores"]) == (12, None)
+    assert {number for structure in read_structures(out) for number in structure.atomic_numbers.tolist()} <= {1, 8}
+
+
+@pytest.mark.usefixtures("few_particles")
+def test_an_energy(figures):
+    name = "stiff-wells"
+    if name not in ENERGIES:
+        ENERGIES.register(name)(lambda: System(name, DoubleWell(), start_width=2.0))
+    domain = "model.domain={kind='particles', n_particles=4, dim=2, scale=1.8}"
+    card, record, out = figures("a.npz", f"data.name={name}", domain)
+    assert (card["data"], card["domain"]) == (name, "particles")
+    assert (record["system"]["name"], record["n_reference"]) == (name, 1000)
+    assert record["ess_fraction"] > 0
+    with np.load(out) as file:
+        assert str(file["system"]) == name
+
+
+def test_vectors(figures):
+    if "moons" not in DATASETS:
+
+        @DATASETS.register("moons")
+        class TwoMoons(DataSetConfig):
+            task = "vectors"
+            noise: float = 0.1
+
+            def load(self, split):
+                generator = torch.Generator().manual_seed(self.splits.index(split))
+                angle = torch.rand(1000, generator=generator) * 2 * torch.pi
+                second = 1.0 * (angle > torch.pi)
+                moons = torch.stack([angle.cos() + second - 0.5, angle.sin() + 0.5 * second - 0.25], 1)
+                return Loaded(moons + self.noise * torch.randn(1000, 2, generator=generator))
+
+    network = "{kind='mlp', hidden=8, n_blocks=1}"
+    model = f"model={{domain={{kind='vectors'}}, encoder={network}, decoder={network}}}"
+    card, record, _ = figures("a.npz", "data={name='moons', noise=0.05}", model)
+    assert (card["data"], record["n_samples"], record["n_features"]) == ("moons", 12, 2)
