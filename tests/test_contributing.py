@@ -133,9 +133,7 @@ def test_a_trained_scaling_flow_has_the_width_of_the_data(installed):
 
 def test_a_wrong_setting_of_an_addition_names_the_nearest_key(installed):
     Path("experiment.toml").write_text(f'name = "mine"\n{EXPERIMENTS["objective"]}{TRAINING}')
-    with pytest.raises(
-        molflow.MolflowError, match=r"unknown key objective.latent_wait; did you mean objective.latent_weight"
-    ):
+    with pytest.raises(molflow.MolflowError, match=r"objective.latent_wait; did you mean objective.latent_weight"):
         molflow.load_experiment("experiment.toml", ["objective.latent_wait=1"])
 
 

@@ -8,9 +8,8 @@ import pytest
 import molflow
 
 ROOT = Path(__file__).parents[1]
-BLOCKS = re.findall(
-    r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-)
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 SMALLER = {
     "sample(1000,": "sample(20,",
     "sample_and_log_prob(1000,": "sample_and_log_prob(20,",
