@@ -4,14 +4,9 @@ import pytest
 import torch
 from laws import MOLECULE_FLOWS
 
-from experiments import save_experiment
 from molflow import MolflowError, load_pretrained, pretrained
 from molflow.flows import save_model
 from molflow.pretrained import load_named, model_cards
-<<<<<<< HEAD
-from molflow.training.config import load_experiment
-=======
->>>>>>> flowtests
 
 CONFIGURATION = MOLECULE_FLOWS["molecules-argmax"]
 
@@ -40,11 +35,7 @@ def shelf(tmp_path, monkeypatch):
     """A folder of two models in place of the shipped ones."""
     for seed, name in enumerate(("small", "large")):
         torch.manual_seed(seed)
-<<<<<<< HEAD
-        save_experiment(tmp_path / name, CONFIGURATION, card={"data": name})
-=======
         save_model(tmp_path / name, CONFIGURATION, CONFIGURATION.build(), {"data": name})
->>>>>>> flowtests
     monkeypatch.setattr(pretrained, "_HERE", tmp_path)
     return tmp_path
 
