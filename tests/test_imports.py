@@ -60,6 +60,7 @@ def test_a_violation_is_seen():
     assert violations("flows", "from molflow.flows.base import Flow\nimport torch") == set()
 
 
+@pytest.mark.slow
 def test_sampling_loads_no_chemistry_library():
     script = """
 import sys
@@ -83,6 +84,7 @@ def test_the_package_alone_loads_nothing():
     assert output_of(script) == "[]"
 
 
+@pytest.mark.slow
 def test_only_a_network_of_tensor_products_loads_e3nn():
     script = """
 import sys

@@ -180,6 +180,7 @@ def test_names_are_listed_without_imports():
     assert run(NAMES) == "[]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["NETWORKS", "FLOWS", "DOMAINS", "SOLVERS", "SURROGATES", "DIVERGENCES", "DEQUANTIZERS"]
 )
@@ -251,6 +252,7 @@ print({"torch", "pydantic", "wide_networks", "broken_networks"} & set(sys.module
     assert loaded == "set()"
 
 
+@pytest.mark.slow
 def test_what_an_installed_package_adds_is_used_saved_and_loaded(installed, tmp_path):
     script = f"""
 import molflow

@@ -68,7 +68,8 @@ class FreeFormFlow(Flow[Data]):
     Args:
         domain: what the flow is a distribution over.
         encoder: a network (x, h, mask) -> (dx, dh) as in `molflow.nn`; on vectors any module x -> z, which takes the
-            condition as second argument if there is one.
+            condition as second argument if there is one. Training differentiates backward through its forward-mode
+            derivative, which is silently wrong for `nn.LayerNorm` and `torch.linalg.solve` (torch 2.13).
         decoder: another one, of any size; with two times (r, t) it is an average velocity.
         conditions: as in `Flow`.
     """

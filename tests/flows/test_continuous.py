@@ -321,6 +321,7 @@ def test_the_gradient_of_the_adjoint_fails_with_the_same_error():
 # ---- configuration ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_torchdiffeq_waits_until_something_is_integrated():
     script = """
 import sys

@@ -233,6 +233,7 @@ def test_half_precision_is_accepted_and_becomes_single(folder, dtype):
 # ---- what loading imports --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_loading_and_sampling_import_no_training(folder):
     script = f"""
 import sys

@@ -289,6 +289,7 @@ def test_a_function_of_the_user_is_a_velocity():
     close(-flow.nll(x, divergence="exact"), expected, 1e-6)
 
 
+@pytest.mark.slow
 def test_a_free_form_flow_learns_a_conditional_density():
     """x = c + 0.3 noise: the conditional mean and standard deviation are recovered from samples."""
     torch.manual_seed(0)

@@ -75,6 +75,7 @@ def test_every_parameter_gets_a_gradient(case):
         assert parameter.grad.abs().max() > 0, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("surrogate", [surrogate_encoder_jvp, surrogate_decoder_jvp])
 def test_surrogate_gradients_are_those_of_finite_differences(case, surrogate):
     """Of v^T f'(x) c with the stopped factor c held fixed, for every parameter in a random direction."""
