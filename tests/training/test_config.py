@@ -150,7 +150,7 @@ def test_the_last_override_wins():
         ("name=", "name: String should have at least 1 character"),
         (
             "data.name=qm8",
-            "data.name: Input should be 'qm9', 'dw4', 'lj13', 'lj13-unordered',",
+            "data.name: unknown data set 'qm8'; did you mean qm9? Known are: qm9, dw4, lj13, lj13-unordered,",
         ),
         ("model.domain.kind=crystals", "model.domain.kind: unknown domain 'crystals'; known are: molecules,"),
         ("training=5", "training: Input should be a valid dictionary"),
