@@ -1,8 +1,10 @@
 # make run: sample the shipped model and score it; make test: lint, types and tests; make setup: the environment alone.
+# make quick: lint, types and the fast tests; make coverage: untested lines; make lowest: the lowest supported versions.
 PYTHON ?= python3
 BIN := .venv/bin
+EXTRAS := qm9,report,parquet,xtb,posebusters,dev
 
-.PHONY: setup run lint types test clean
+.PHONY: setup run lint types quick test coverage lowest clean
 
 setup: .venv/.ready
 
@@ -10,7 +12,7 @@ setup: .venv/.ready
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "molflow needs Python 3.11 or later; name one with PYTHON=")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[qm9,report,parquet,xtb,posebusters,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	touch $@
 
 run: setup
@@ -23,8 +25,21 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
+quick: lint types
+	$(BIN)/python -m pytest -m 'not slow' --durations 5
+
 test: lint types
 	$(BIN)/python -m pytest
 
+coverage: setup
+	$(BIN)/python -m pytest --cov --cov-report term-missing
+
+# Each lower bound in pyproject.toml becomes the version that is installed, with Python 3.11.
+lowest:
+	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	sed -n '/^dependencies/,/^\[project.scripts/{s/>=/==/g;s/"/\n"/g;p}' pyproject.toml | sed -n 's/^"\([a-z0-9-]*==.*\)/\1/p' > .venv-lowest/constraints.txt
+	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/constraints.txt '.[$(EXTRAS)]'
+	.venv-lowest/bin/python -m pytest -m 'not slow'
+
 clean:
-	rm -rf .venv out build *.egg-info
+	rm -rf .venv .venv-lowest out build *.egg-info

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from molflow.training.checkpoint import CARD, CONFIG, WEIGHTS, read_config, read_json, write_json
 from safetensors.torch import load_file, save
 
 import molflow
@@ -28,7 +29,6 @@ from molflow.evaluation import TrainingReference, evaluate_boltzmann, qm9_traini
 from molflow.evaluation.throughput import count_stable, sampling_record, seconds
 from molflow.flows import ParticleDomain
 from molflow.memory import keep_freed_memory
-from molflow.training.checkpoint import CARD, CONFIG, WEIGHTS, read_config, read_json, write_json
 
 REPEATED = ("atom_stability", "molecule_stability", "validity_x_uniqueness", "novelty", "stable_molecules_per_s")
 REPEATED_OF_PARTICLES = ("ess_fraction", "reweighted_log_z", "reweighted_mean_energy", "reverse_kl")

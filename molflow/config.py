@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -180,8 +180,8 @@ def _explain(model: type[Config], table: Mapping[str, Any], error: Any) -> str:
         near = _nearest(model, table, location)
         return f"unknown key {key}" + (f"; did you mean {near}?" if near else "")
     if error["type"] == "unknown_kind":
-        return f"{key}.{error['ctx']['key']}: {error['msg']}" if key else error["msg"]
-    message = error["msg"].removeprefix("Value error, ")
+        return f"{key}.{error['ctx']['key']}: {error['msg']}" if key else str(error["msg"])
+    message = str(error["msg"]).removeprefix("Value error, ")
     says_input = message.startswith("unknown ") or ", got " in message
     complete = error["type"] in ("missing", "no_kind") or isinstance(error["input"], dict) or says_input
     got = "" if complete else f" (got {error['input']!r})"
@@ -215,5 +215,5 @@ def _class_of(field: FieldInfo, table: Any) -> type[Config] | None:
     for choice in field.metadata:
         if isinstance(choice, OneOf):
             return choice.class_of(table if isinstance(table, Mapping) else {})
-    annotation = field.annotation
-    return annotation if isinstance(annotation, type) and issubclass(annotation, Config) else None
+    annotations = (field.annotation, *get_args(field.annotation))  # a configuration, or one that may be left out
+    return next((each for each in annotations if isinstance(each, type) and issubclass(each, Config)), None)

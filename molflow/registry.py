@@ -54,7 +54,8 @@ class Registry(Generic[T]):
     def register(self, *names: str) -> Callable[[Registered], Registered]:
         """Decorator that makes an object known under one or more names.
 
-        An object with an attribute `kind` that is None, as configuration classes have, gets its first name there.
+        A class with an attribute `kind`, as configuration classes have, gets its first name there unless it has a
+        `kind` of its own: one that it inherits is the name of its base.
 
         Raises:
             ValueError: a name is taken by another object.
@@ -63,10 +64,10 @@ class Registry(Generic[T]):
         def add(thing: Any) -> Any:
             for name in names:
                 known = self._objects.get(name)
-                if known is not None and _place(known) != _place(thing):
+                if known is not None and not _same(known, thing):
                     raise ValueError(f"the {self.kind} {name!r} is registered already, by {'.'.join(_place(known))}")
                 self._objects[name] = thing
-            if getattr(thing, "kind", "") is None:
+            if isinstance(getattr(thing, "kind", ...), str | None) and "kind" not in vars(thing):
                 thing.kind = names[0]
             return thing
 
@@ -136,8 +137,13 @@ class Registry(Generic[T]):
             raise MolflowError(self.unknown(name))
 
 
+def _same(known: Any, thing: Any) -> bool:
+    """Whether two objects are one: a class or function also after its module was loaded anew, others if equal."""
+    return bool(known == thing) or (hasattr(thing, "__qualname__") and _place(known) == _place(thing))
+
+
 def _place(thing: Any) -> tuple[str, str]:
-    """Where an object was defined: the same after its module was loaded anew."""
+    """The module and the name under which an object, or its class, was defined."""
     owner = thing if hasattr(thing, "__qualname__") else type(thing)
     return owner.__module__, owner.__qualname__
 

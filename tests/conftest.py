@@ -2,12 +2,18 @@
 
 import os
 from dataclasses import replace
+from fnmatch import fnmatch
+from pathlib import Path
 
 import pytest
 
 from molflow.cli import main
-from molflow.data import MoleculeSet, load_qm9, particles
-from molflow.energies import Tempering, get_system
+from molflow.data import DATASETS, MoleculeSet, load_qm9, particles
+from molflow.energies import ENERGIES, Tempering, get_system
+from molflow.evaluation import METRICS
+from molflow.flows import FLOWS
+from molflow.nn import NETWORKS
+from molflow.training.objectives import OBJECTIVES
 
 
 @pytest.fixture(scope="session")
@@ -58,3 +64,22 @@ def fails(molflow, tmp_path, monkeypatch):
         return code, err.removeprefix("molflow: error: ").rstrip("\n")
 
     return run
+
+
+@pytest.fixture
+def forget_additions():
+    """Remove from the registries at the end what a test adds to the built-in objects."""
+    yield
+    for registry in (ENERGIES, NETWORKS, FLOWS, OBJECTIVES, DATASETS, METRICS):
+        for name in set(registry._objects) - set(registry._table()):
+            del registry._objects[name]
+
+
+def pytest_collection_modifyitems(config, items):
+    """Mark the tests that match a line of slow.txt; a line that matches none of all tests is an error."""
+    for pattern in (Path(__file__).parent / "slow.txt").read_text(encoding="utf-8").split():
+        slow = [item for item in items if fnmatch(item.nodeid, f"tests/{pattern}*")]
+        for item in slow:
+            item.add_marker(pytest.mark.slow)
+        if not slow and config.args_source == config.ArgsSource.TESTPATHS:
+            raise pytest.UsageError(f"tests/slow.txt: no test matches {pattern}")

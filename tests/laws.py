@@ -1,7 +1,6 @@
 """What the law-suites run over. A class entered here inherits all of their tests."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,57 +8,95 @@ from torch import Tensor, nn
 from molflow.batch import MoleculeBatch
 from molflow.flows import (
     DEQUANTIZERS,
+    ComposedMoleculeDomain,
+    ConditionsConfig,
     ContinuousConfig,
     ContinuousFlow,
-    DomainConfig,
     FixedStepSolver,
     Flow,
     FlowConfig,
     FreeFormConfig,
 )
-from molflow.flows.domains import ComposedMoleculesConfig, MoleculesConfig, ParticlesConfig
+from molflow.flows.domains import (
+    ComposedMoleculesConfig,
+    DomainConfig,
+    MoleculesConfig,
+    ParticlesConfig,
+    VectorsConfig,
+)
 from molflow.geometry import Context, MeanFreeSpace, Points
 from molflow.nn import (
-    EGNN,
-    Chain,
     EGNNConfig,
     EquivariantTransformer,
+    MLPConfig,
+    NetworkConfig,
     TensorProductConfig,
     TensorProductNetwork,
     TransformerConfig,
 )
-from molflow.nn.network import NetworkConfig
 from molflow.nn.transformer import RMSNorm
 
 SIZES = [5, 3, 7, 2]
 """Points of each configuration of the batches that laws are tried on."""
 
 
-def _transformer(*args: int, n_blocks: int = 2) -> EquivariantTransformer:
-    return EquivariantTransformer(*args, hidden=12, n_vectors=4, pair_hidden=6, n_heads=2, n_blocks=n_blocks)
+CONDITIONS = ConditionsConfig(names=("mass", "charge"), mean=(1.0, -0.5), std=(2.0, 0.5))
+
+_EGNN = EGNNConfig(hidden=12, n_blocks=2, n_inner=1)
+_TRANSFORMER = TransformerConfig(hidden=12, n_vectors=4, pair_hidden=6, n_heads=2, n_blocks=2)
+_STAGES = TransformerConfig(hidden=12, n_vectors=4, pair_hidden=6, n_heads=2, n_blocks=1, n_stages=2)
+_TENSOR_PRODUCT = TensorProductConfig(irreps="6x0e + 2x1o + 2x2e", pair_channels=3, pair_hidden=4, n_blocks=2)
+_PSEUDOVECTORS = TensorProductConfig(irreps="5x0e + 2x1o + 2x1e + 2x2e", pair_channels=3, pair_hidden=4, n_blocks=2)
+_ONE_TRANSFORMER = TransformerConfig(hidden=12, n_vectors=4, pair_hidden=6, n_heads=2, n_blocks=1)
+_ONE_TENSOR_PRODUCT = TensorProductConfig(irreps="4x0e + 2x1o", pair_channels=2, pair_hidden=3, n_blocks=1)
+_MLP = MLPConfig(hidden=12, n_blocks=2)
 
 
-def _tensor_product(*args: int, irreps: str = "6x0e + 2x1o + 2x2e") -> TensorProductNetwork:
-    return TensorProductNetwork(*args, irreps=irreps, pair_channels=3, pair_hidden=4, n_blocks=2)
+class NetworkCase(NamedTuple):
+    """A network of the law-suite: D (for point clouds), its configuration and the sizes of its inputs."""
+
+    dim: int
+    config: NetworkConfig
+    n_features: int
+    n_labels: int = 0
+    n_times: int = 0
+    n_conditions: int = 0
+
+    def build(self) -> nn.Module:
+        return self.config.build(*self[2:])
 
 
-NETWORKS: dict[str, tuple[int, Callable[[], nn.Module]]] = {
-    "egnn-3d": (3, lambda: EGNN(5, hidden=12, n_blocks=2)),
-    "egnn-2d-no-features": (2, lambda: EGNN(0, hidden=12, n_blocks=2)),
-    "egnn-narrow-pairs": (3, lambda: EGNN(5, hidden=16, pair_hidden=6, n_blocks=2, n_inner=1)),
-    "egnn-no-messages": (2, lambda: EGNN(3, hidden=12, n_blocks=2, n_inner=0)),
-    "egnn-time": (3, lambda: EGNN(2, n_times=1, hidden=12, n_blocks=2, n_inner=1)),
-    "egnn-labels": (3, lambda: EGNN(0, 4, hidden=12, n_blocks=2, n_inner=1)),
-    "egnn-labels-two-times": (3, lambda: EGNN(2, 3, 2, hidden=12, n_blocks=2, n_inner=1)),
-    "transformer-3d-labels": (3, lambda: _transformer(2, 3)),
-    "transformer-2d-no-features": (2, lambda: _transformer(0)),
-    "transformer-labels-two-times": (3, lambda: _transformer(0, 3, 2)),
-    "chain-of-transformers": (3, lambda: Chain(_transformer(2, 2, n_blocks=1) for _ in range(2))),
-    "tensor-product-labels": (3, lambda: _tensor_product(2, 3, irreps="5x0e + 2x1o + 2x1e + 2x2e")),
-    "tensor-product-no-features": (3, lambda: _tensor_product(0)),
-    "tensor-product-labels-two-times": (3, lambda: _tensor_product(2, 3, 2)),
+NETWORKS = {
+    "egnn-3d": NetworkCase(3, EGNNConfig(hidden=12, n_blocks=2), 5),
+    "egnn-2d-no-features": NetworkCase(2, EGNNConfig(hidden=12, n_blocks=2), 0),
+    "egnn-narrow-pairs": NetworkCase(3, EGNNConfig(hidden=16, pair_hidden=6, n_blocks=2, n_inner=1), 5),
+    "egnn-no-messages": NetworkCase(2, EGNNConfig(hidden=12, n_blocks=2, n_inner=0), 3),
+    "egnn-time": NetworkCase(3, _EGNN, 2, n_times=1),
+    "egnn-labels": NetworkCase(3, _EGNN, 0, 4),
+    "egnn-labels-two-times": NetworkCase(3, _EGNN, 2, 3, 2),
+    "egnn-conditions": NetworkCase(3, _EGNN, 2, n_conditions=2),
+    "egnn-labels-time-conditions": NetworkCase(2, _EGNN, 1, 2, 1, 3),
+    "transformer-3d-labels": NetworkCase(3, _TRANSFORMER, 2, 3),
+    "transformer-2d-no-features": NetworkCase(2, _TRANSFORMER, 0),
+    "transformer-labels-two-times": NetworkCase(3, _TRANSFORMER, 0, 3, 2),
+    "transformer-conditions": NetworkCase(2, _ONE_TRANSFORMER, 2, n_conditions=1),
+    "transformer-two-times-conditions": NetworkCase(3, _ONE_TRANSFORMER, 0, 0, 2, 2),
+    "chain-of-transformers": NetworkCase(3, _STAGES, 2, 2),
+    "chain-of-transformers-conditions": NetworkCase(3, _STAGES, 1, 0, 0, 2),
+    "tensor-product-labels": NetworkCase(3, _PSEUDOVECTORS, 2, 3),
+    "tensor-product-no-features": NetworkCase(3, _TENSOR_PRODUCT, 0),
+    "tensor-product-labels-two-times": NetworkCase(3, _TENSOR_PRODUCT, 2, 3, 2),
+    "tensor-product-conditions": NetworkCase(3, _ONE_TENSOR_PRODUCT, 1, n_conditions=2),
+    "tensor-product-time-conditions": NetworkCase(3, _ONE_TENSOR_PRODUCT, 0, 2, 1, 1),
 }
-"""Name -> (D, constructor)."""
+"""Networks on point clouds."""
+
+VECTOR_NETWORKS = {
+    "mlp": NetworkCase(0, _MLP, 3),
+    "mlp-time": NetworkCase(0, _MLP, 3, n_times=1),
+    "mlp-conditions": NetworkCase(0, _MLP, 2, n_conditions=3),
+    "mlp-two-times-conditions": NetworkCase(0, MLPConfig(hidden=8, n_blocks=1), 1, 0, 2, 2),
+}
 
 ALL_ATOM, UNITED = ("H", "C", "N", "O", "F"), ("C", "CH", "CH3", "NH2", "O")
 MEANING = {
@@ -67,41 +104,30 @@ MEANING = {
 }  # fmt: skip
 """Atomic number and hydrogens of types, written down by hand."""
 
-_EGNN = EGNNConfig(hidden=12, pair_hidden=8, n_blocks=2, n_inner=1)
-_TRANSFORMER = TransformerConfig(hidden=12, n_vectors=4, pair_hidden=6, n_heads=2, n_blocks=2)
-_STAGES = TransformerConfig(hidden=12, n_vectors=4, pair_hidden=6, n_heads=2, n_blocks=1, n_stages=2)
+_NARROW = EGNNConfig(hidden=12, pair_hidden=8, n_blocks=2, n_inner=1)
 _SMALL_TRANSFORMER = TransformerConfig(hidden=6, n_vectors=2, pair_hidden=4, n_heads=1, n_blocks=1)
-_TENSOR_PRODUCT = TensorProductConfig(irreps="6x0e + 2x1o + 2x2e", pair_channels=3, pair_hidden=4, n_blocks=2)
 _MOLECULE_SIZES = [5, 3, 2, 4]
 _TYPES_OF_ATOMS = torch.tensor([[0, 1, 1, 4, 2], [0, 1, 1, 0, 0], [1, 3, 0, 0, 0], [1, 4, 1, 3, 0]])
 _HOW_OFTEN = torch.tensor([2, 2, 1, 1])  # the molecules above in the table of compositions
 _FEW_ATOMS = (0, 0, 1, 2, 1, 2)  # which gives their sizes the same probabilities
 
 
-def _free_form(
-    domain: DomainConfig, network: NetworkConfig = _EGNN, average_velocity: bool = False
-) -> Callable[[], Flow]:
-    return _builder(FreeFormConfig(domain=domain, encoder=network, decoder=network, average_velocity=average_velocity))
+def _free_form(domain: DomainConfig, network: NetworkConfig = _NARROW, **settings: Any) -> FlowConfig:
+    return FreeFormConfig(domain=domain, encoder=network, decoder=network, **settings)
 
 
-def _continuous(domain: DomainConfig, network: NetworkConfig, n_steps: int) -> Callable[[], Flow]:
-    solver = FixedStepSolver(method="rk4", n_steps=n_steps)
-    return _builder(ContinuousConfig(domain=domain, network=network, solver=solver))
+def _continuous(domain: DomainConfig, network: NetworkConfig, n_steps: int, **settings: Any) -> FlowConfig:
+    return ContinuousConfig(
+        domain=domain, network=network, solver=FixedStepSolver(method="rk4", n_steps=n_steps), **settings
+    )
 
 
-def _builder(config: FlowConfig) -> Callable[[], Flow]:
-    def build() -> Flow:
-        flow = config.build()
-        if isinstance(config.domain, ComposedMoleculesConfig):
-            real = torch.arange(5) < torch.tensor(_MOLECULE_SIZES).unsqueeze(1)
-            one_hot = nn.functional.one_hot(_TYPES_OF_ATOMS, 5) * real.unsqueeze(-1)
-            flow.domain.compositions.fit(one_hot.sum(1), _HOW_OFTEN)
-        return flow
+_MOLECULES = MoleculesConfig(types=ALL_ATOM, atom_counts=_FEW_ATOMS)
+_COMPOSED_UNITED = ComposedMoleculesConfig(types=UNITED, representation="united-atom", n_compositions=4)
+_PLANE, _SPACE = (ParticlesConfig(n_particles=4, dim=dim, scale=1.7) for dim in (2, 3))
+_VECTORS = VectorsConfig(n_features=3, mean=(1.0, -2.0, 0.5), std=(2.0, 0.5, 3.0))
 
-    return build
-
-
-MOLECULE_FLOWS: dict[str, Callable[[], Flow]] = {
+MOLECULE_FLOWS: dict[str, FlowConfig] = {
     **{
         f"molecules-{name}": _free_form(MoleculesConfig(types=ALL_ATOM, atom_counts=_FEW_ATOMS, dequantization=name))
         for name in DEQUANTIZERS
@@ -110,27 +136,36 @@ MOLECULE_FLOWS: dict[str, Callable[[], Flow]] = {
         MoleculesConfig(types=UNITED, representation="united-atom", atom_counts=_FEW_ATOMS), _STAGES
     ),
     "composed-all-atom": _free_form(ComposedMoleculesConfig(types=ALL_ATOM, n_compositions=4)),
-    "composed-united-average-velocity": _free_form(
-        ComposedMoleculesConfig(types=UNITED, representation="united-atom", n_compositions=4), _TRANSFORMER, True
-    ),
-    "molecules-continuous": _continuous(MoleculesConfig(types=ALL_ATOM, atom_counts=_FEW_ATOMS), _SMALL_TRANSFORMER, 2),
-    "composed-united-continuous-transformer": _continuous(
-        ComposedMoleculesConfig(types=UNITED, representation="united-atom", n_compositions=4), _SMALL_TRANSFORMER, 1
-    ),
-    "molecules-tensor-product": _free_form(MoleculesConfig(types=ALL_ATOM, atom_counts=_FEW_ATOMS), _TENSOR_PRODUCT),
+    "composed-united-average-velocity": _free_form(_COMPOSED_UNITED, _TRANSFORMER, average_velocity=True),
+    "composed-united-conditional": _free_form(_COMPOSED_UNITED, conditions=CONDITIONS),
+    "molecules-continuous": _continuous(_MOLECULES, _SMALL_TRANSFORMER, 2),
+    "composed-united-continuous-transformer": _continuous(_COMPOSED_UNITED, _SMALL_TRANSFORMER, 1),
+    "molecules-tensor-product": _free_form(_MOLECULES, _TENSOR_PRODUCT),
 }
-PARTICLE_FLOWS: dict[str, Callable[[], Flow]] = {
-    **{f"particles-{dim}d": _free_form(ParticlesConfig(n_particles=4, dim=dim, scale=1.7)) for dim in (2, 3)},
-    "particles-continuous": _continuous(ParticlesConfig(n_particles=4, dim=2, scale=1.7), _EGNN, 2),
-    "particles-average-velocity-tensor-product": _free_form(
-        ParticlesConfig(n_particles=4, dim=3, scale=1.7), _TENSOR_PRODUCT, True
+PARTICLE_FLOWS: dict[str, FlowConfig] = {
+    "particles-2d": _free_form(_PLANE),
+    "particles-3d": _free_form(_SPACE),
+    "particles-continuous": _continuous(_PLANE, _NARROW, 2),
+    "particles-average-velocity-tensor-product": _free_form(_SPACE, _TENSOR_PRODUCT, average_velocity=True),
+    "particles-continuous-tensor-product": _continuous(_SPACE, _TENSOR_PRODUCT, 1),
+    "particles-conditional-transformer": _free_form(_PLANE, _TRANSFORMER, conditions=CONDITIONS),
+    "particles-conditional-average-velocity": _free_form(
+        _PLANE, _TRANSFORMER, average_velocity=True, conditions=CONDITIONS
     ),
-    "particles-continuous-tensor-product": _continuous(
-        ParticlesConfig(n_particles=4, dim=3, scale=1.7), _TENSOR_PRODUCT, 1
-    ),
+    "particles-continuous-conditional": _continuous(_PLANE, _NARROW, 2, conditions=CONDITIONS),
 }
 FLOWS = MOLECULE_FLOWS | PARTICLE_FLOWS
-CONTINUOUS = [name for name in FLOWS if "continuous" in name]
+"""Flows on point clouds."""
+
+VECTOR_FLOWS: dict[str, FlowConfig] = {
+    "vectors": _free_form(_VECTORS, _MLP),
+    "vectors-conditional": _free_form(_VECTORS, _MLP, conditions=CONDITIONS),
+    "vectors-average-velocity-conditional": _free_form(_VECTORS, _MLP, average_velocity=True, conditions=CONDITIONS),
+    "vectors-continuous": _continuous(_VECTORS, _MLP, 4),
+    "vectors-continuous-conditional": _continuous(_VECTORS, _MLP, 4, conditions=CONDITIONS),
+}
+ALL_FLOWS = FLOWS | VECTOR_FLOWS
+CONTINUOUS = [name for name in ALL_FLOWS if "continuous" in name]
 LOG_DET_ERROR = dict.fromkeys(CONTINUOUS, 1e-2)
 """Of flows that integrate the log-determinant, here in one or two steps."""
 
@@ -162,15 +197,32 @@ def random_points(
 
 
 def random_case(
-    dim: int, n_features: int, n_labels: int, sizes: list[int] = SIZES, dtype: torch.dtype = torch.float64
+    dim: int,
+    n_features: int,
+    n_labels: int,
+    sizes: list[int] = SIZES,
+    dtype: torch.dtype = torch.float64,
+    n_conditions: int = 0,
 ) -> tuple[Points, Context]:
-    """Standard normal points of several sizes, and their context with one of the labels set for every point."""
+    """Standard normal points of several sizes, and their context: one of the labels is set for every point."""
     points, mask = random_points(dim, n_features, sizes, dtype)
     labels = torch.zeros(*mask.shape, n_labels, dtype=dtype)
     if n_labels:
         which = torch.randint(n_labels, mask.shape, generator=torch.Generator().manual_seed(6))
         labels = nn.functional.one_hot(which, n_labels).to(dtype) * mask.unsqueeze(-1)
-    return points, Context(mask, labels)
+    return points, Context(mask, labels, random_conditions(len(sizes), n_conditions, dtype))
+
+
+def random_conditions(n: int, n_conditions: int, dtype: torch.dtype = torch.float64) -> Tensor | None:
+    """Standard normal conditions (n, C); None without conditions."""
+    if not n_conditions:
+        return None
+    return torch.randn(n, n_conditions, dtype=torch.float64, generator=torch.Generator().manual_seed(8)).to(dtype)
+
+
+def asked(flow: Flow, n: int = 4) -> dict[str, Any]:
+    """The argument `condition` of a conditional flow for n configurations; no argument for another flow."""
+    return {} if flow.conditions is None else {"condition": random_conditions(n, len(flow.conditions.names))}
 
 
 def with_labels(points: Points, labels: Tensor) -> Points:
@@ -178,14 +230,19 @@ def with_labels(points: Points, labels: Tensor) -> Points:
     return Points(points.x, torch.cat([points.h, labels], -1))
 
 
-def without_labels(points: Points, mask: Tensor, n_labels: int) -> tuple[Points, Context]:
-    """The inverse of `with_labels`."""
+def without_labels(
+    points: Points, mask: Tensor, n_labels: int, condition: Tensor | None = None
+) -> tuple[Points, Context]:
+    """The inverse of `with_labels`; the condition is that of each configuration, or (1, C) for all."""
     n_features = points.h.shape[-1] - n_labels
-    return Points(points.x, points.h[..., :n_features]), Context(mask, points.h[..., n_features:])
+    condition = None if condition is None else condition.expand(len(mask), -1)
+    return Points(points.x, points.h[..., :n_features]), Context(mask, points.h[..., n_features:], condition)
 
 
 def random_data(flow: Flow, dtype: torch.dtype = torch.float64) -> MoleculeBatch | Tensor:
     """Configurations that the domain of the flow accepts; molecules of two to five points."""
+    if flow.domain.acts_on == "vectors":
+        return torch.randn(4, flow.domain.n_features, dtype=dtype, generator=torch.Generator().manual_seed(2))
     if not hasattr(flow.domain, "types"):
         return torch.randn(4, 4, flow.domain.dim, dtype=dtype, generator=torch.Generator().manual_seed(2))
     points, mask = random_points(3, 0, _MOLECULE_SIZES, dtype)
@@ -194,16 +251,26 @@ def random_data(flow: Flow, dtype: torch.dtype = torch.float64) -> MoleculeBatch
     return MoleculeBatch(1.5 * points.x, numbers * mask, mask, hydrogens * mask if united else None)
 
 
-def make_flow(name: str, dtype: torch.dtype = torch.float64) -> Flow:
+def build_flow(name: str) -> Flow:
+    """A flow of the registry with fresh weights; a table of compositions is filled."""
+    flow = ALL_FLOWS[name].build()
+    if isinstance(flow.domain, ComposedMoleculeDomain):
+        real = torch.arange(5) < torch.tensor(_MOLECULE_SIZES).unsqueeze(1)
+        one_hot = nn.functional.one_hot(_TYPES_OF_ATOMS, 5) * real.unsqueeze(-1)
+        flow.domain.compositions.fit(one_hot.sum(1), _HOW_OFTEN)
+    return flow
+
+
+def make_flow(name: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> Flow:
     """A flow of the registry with weights that deform space noticeably."""
-    return randomize(FLOWS[name]()).to(dtype)
+    return randomize(build_flow(name), seed).to(dtype)
 
 
 def training_terms(flow: Flow, way: int) -> tuple[NamedTuple, Tensor]:
     """The terms of the training loss of random data, computed in one of two ways, and the loss."""
-    data, generator = random_data(flow), flow.generator(0)
+    data, generator, condition = random_data(flow), flow.generator(0), asked(flow).get("condition")
     if isinstance(flow, ContinuousFlow):
-        terms = flow.terms(data, None, generator, ("rademacher", "exact")[way])
+        terms = flow.terms(data, condition, generator, ("rademacher", "exact")[way])
         return terms, terms.nll(kinetic_energy=0.1).mean()
-    terms = flow.terms(data, None, generator, n_probes=2, surrogate=("encoder_jvp", "decoder_jvp")[way])
+    terms = flow.terms(data, condition, generator, n_probes=2, surrogate=("encoder_jvp", "decoder_jvp")[way])
     return terms, terms.loss(beta=10.0)

@@ -7,11 +7,11 @@ import argparse
 from pathlib import Path
 
 import torch
+from molflow.training.checkpoint import CARD, read_config, read_json, save_model
 from torch import nn
 
 import molflow
 from molflow.nn import EGNN
-from molflow.training.checkpoint import CARD, read_config, read_json, save_model
 
 
 def deepen(network: EGNN, deeper: EGNN) -> None:

@@ -11,11 +11,11 @@ import typer
 
 from molflow.cli.benchmark import benchmark
 from molflow.cli.data import data
-from molflow.cli.evaluate import evaluate
+from molflow.cli.evaluate import evaluate, metrics
 from molflow.cli.models import models
-from molflow.cli.options import UsageError
+from molflow.cli.options import UsageError, listing
 from molflow.cli.sample import sample
-from molflow.cli.train import train
+from molflow.cli.train import choices, train
 from molflow.errors import MolflowError
 from molflow.memory import keep_freed_memory
 
@@ -26,8 +26,11 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (data, train, sample, evaluate, models):
-    app.command()(command)
+app.command()(data)
+app.command(cls=listing(choices))(train)
+app.command()(sample)
+app.command(cls=listing(metrics))(evaluate)
+app.command()(models)
 app.add_typer(benchmark, name="benchmark")
 
 _INTERRUPTED = 130  # typer's exit code after KeyboardInterrupt

@@ -1,5 +1,6 @@
 """molflow evaluate: score the molecules or configurations in files."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +11,13 @@ from molflow.cli.output import check_json
 from molflow.evaluation.options import SECONDS, EvaluationOptions, Scope
 from molflow.files import check_apart
 from molflow.pretrained import DEFAULT_REFERENCE
+
+
+def metrics() -> dict[str, Iterable[str]]:
+    """The metrics of molecules."""
+    from molflow.evaluation import METRICS
+
+    return {"Metrics of molecules": METRICS}
 
 
 def evaluate(

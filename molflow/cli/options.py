@@ -1,9 +1,11 @@
 """Options that several commands share, how commands refuse some of them, and the flow of a model."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
 from molflow.data.registry import prepared_names
 from molflow.errors import MolflowError
@@ -54,6 +56,18 @@ _TASKS_OF = {
     "no_density": ("particles", "vectors"),
 }
 """Options that only some tasks take."""
+
+
+def listing(names: Callable[[], dict[str, Iterable[str]]]) -> type[TyperCommand]:
+    """A command whose --help ends with lists of names, by title; they are looked up only then."""
+
+    class Listing(TyperCommand):
+        def format_epilog(self, ctx: Any, formatter: Any) -> None:
+            for title, known in names().items():
+                with formatter.section(title):
+                    formatter.write_text(", ".join(known))
+
+    return Listing
 
 
 def refuse(why: str, **options: Any) -> None:

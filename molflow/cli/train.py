@@ -1,5 +1,6 @@
 """molflow train: train a flow as an experiment file describes."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,22 @@ import typer
 from molflow.cli.options import Json
 from molflow.cli.output import check_json, console, write_json
 from molflow.errors import MolflowError
+
+
+def choices() -> dict[str, Iterable[str]]:
+    """The kinds that an experiment file can name."""
+    from molflow.data import DATASETS
+    from molflow.flows import DOMAINS, FLOWS
+    from molflow.nn import NETWORKS
+    from molflow.training.objectives import OBJECTIVES
+
+    return {
+        "Data sets": DATASETS,
+        "Flows": FLOWS,
+        "Domains": DOMAINS,
+        "Networks": NETWORKS,
+        "Objectives": OBJECTIVES,
+    }
 
 
 def train(

@@ -38,7 +38,7 @@ class Tally:
         >>> from molflow.evaluation import inspect_all
         >>> water = Structure(np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]), np.array([8, 1, 1]))
         >>> tally = Tally()
-        >>> for report in inspect_all([water, water], workers=0):
+        >>> for report in molflow.evaluation.inspect_all([water, water], workers=0):
         ...     tally.add(report)
         >>> tally.scores().validity_x_uniqueness
         0.5

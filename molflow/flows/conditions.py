@@ -56,23 +56,29 @@ class Conditions(nn.Module):
         Raises:
             MolflowError: a missing or unknown name, another shape, or a value that is not finite.
         """
-        tensor = self._stacked(values) if isinstance(values, Mapping) else self._tensor(values)
-        if tensor.ndim == 1:
-            tensor = tensor.expand(n, -1)
-        if tensor.shape != (n, len(self.names)):
+        tensor = self._stacked(values, n) if isinstance(values, Mapping) else self._tensor(values)
+        if tensor.shape not in ((n, len(self.names)), (len(self.names),)):
             raise MolflowError(
                 f"expected conditions ({n}, {len(self.names)}) or ({len(self.names)},) for {', '.join(self.names)}, "
                 f"got {tuple(tensor.shape)}"
             )
         if not tensor.isfinite().all():
             raise MolflowError("expected finite conditions")
-        return ((tensor - self.mean) / self.std).to(dtype)
+        return ((tensor - self.mean) / self.std).to(dtype).expand(n, -1)
 
-    def _stacked(self, values: Mapping[str, Any]) -> Tensor:
+    def _stacked(self, values: Mapping[str, Any], n: int) -> Tensor:
         if set(values) != set(self.names):
-            raise MolflowError(f"expected the conditions {', '.join(self.names)}, got {', '.join(values) or 'none'}")
-        columns = torch.broadcast_tensors(*(self._tensor(values[name]) for name in self.names))
-        return torch.stack(columns, -1)
+            given = ", ".join(map(str, values)) or "none"
+            raise MolflowError(f"expected the conditions {', '.join(self.names)}, got {given}")
+        columns = [self._tensor(values[name]) for name in self.names]
+        try:
+            return torch.stack(torch.broadcast_tensors(*columns), -1)
+        except RuntimeError as error:
+            shapes = ", ".join(f"{name} {tuple(c.shape)}" for name, c in zip(self.names, columns, strict=True))
+            raise MolflowError(f"expected one number or ({n},) for each condition, got {shapes}") from error
 
     def _tensor(self, values: Any) -> Tensor:
-        return torch.as_tensor(values, dtype=torch.float64, device=self.mean.device)
+        try:
+            return torch.as_tensor(values, dtype=torch.float64, device=self.mean.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise MolflowError(f"expected conditions that are numbers: {error}") from error

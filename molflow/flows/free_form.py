@@ -191,7 +191,7 @@ def unroll(
             trained for these steps and for the same paths as `flow`; it may be `flow` itself.
 
     Raises:
-        MolflowError: another decoder, or other times.
+        MolflowError: another decoder, a conditional flow, or other times.
     """
     if len(times) < 2 or times[0] != 1 or times[-1] != 0 or any(r >= t for t, r in pairwise(times)):
         raise MolflowError(f"times must fall from 1 to 0, got {', '.join(map(str, times))}")
@@ -204,5 +204,7 @@ def _stages(flow: FreeFormFlow[Data], times: Sequence[float]) -> nn.Module:
     network = flow.decoder
     if not flow.has_average_velocity or not isinstance(network, EquivariantTransformer):
         raise MolflowError("only a flow whose average velocity is a transformer can be unrolled")
+    if flow.conditions is not None:
+        raise MolflowError("a conditional flow cannot be unrolled")
     stages = [network.at_times(torch.tensor([r, t]).to(network.spread), r - t) for t, r in pairwise(times)]
     return Chain(stages) if len(stages) > 1 else stages[0]

@@ -110,8 +110,8 @@ def _from_format_0(content: dict[str, Any]) -> dict[str, Any]:
     """Up to version 0.1 the file was the whole experiment, with other names for some values."""
     experiment = {key: value for key, value in content.items() if key != "model"}
     model = json.loads(json.dumps(content["model"]))
-    domain = model.get("domain", {})
-    if domain.get("representation") == "united":
+    domain = model.get("domain")
+    if isinstance(domain, dict) and domain.get("representation") == "united":
         domain["representation"] = "united-atom"
     objective = experiment.get("objective")
     if isinstance(objective, dict) and "power" in objective:
@@ -152,5 +152,5 @@ def load_weights(flow: nn.Module, path: Path) -> None:
 
 
 def _fits(got: torch.dtype, want: torch.dtype) -> bool:
-    """Whether values of one type can be stored as another without loss; half precision fits into single."""
-    return got.is_floating_point == want.is_floating_point and torch.promote_types(got, want) == want
+    """Whether weights of one type may be loaded as another: the same, or half precision for a floating-point type."""
+    return got == want or (want.is_floating_point and got in (torch.float16, torch.bfloat16))

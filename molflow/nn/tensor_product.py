@@ -102,7 +102,7 @@ class Constant(nn.Module):
         self.register_buffer("value", exact.to(torch.get_default_dtype()), persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.value = self.exact.to(self.value)
         return self
 

@@ -5,14 +5,14 @@ from itertools import pairwise
 
 import pytest
 import torch
-from laws import FREE_FORM, PARTICLE_FLOWS, make_flow, random_case, randomize
+from laws import FREE_FORM, PARTICLE_FLOWS, asked, make_flow, random_case, randomize
 from torch import nn
 
 from molflow.errors import MolflowError
 from molflow.flows import FreeFormFlow, ParticleDomain, unroll
-from molflow.flows.config import TransformerConfig
+from molflow.flows.sampling import latents
 from molflow.geometry import Context, Points
-from molflow.nn import EGNN, EquivariantTransformer
+from molflow.nn import EGNN, EquivariantTransformer, TransformerConfig
 
 PLAIN = [name for name in FREE_FORM if "average-velocity" not in name]
 
@@ -70,7 +70,7 @@ def test_one_evaluation_is_the_default_and_the_one_with_a_density(flow, case):
 
 
 def test_samples_take_the_evaluations_asked_for(flow):
-    z, context, _ = next(flow._latents(6, 3, 1.0, 6))
+    z, context, _ = next(latents(flow, 6, None, 3, 1.0, 6))
     sampled = flow.sample(6, seed=3, n_evaluations=3)
     expected = flow.domain.from_points(flow.decode(z, context, 3), context)
     drawn = context.mask  # hydrogens come after these
@@ -99,13 +99,14 @@ def test_an_exact_average_velocity_gives_the_same_for_each_number_of_evaluations
 def test_several_evaluations_of_another_decoder_are_refused(name):
     flow = make_flow(name)
     with pytest.raises(MolflowError, match="only an average velocity can use more"):
-        flow.sample(2, seed=0, n_evaluations=2)
+        flow.sample(2, seed=0, n_evaluations=2, **asked(flow, 2))
 
 
 @pytest.mark.parametrize("name", ["composed-united-average-velocity", *PARTICLE_FLOWS])
 def test_no_evaluation_is_refused(name):
+    flow = make_flow(name)
     with pytest.raises(ValueError, match="n_evaluations must be at least 1, got 0"):
-        make_flow(name).sample(2, seed=0, n_evaluations=0)
+        flow.sample(2, seed=0, n_evaluations=0, **asked(flow, 2))
 
 
 def test_a_decoder_with_one_time_is_none():

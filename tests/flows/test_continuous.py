@@ -11,11 +11,11 @@ from laws import make_flow, random_case, random_data, randomize
 from torch import nn
 
 from molflow.errors import MolflowError
-from molflow.flows import AdaptiveSolver, ContinuousFlow, FixedStepSolver, ParticleDomain
-from molflow.flows.config import ContinuousConfig, EGNNConfig, ParticlesConfig
+from molflow.flows import AdaptiveSolver, ContinuousConfig, ContinuousFlow, FixedStepSolver, ParticleDomain
+from molflow.flows.domains import ParticlesConfig
 from molflow.flows.solvers import STAGES
 from molflow.geometry import Points
-from molflow.nn import EGNN
+from molflow.nn import EGNN, EGNNConfig
 from molflow.testing import assert_integrates_to_one
 
 TIGHT = AdaptiveSolver(rtol=1e-8, atol=1e-8)
@@ -87,7 +87,7 @@ def test_a_linear_velocity(solver):
     close(terms.kinetic_energy, points.squared_norm() * square / torch.tensor([6, 4]), 5 * error)
     close(terms.log_det, log_det)
     loss = (terms.latent - terms.log_det + 0.3 * terms.kinetic_energy).mean()
-    close(terms.loss(kinetic_energy=0.3), loss)
+    close(terms.nll(kinetic_energy=0.3).mean(), loss)
 
 
 @pytest.mark.parametrize("method", STAGES)
@@ -149,7 +149,7 @@ def test_the_loss_is_the_negative_log_likelihood(kind, atol):
     data = torch.randn(1, 3, 2, generator=torch.Generator().manual_seed(0)).double()
     n = 1 if kind == "exact" else 1000
     with torch.no_grad():
-        terms = flow.terms(data.expand(n, -1, -1), flow.generator(0), kind)
+        terms = flow.terms(data.expand(n, -1, -1), None, flow.generator(0), kind)
         losses = terms.latent - terms.log_det - terms.correction
     expected = -flow.log_prob(data)
     if atol is None:
@@ -168,7 +168,7 @@ def gradients(flow, kind):
     points, context = random_case(2, 0, 0, [3, 3])
     leaf = points.x.clone().requires_grad_()
     probes = None if kind == "exact" else [flow.domain.space(context.mask).rademacher(flow.generator(0), flow.dtype)]
-    flow.terms_of_points(Points(leaf, points.h), context, torch.zeros(2), probes).loss(0.1).backward()
+    flow.terms_of_points(Points(leaf, points.h), context, torch.zeros(2), probes).nll(0.1).mean().backward()
     return {name: p.grad for name, p in flow.named_parameters()} | {"data": leaf.grad}
 
 
@@ -324,8 +324,9 @@ def test_the_gradient_of_the_adjoint_fails_with_the_same_error():
 def test_torchdiffeq_waits_until_something_is_integrated():
     script = """
 import sys
-import molflow.training
-from molflow.flows.config import ContinuousConfig, EGNNConfig, ParticlesConfig
+from molflow.flows import ContinuousConfig
+from molflow.flows.domains import ParticlesConfig
+from molflow.nn import EGNNConfig
 
 domain = ParticlesConfig(n_particles=3, dim=2)
 flow = ContinuousConfig(domain=domain, network=EGNNConfig(hidden=4, n_blocks=1)).build()
@@ -354,5 +355,5 @@ def test_a_configuration_makes_the_flow(solver):
 def test_random_data_of_the_registry_trains_by_adjoint_too():
     flow = make_flow("particles-continuous", torch.float32)
     flow.solver = AdaptiveSolver(rtol=1e-3, atol=1e-3, adjoint=True)
-    flow.terms(random_data(flow, torch.float32), flow.generator(0)).loss().backward()
+    flow.loss(random_data(flow, torch.float32), None, flow.generator(0)).backward()
     assert all(p.grad.isfinite().all() and p.grad.any() for p in flow.network.parameters())

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from laws import ALL_ATOM, FLOWS, MEANING, MOLECULE_FLOWS, UNITED, make_flow, random_data
+from laws import ALL_ATOM, FLOWS, MEANING, MOLECULE_FLOWS, UNITED, asked, make_flow, random_data
 
 from molflow.batch import MoleculeBatch
 from molflow.chem import SYMBOLS
@@ -21,7 +21,7 @@ UNITED_FLOWS = [name for name in MOLECULE_FLOWS if "united" in name]
 
 
 def united(*types):
-    return ComposedMoleculeDomain(types, "united", 1.5, 0)
+    return ComposedMoleculeDomain(types, "united-atom", 1.5, 0)
 
 
 # ---- names of types --------------------------------------------------------------------------------------------------
@@ -67,8 +67,8 @@ def test_an_unknown_element_is_named():
 
 def test_types_must_be_given_and_fit_the_representation():
     with pytest.raises(ValueError, match="at least one, got none"):
-        ComposedMoleculeDomain((), "united", 1.5, 0)
-    with pytest.raises(ValueError, match="types of an all-atom representation carry no hydrogens"):
+        ComposedMoleculeDomain((), "united-atom", 1.5, 0)
+    with pytest.raises(ValueError, match="types of the all-atom representation carry no hydrogens"):
         ComposedMoleculeDomain(("C", "CH3"), "all-atom", 1.5, 0)
 
 
@@ -79,7 +79,7 @@ def test_types_must_be_given_and_fit_the_representation():
 def test_data_come_back(name):
     flow = make_flow(name)
     data = random_data(flow)
-    points, context, _ = flow.to_points(data, flow.generator(0))
+    points, context, _ = flow.to_points(data, flow.generator(0), **asked(flow))
     again = flow.domain.from_points(points, context)
     x = data.positions if isinstance(data, MoleculeBatch) else data
     centred = x - x.sum(1, keepdim=True) / context.mask.sum(1)[:, None, None] * context.mask.unsqueeze(-1)
@@ -102,14 +102,16 @@ def test_molecules_with_all_atoms_are_united_first(name):
     data = dataclasses.replace(data, positions=5 * data.positions)  # so far apart that each keeps its hydrogens
     complete = data.with_hydrogens()
     assert complete.mask.sum() > data.mask.sum()
-    torch.testing.assert_close(flow.log_prob(complete), flow.log_prob(data), atol=1e-8, rtol=0)
+    torch.testing.assert_close(
+        flow.log_prob(complete, **asked(flow)), flow.log_prob(data, **asked(flow)), atol=1e-8, rtol=0
+    )
 
 
 @pytest.mark.parametrize("name", COMPOSED)
 def test_labels_are_the_types(name):
     flow = make_flow(name)
     data = random_data(flow)
-    points, context, _ = flow.to_points(data, None)
+    points, context, _ = flow.to_points(data, None, **asked(flow))
     assert points.h.shape == (*data.mask.shape, 0)
     assert context.labels.dtype == flow.dtype
     hydrogens = torch.zeros_like(data.atomic_numbers) if data.hydrogens is None else data.hydrogens
@@ -124,7 +126,7 @@ def test_context_that_is_drawn_is_context_that_data_have(name):
     """Same shapes and dtypes, and one that has a probability."""
     flow = make_flow(name)
     drawn = flow.domain.sample_context(30, flow.generator(0), flow.device, flow.dtype)
-    _, given, _ = flow.to_points(random_data(flow), None)
+    _, given, _ = flow.to_points(random_data(flow), None, **asked(flow))
     assert drawn.labels.dtype == given.labels.dtype == flow.dtype
     assert drawn.labels.shape == (*drawn.mask.shape, flow.domain.n_labels)
     assert not drawn.labels[~drawn.mask].any()
@@ -157,7 +159,7 @@ def test_united_atoms_are_refused_where_all_atoms_are_points(name):
     data = random_data(flow)
     united = dataclasses.replace(data, hydrogens=torch.zeros_like(data.atomic_numbers))
     with pytest.raises(MolflowError, match=r"takes molecules with all their atoms; call with_hydrogens\(\) first"):
-        flow.log_prob(united)
+        flow.log_prob(united, **asked(flow))
 
 
 @pytest.mark.parametrize("name", UNITED_FLOWS)
@@ -167,7 +169,7 @@ def test_unknown_hydrogens_are_named(name, hydrogens, unknown):
     data = random_data(flow)
     data.hydrogens[0, 0] = hydrogens  # of a carbon
     with pytest.raises(MolflowError, match=f"{unknown} is not a type this model knows: C, CH, CH3, NH2, O"):
-        flow.log_prob(data)
+        flow.log_prob(data, **asked(flow))
 
 
 def test_particles_of_another_number_are_refused():
@@ -179,7 +181,7 @@ def test_particles_of_another_number_are_refused():
 @pytest.mark.parametrize("types", [ALL_ATOM, UNITED])
 def test_quantised_features_are_types(types):
     """A united molecule whose types are generated reads each point as the type of its largest feature."""
-    representation = "all-atom" if types is ALL_ATOM else "united"
+    representation = "all-atom" if types is ALL_ATOM else "united-atom"
     domain = MoleculeDomain(types, representation, 1.5, AtomCounts([0] * 5 + [1]), ArgmaxDequantizer(5))
     context = domain.sample_context(1, None, torch.device("cpu"), torch.float32)
     x = domain.space(context.mask).randn(torch.Generator().manual_seed(0)).x * 5

@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 import torch
 from laws import (
+    ALL_FLOWS,
     FLOWS,
     LOG_DET_ERROR,
     MEANING,
     MOLECULE_FLOWS,
     PARTICLE_FLOWS,
     SIZES,
+    asked,
     make_flow,
     random_case,
     random_data,
-    randomize,
     training_terms,
     with_labels,
     without_labels,
@@ -26,10 +27,10 @@ from torch.distributions import MultivariateNormal, Normal
 
 from molflow.batch import MoleculeBatch
 from molflow.chem import Structure
-from molflow.distributions import MeanFreeNormal
+from molflow.distributions import StandardNormal
 from molflow.errors import MolflowError
-from molflow.flows import FreeFormFlow, ParticleDomain
-from molflow.geometry import Context, Points
+from molflow.flows import ContinuousFlow, FreeFormFlow, ParticleDomain
+from molflow.geometry import Points
 from molflow.testing import (
     assert_integrates_to_one,
     assert_invariant,
@@ -49,6 +50,16 @@ def name(request):
 @pytest.fixture
 def flow(name):
     return make_flow(name)
+
+
+@pytest.fixture(params=ALL_FLOWS)
+def any_name(request):
+    return request.param
+
+
+@pytest.fixture
+def any_flow(any_name):
+    return make_flow(any_name)
 
 
 @pytest.fixture
@@ -82,17 +93,19 @@ def drawn(flow, data):
 
 def case_of(flow, sizes, dtype=torch.float64):
     """Points of these sizes for a flow, and their context."""
-    return random_case(flow.domain.dim, flow.domain.n_features, flow.domain.n_labels, sizes, dtype)
+    domain, conditions = flow.domain, flow.conditions
+    n_conditions = 0 if conditions is None else len(conditions.names)
+    return random_case(domain.dim, domain.n_features, domain.n_labels, sizes, dtype, n_conditions)
 
 
-def on_joined(function, n_labels):
+def on_joined(function, n_labels, condition):
     """A map (points, context) -> points as one of (points with labels, mask) that leaves the labels as they are.
 
     Its log-determinant is the same.
     """
 
     def with_identity(joined, mask):
-        points, context = without_labels(joined, mask, n_labels)
+        points, context = without_labels(joined, mask, n_labels, condition)
         return with_labels(function(points, context), context.labels)
 
     return with_identity
@@ -125,7 +138,7 @@ def test_a_flow_that_does_nothing_is_the_latent_in_other_units(name, flow):
         _, log_q = flow.domain.dequantizer(flow.domain.types_of(data), mask, flow.generator(5))
         expected += (Normal(0.0, 1.0).log_prob(points.h).sum(-1) * mask).sum(1) - log_q
     for which in WHICH:
-        likelihood = flow.likelihood(data, which=which, seed=5)
+        likelihood = flow.likelihood(data, which=which, seed=5, **asked(flow))
         close(likelihood.log_prob, expected, atol=1e-8)
         assert not likelihood.reconstruction_error.any()
         assert likelihood.which == which
@@ -205,7 +218,8 @@ def test_log_prob_of_points_is_invariant(name, which, dtype):
     points, context = case_of(flow, [4, 2, 3], dtype)
 
     def log_prob(joined, mask):
-        return flow.points_log_prob(*without_labels(joined, mask, flow.domain.n_labels), which)[0]
+        joined = without_labels(joined, mask, flow.domain.n_labels, context.condition)
+        return flow.points_log_prob(*joined, which)[0]
 
     assert_invariant(log_prob, with_labels(points, context.labels), context.mask)
 
@@ -222,11 +236,11 @@ def test_log_prob_of_data_is_invariant(name, dtype):
     shift = torch.full((len(x), 1, 1), 0.7)
     if isinstance(data, MoleculeBatch):
         shift = shift * data.mask.unsqueeze(-1)
-    expected = flow.log_prob(data, seed=1)
+    expected = flow.log_prob(data, seed=1, **asked(flow))
     assert expected.dtype == dtype
     tolerance = 1e-10 if dtype == torch.float64 else 1e-4 * float(expected.detach().abs().max())
     for moved in (x @ matrix.to(dtype), -x, x + shift):
-        close(flow.log_prob(with_positions(data, moved), seed=1), expected, atol=tolerance)
+        close(flow.log_prob(with_positions(data, moved), seed=1, **asked(flow)), expected, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", MOLECULE_FLOWS)
@@ -235,7 +249,8 @@ def test_padding_of_molecules_changes_nothing(flow):
     grow = [nn.functional.pad(data.positions, (0, 0, 0, 2))]
     rest = [data.atomic_numbers, data.mask] + ([] if data.hydrogens is None else [data.hydrogens])
     grow += [nn.functional.pad(t, (0, 2)) for t in rest]
-    for a, b in zip(flow.likelihood(data, seed=1)[:2], flow.likelihood(MoleculeBatch(*grow), seed=1)[:2], strict=True):
+    both = [flow.likelihood(batch, seed=1, **asked(flow))[:2] for batch in (data, MoleculeBatch(*grow))]
+    for a, b in zip(*both, strict=True):
         close(a, b)
 
 
@@ -245,7 +260,7 @@ def test_a_batch_gives_what_its_configurations_give_alone(flow, which):
     together = torch.stack(flow.points_log_prob(points, context, which), 1)
 
     def only(i):
-        return Points(*(t[i : i + 1] for t in points)), Context(*(t[i : i + 1] for t in context))
+        return Points(*(t[i : i + 1] for t in points)), context.select(slice(i, i + 1))
 
     alone = [flow.points_log_prob(*only(i), which) for i in range(4)]
     close(together, torch.stack([torch.cat(value) for value in alone]))
@@ -254,15 +269,18 @@ def test_a_batch_gives_what_its_configurations_give_alone(flow, which):
 @pytest.mark.parametrize("direction", ["encode_with_log_det", "decode_with_log_det"])
 def test_log_determinants(name, flow, direction):
     points, context = case_of(flow, [3, 2])
+    if flow.conditions is not None:
+        context = context._replace(condition=context.condition[:1].expand(2, -1))  # the reference takes them singly
     image, log_det = getattr(flow, direction)(points, context)
     plain = (flow.encode if direction.startswith("encode") else flow.decode)(points, context)
     close(torch.cat(image, -1), torch.cat(plain, -1))
     assert log_det.abs().min() > 1e-3
-    n_labels = flow.domain.n_labels
 
     def with_log_det(joined, mask):
-        image, log_det = getattr(flow, direction)(*without_labels(joined, mask, n_labels))
-        return with_labels(image, without_labels(joined, mask, n_labels)[1].labels), log_det
+        condition = None if context.condition is None else context.condition[:1]
+        points, part = without_labels(joined, mask, flow.domain.n_labels, condition)
+        image, log_det = getattr(flow, direction)(points, part)
+        return with_labels(image, part.labels), log_det
 
     tolerance = LOG_DET_ERROR.get(name)
     assert_log_det(with_log_det, with_labels(points, context.labels), context.mask, tolerance=tolerance)
@@ -270,41 +288,46 @@ def test_log_determinants(name, flow, direction):
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 def test_samples_carry_the_decoder_density_at_their_own_latent(name, flow, temperature):
-    data, log_q = flow.sample_and_log_prob(6, seed=3, temperature=temperature)
+    given = {name: value[0] for name, value in asked(flow, 6).items()}
+    data, log_q = flow.sample_and_log_prob(6, seed=3, temperature=temperature, **given)
     generator = flow.generator(3)
     context = flow.domain.sample_context(6, generator, flow.device, flow.dtype)
+    context = context._replace(condition=flow.standardized(given.get("condition"), 6))
     mask = context.mask
-    latent = MeanFreeNormal(flow.domain.space(mask), temperature)
+    latent = StandardNormal(flow.domain.space(mask), temperature)
     z = latent.sample(generator, flow.dtype)
     close(drawn(flow, flow.domain.from_points(flow.decode(z, context), context)), drawn(flow, data))
-    log_det = reference_log_det(on_joined(flow.decode, flow.domain.n_labels), with_labels(z, context.labels), mask)
+    condition = None if context.condition is None else context.condition[:1]
+    decode = on_joined(flow.decode, flow.domain.n_labels, condition)
+    log_det = reference_log_det(decode, with_labels(z, context.labels), mask)
     log_unit = -(mask.sum(1) - 1).double() * flow.domain.dim * math.log(flow.domain.scale)
     log_p = flow.domain.log_prob_context(context) + latent.log_prob(z)
     close(log_q, log_p - log_det + log_unit, atol=LOG_DET_ERROR.get(name, 1e-8))
 
 
-def test_a_seed_decides_the_samples(flow):
-    samples = flow.sample(7, seed=1, batch_size=3)
-    assert torch.equal(as_tensor(flow.sample(7, seed=1, batch_size=3)), as_tensor(samples))
+def test_a_seed_decides_the_samples(any_flow):
+    flow, given = any_flow, asked(any_flow, 7)
+    samples = flow.sample(7, seed=1, batch_size=3, **given)
+    assert torch.equal(as_tensor(flow.sample(7, seed=1, batch_size=3, **given)), as_tensor(samples))
     assert len(samples) == 7
-    other = flow.sample(7, seed=2, batch_size=3)
+    other = flow.sample(7, seed=2, batch_size=3, **given)
     assert as_tensor(other).shape != as_tensor(samples).shape or not torch.equal(as_tensor(other), as_tensor(samples))
-    with_density, log_q = flow.sample_and_log_prob(7, seed=1, batch_size=3)
+    with_density, log_q = flow.sample_and_log_prob(7, seed=1, batch_size=3, **given)
     close(drawn(flow, with_density), drawn(flow, samples))
     assert log_q.shape == (7,)
 
 
-def test_sampling_leaves_the_global_generator_alone(flow):
+def test_sampling_leaves_the_global_generator_alone(any_flow):
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    flow.sample(3, seed=1)
-    flow.log_prob(random_data(flow))
+    any_flow.sample(3, seed=1, **asked(any_flow, 3))
+    any_flow.log_prob(random_data(any_flow), **asked(any_flow))
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_samples_are_mean_free_and_of_the_domain(flow):
-    samples = flow.sample(20, seed=0, batch_size=8)
+    samples = flow.sample(20, seed=0, batch_size=8, **asked(flow, 20))
     if not isinstance(samples, MoleculeBatch):
         assert samples.sum(1).abs().max() < 1e-10
         assert samples.shape == (20, 4, flow.domain.dim)
@@ -325,39 +348,52 @@ def test_samples_have_the_compositions_of_the_data(flow):
         counts = batch.atomic_numbers if batch.hydrogens is None else batch.with_hydrogens().atomic_numbers
         return {tuple(torch.bincount(row, minlength=10).tolist()[1:]) for row in counts}
 
-    assert formulas(flow.sample(50, seed=0)) == formulas(random_data(flow))
+    assert formulas(flow.sample(50, seed=0, **asked(flow, 50))) == formulas(random_data(flow))
 
 
-def test_a_state_dict_carries_the_whole_flow(name, flow):
-    data = random_data(flow)
-    other = randomize(FLOWS[name](), seed=1).double()
-    assert (other.log_prob(data) - flow.log_prob(data)).abs().min() > 1e-3
-    other.load_state_dict(flow.state_dict())
-    assert torch.equal(other.log_prob(data), flow.log_prob(data))
-    assert torch.equal(as_tensor(other.sample(3, seed=0)), as_tensor(flow.sample(3, seed=0)))
+@pytest.mark.parametrize("any_name", ALL_FLOWS)
+def test_a_state_dict_carries_the_whole_flow(any_name, any_flow):
+    data, given = random_data(any_flow), asked(any_flow)
+    other = make_flow(any_name, seed=1)
+    assert (other.log_prob(data, **given) - any_flow.log_prob(data, **given)).abs().min() > 1e-3
+    other.load_state_dict(any_flow.state_dict())
+    assert torch.equal(other.log_prob(data, **given), any_flow.log_prob(data, **given))
+    samples = [as_tensor(flow.sample(3, seed=0, **asked(flow, 3))) for flow in (other, any_flow)]
+    assert torch.equal(*samples)
 
 
 @pytest.mark.parametrize("way", [0, 1])
-def test_every_parameter_is_trained(flow, way):
-    terms, loss = training_terms(flow, way)
+def test_every_parameter_is_trained(any_flow, way):
+    terms, loss = training_terms(any_flow, way)
     assert all(term.shape == (4,) for term in terms if isinstance(term, torch.Tensor))
     loss.backward()
-    for key, parameter in flow.named_parameters():
+    for key, parameter in any_flow.named_parameters():
         assert parameter.grad is not None, key
         assert torch.isfinite(parameter.grad).all(), key
         assert parameter.grad.abs().max() > 0, key
 
 
+def test_the_nll_is_the_negative_log_likelihood_and_can_be_differentiated(any_flow):
+    """A free-form flow's by its exact Jacobian; a continuous one's with the exact divergence."""
+    data, condition = random_data(any_flow), asked(any_flow).get("condition")
+    exact = {"divergence": "exact"} if isinstance(any_flow, ContinuousFlow) else {}
+    nll = any_flow.nll(data, condition, any_flow.generator(0), **exact)
+    close(nll, -any_flow.log_prob(data, condition=condition, seed=0), atol=1e-8)
+    nll.sum().backward()
+    assert any(p.grad is not None and p.grad.any() for p in any_flow.parameters())
+    assert all(p.grad is None or p.grad.isfinite().all() for p in any_flow.parameters())
+
+
 @pytest.mark.parametrize("n", [0, -1])
-def test_fewer_than_one_sample_is_refused(flow, n):
-    for draw in (flow.sample, flow.sample_and_log_prob):
+def test_fewer_than_one_sample_is_refused(any_flow, n):
+    for draw in (any_flow.sample, any_flow.sample_and_log_prob):
         with pytest.raises(ValueError, match=f"at least 1, got {n}"):
             draw(n, seed=0)
 
 
-def test_an_unknown_map_is_refused(flow):
+def test_an_unknown_map_is_refused(any_flow):
     with pytest.raises(ValueError, match="'encoder' or 'decoder', got 'both'"):
-        flow.log_prob(random_data(flow), which="both")
+        any_flow.log_prob(random_data(any_flow), which="both")
 
 
 @pytest.mark.parametrize("number", [16, 2, 118])
@@ -396,4 +432,5 @@ def test_nothing_has_no_likelihood(molecule_flow, shape):
 def test_particles_of_another_precision_are_converted(name):
     flow = make_flow(name)
     data = random_data(flow)
-    close(flow.log_prob(data.to(torch.float32)), flow.log_prob(data), atol=1e-4)
+    given = asked(flow)
+    close(flow.log_prob(data.to(torch.float32), **given), flow.log_prob(data, **given), atol=1e-4)

@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 
-from molflow.flows.config import EGNNConfig, FreeFormConfig, ParticlesConfig
+from molflow.flows import FreeFormConfig
+from molflow.flows.domains import ParticlesConfig
 from molflow.geometry import Context
+from molflow.nn import EGNNConfig
 from molflow.testing import assert_integrates_to_one, assert_invariant
 
 
@@ -30,7 +32,7 @@ def fitted(request):
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=5e-3, total_steps=200)
     for _ in range(200):
         optimizer.zero_grad()
-        flow.terms(shell(128, request.param, generator), generator).loss(beta=20.0).backward()
+        flow.terms(shell(128, request.param, generator), None, generator).loss(beta=20.0).backward()
         optimizer.step()
         schedule.step()
     return flow.double(), request.param

@@ -61,25 +61,28 @@ class EquivariantBlock(nn.Module):
 
 
 class EdgeListEGNN(nn.Module):
-    """Same call and same function as `molflow.nn.EGNN`: (x, h, mask, t) -> (dx, dh)."""
+    """Same call and same function as `molflow.nn.EGNN`: (x, h, mask, t, condition) -> (dx, dh)."""
 
     def __init__(
-        self, n_features: int, n_labels: int, n_times: int, hidden: int, pair_hidden: int, n_blocks: int, n_inner: int
+        self, n_features: int, n_labels: int, n_globals: int, hidden: int, pair_hidden: int, n_blocks: int, n_inner: int
     ):
         super().__init__()
-        self.n_features, self.n_labels, self.n_times = n_features, n_labels, n_times
-        self.embedding = nn.Linear(n_features + n_labels + 1 + n_times, hidden)
+        self.n_features, self.n_labels = n_features, n_labels
+        self.embedding = nn.Linear(n_features + n_labels + 1 + n_globals, hidden)
         self.blocks = nn.ModuleList(EquivariantBlock(hidden, pair_hidden, n_inner) for _ in range(n_blocks))
         self.embedding_out = nn.Linear(hidden, n_features) if n_features else None
 
-    def forward(self, x: Tensor, h: Tensor, mask: Tensor, t: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, h: Tensor, mask: Tensor, t: Tensor | None = None, condition: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         batch, n, dim = x.shape
         node_mask = mask.reshape(-1, 1).to(x.dtype)
         count = mask.sum(1).to(x.dtype)
         degree = (count - 1).clamp(min=1).repeat_interleave(n).unsqueeze(1)
         row, col = edges(mask)
         log_count = count.log().unsqueeze(1)
-        per_node = (log_count if t is None else torch.cat([log_count, t], 1)).repeat_interleave(n, 0)
+        per_cloud = [log_count, *(values for values in (t, condition) if values is not None)]
+        per_node = torch.cat(per_cloud, 1).repeat_interleave(n, 0)
         node = self.embedding(torch.cat([h.reshape(batch * n, -1), per_node], 1))
         start = x.reshape(batch * n, dim)
         first_radial, _ = coord2diff(start, row, col)
@@ -112,7 +115,7 @@ def from_dense(egnn: EGNN) -> EdgeListEGNN:
     """An edge-list network with a copy of the weights of a dense one."""
     hidden, pair_hidden = egnn.embed.out_features, egnn.blocks[0].coordinates.second.out_features
     depth = len(egnn.blocks), len(egnn.blocks[0].messages)
-    network = EdgeListEGNN(egnn.n_features, egnn.n_labels, egnn.n_times, hidden, pair_hidden, *depth)
+    network = EdgeListEGNN(egnn.n_features, egnn.n_labels, egnn.n_globals, hidden, pair_hidden, *depth)
     network = network.to(egnn.embed.weight)
     copy(network.embedding, egnn.embed)
     if egnn.readout is not None:

@@ -7,23 +7,24 @@ import torch
 from edge_list_egnn import from_dense
 from laws import NETWORKS, random_case, random_points, randomize, with_labels
 
-from molflow.geometry import Context, MeanFreeSpace, Points, project
+from molflow.geometry import MeanFreeSpace, Points, project
 from molflow.nn import EGNN, Chain, EquivariantTransformer, TensorProductNetwork
 from molflow.testing import assert_equivariant
 from molflow.volume import jvp, surrogate_decoder_jvp, surrogate_encoder_jvp, vjp
 
 
 def make(name, dtype=torch.float64):
-    """A network, points of mixed sizes, their context, and the further arguments of the network: (t,) or ()."""
-    dim, build = NETWORKS[name]
-    network = randomize(build()).to(dtype)
-    points, context = random_case(dim, network.n_features, network.n_labels, dtype=dtype)
+    """A network, points of mixed sizes, their context, and the times or None."""
+    network = randomize(NETWORKS[name].build()).to(dtype)
+    sizes = (NETWORKS[name].dim, network.n_features, network.n_labels)
+    points, context = random_case(*sizes, dtype=dtype, n_conditions=network.n_conditions)
     times = torch.rand(len(context.mask), network.n_times, generator=torch.Generator().manual_seed(3)).to(dtype)
-    return network, points, context, (times,) if network.n_times else ()
+    return network, points, context, times if network.n_times else None
 
 
 def call(network, points, context, times):
-    return Points(*network(*with_labels(points, context.labels), context.mask, *times))
+    joined = with_labels(points, context.labels)
+    return Points(*network(*joined, context.mask, times, context.condition))
 
 
 @pytest.fixture(params=NETWORKS)
@@ -37,7 +38,7 @@ def test_equivariance(name, dtype):
     network, points, context, times = make(name, dtype)
     assert call(network, points, context, times).x.abs().max() > 0.1  # a network that does nothing would pass
     joined = with_labels(points, context.labels)
-    assert_equivariant(lambda x, h, mask: network(x, h, mask, *times), *joined, context.mask)
+    assert_equivariant(lambda x, h, mask: network(x, h, mask, times, context.condition), *joined, context.mask)
 
 
 def test_output_is_in_the_space(case):
@@ -48,17 +49,20 @@ def test_output_is_in_the_space(case):
     assert dh.shape == points.h.shape
 
 
-def test_labels_and_times_matter(case):
+def test_labels_times_and_conditions_matter(case):
     network, points, context, times = case
     given = torch.cat(call(network, points, context, times), -1)
     for i in range(network.n_labels):
         labels = context.labels.clone()
         labels[:, 0, i] += 1
-        assert (torch.cat(call(network, points, Context(context.mask, labels), times), -1) - given).abs().max() > 1e-3
-    for i in range(network.n_times):
-        t = times[0].clone()
-        t[1, i] += 1
-        change = (torch.cat(call(network, points, context, (t,)), -1) - given).abs().amax((1, 2))
+        other = context._replace(labels=labels)
+        assert (torch.cat(call(network, points, other, times), -1) - given).abs().max() > 1e-3
+    for i in range(network.n_times + network.n_conditions):
+        t, condition = (None if values is None else values.clone() for values in (times, context.condition))
+        changed, column = (t, i) if i < network.n_times else (condition, i - network.n_times)
+        changed[1, column] += 1
+        moved = call(network, points, context._replace(condition=condition), t)
+        change = (torch.cat(moved, -1) - given).abs().amax((1, 2))
         assert change[1] > 1e-3
         assert not change[[0, 2, 3]].any()
 
@@ -157,6 +161,25 @@ def test_wrong_shapes_and_missing_times_are_refused(kind):
             network.double()(*points, m, *times)
 
 
+def test_another_number_of_times_or_conditions_is_refused(case):
+    network, points, context, times = case
+    given = {"times": (times, network.n_times), "conditions": (context.condition, network.n_conditions)}
+    for name, (values, n) in given.items():
+        more = torch.zeros(len(context.mask), n + 1).double()
+        for wrong in (more, values[:, 1:] if n else more, None if n else more):
+            t, condition = (wrong, context.condition) if name == "times" else (times, wrong)
+            n_given = 0 if wrong is None else wrong.shape[1]
+            with pytest.raises(ValueError, match=f"expected {n} {name}, got {n_given}"):
+                call(network, points, context._replace(condition=condition), t)
+
+
+@pytest.mark.parametrize("name", [n for n, case in NETWORKS.items() if case.n_times == case.n_conditions > 0])
+def test_times_and_conditions_are_different_inputs(name):
+    network, points, context, times = make(name)
+    swapped = call(network, points, context._replace(condition=times), context.condition)
+    assert (torch.cat(swapped, -1) - torch.cat(call(network, points, context, times), -1)).abs().max() > 1e-3
+
+
 def test_sharp_attention_sees_neither_padding_nor_the_point_itself():
     network, points, context, _ = make("transformer-3d-labels")
     with torch.no_grad():
@@ -171,11 +194,11 @@ def test_a_transformer_at_fixed_times(sizes):
     network = randomize(EquivariantTransformer(*sizes, **SMALL[EquivariantTransformer])).double()
     points, context = random_case(3, *sizes[:2])
     t = torch.linspace(0.3, 0.8, sizes[2]).double()
-    expected = call(network, points, context, (t.expand(len(context.mask), -1),)) * -0.5
+    expected = call(network, points, context, t.expand(len(context.mask), -1)) * -0.5
     fixed = network.at_times(t, -0.5)
     assert fixed.n_times == 0
     for _ in range(2):
-        torch.testing.assert_close(torch.cat(call(fixed, points, context, ()), -1), torch.cat(expected, -1))
+        torch.testing.assert_close(torch.cat(call(fixed, points, context, None), -1), torch.cat(expected, -1))
         fixed = network.at_times(t, -0.5)
 
 
@@ -183,10 +206,10 @@ def test_a_chain_is_its_stages_one_after_another():
     network, points, context, _ = make("chain-of-transformers")
     moved = points
     for stage in network.stages:
-        moved = moved + call(stage, moved, context, ())
-    torch.testing.assert_close(torch.cat(call(network, points, context, ()), -1), torch.cat(moved - points, -1))
+        moved = moved + call(stage, moved, context, None)
+    torch.testing.assert_close(torch.cat(call(network, points, context, None), -1), torch.cat(moved - points, -1))
     with pytest.raises(ValueError, match="expected 0 times, got 1"):
-        call(network, points, context, (torch.zeros(len(context.mask), 1).double(),))
+        call(network, points, context, torch.zeros(len(context.mask), 1).double())
     one = Chain([network.stages[0]])
     torch.testing.assert_close(
         one(*with_labels(points, context.labels), context.mask),
@@ -199,7 +222,7 @@ def test_heads_must_divide_the_width():
         EquivariantTransformer(0, hidden=10, n_heads=4)
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name.startswith("egnn")])
+@pytest.mark.parametrize("name", [name for name, case in NETWORKS.items() if case.config.kind == "egnn"])
 def test_equals_the_edge_list_reference(name):
     """Output and gradients, on the same weights."""
     dense, points, context, times = make(name)

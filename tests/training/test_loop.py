@@ -265,9 +265,12 @@ def test_a_batch_is_a_pure_function_of_the_seed_and_the_step(whole_run, tmp_path
 EXPLODING = "optimizer.learning_rate=1e30"
 
 
-def test_roll_back_and_then_an_error(tmp_path, caplog):
+@pytest.mark.parametrize("checkpoint_every", [7, 1])
+def test_roll_back_and_then_an_error(tmp_path, caplog, checkpoint_every):
+    """Weights that give no finite loss are never saved, also where a checkpoint was due at their step."""
     with pytest.raises(MolflowError, match=r"not finite at step 11, training data \[\d+, .* after 5 roll-backs"):
-        train(tiny(EXPLODING), tmp_path)
+        train(tiny(EXPLODING, f"training.checkpoint_every={checkpoint_every}"), tmp_path)
+    assert load_state(tmp_path)["step"] == 0
     steps = [int(re.search("at step ([0-9]+)", message)[1]) for message in caplog.messages]
     assert steps == [1, 3, 5, 7, 9]
     assert all("rolled back to the weights of step 0" in message for message in caplog.messages)

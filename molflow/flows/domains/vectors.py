@@ -62,6 +62,7 @@ class VectorDomain(Domain[Tensor]):
     def to_points(self, data: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Context, Tensor]:
         if data.ndim != 2 or data.shape[1] != self.n_features:
             raise MolflowError(f"expected vectors (B, {self.n_features}), got {tuple(data.shape)}")
+        data = data if data.is_floating_point() else data.to(self.mean.dtype)
         context = self._context(len(data), data.device, data.dtype)
         points = (data - self.mean.to(data.dtype)) / self.std.to(data.dtype)
         return points, context, self.log_unit(context.mask, data.dtype)
