@@ -13,8 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from molflow.training.checkpoint import write_json
-
+from molflow.files import write_json
 from molflow.pretrained import model_cards
 
 RESULTS = Path("experiments/results/comparison.json")

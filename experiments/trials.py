@@ -18,12 +18,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from molflow.training.checkpoint import write_json
-
 import molflow
 from molflow.data import load_particles
 from molflow.energies import get_system
 from molflow.evaluation import evaluate_boltzmann
+from molflow.files import write_json
 from molflow.flows import ParticleDomain
 
 MAPS = ("encoder", "decoder")
