@@ -114,13 +114,18 @@ class Splits(ABC, Generic[Data]):
 
 def _with_conditions(config: "ExperimentConfig", values: Tensor | None) -> "ExperimentConfig":
     """The experiment with names, means and standard deviations of the training data's conditions in its model."""
+    names = config.data.condition
     if values is None:
+        if config.model.conditions is not None:
+            raise MolflowError("model.conditions: name the conditions in data.condition; training fills in the rest")
         return config
+    if values.shape[1] != len(names):
+        raise MolflowError(f"data.condition: the data set gives {values.shape[1]} values, got {len(names)} names")
     mean, std = values.double().mean(0), values.double().std(0)
     if not (std > 0).all():
-        constant = config.data.condition[int((std > 0).long().argmin())]
+        constant = names[int((std > 0).long().argmin())]
         raise MolflowError(f"data.condition: {constant} is the same for all training data")
-    fitted = ConditionsConfig(names=config.data.condition, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+    fitted = ConditionsConfig(names=names, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
     return with_model(config, conditions=fitted)
 
 

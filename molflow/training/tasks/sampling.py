@@ -144,7 +144,9 @@ class Sampling(Generic[Data]):
             )
             batches = ((data, None) for data in plain)
         before = time.perf_counter()
-        for data, log_prob in batches:
+        for batch in batches:
+            data: Any = batch[0]
+            log_prob: Tensor | None = batch[1]
             samples: Samples[Data] = Samples(data.to("cpu"), None if log_prob is None else log_prob.cpu())
             self.seconds += time.perf_counter() - before
             self.n_drawn += len(data)

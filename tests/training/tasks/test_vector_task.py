@@ -62,6 +62,9 @@ def test_the_model_is_fitted_to_the_training_data(experiment):
     assert load_splits(splits.config).config == splits.config
     with pytest.raises(MolflowError, match=re.escape("model.domain.n_features is 3; the vectors of vectors have 2")):
         load_splits(load_experiment(experiment, ["model.domain.n_features=3"]))
+    conditions = 'model.conditions={names = ["y"]}'
+    with pytest.raises(MolflowError, match=re.escape("model.conditions: name the conditions in data.condition")):
+        load_splits(load_experiment(experiment, ["data.condition=[]", conditions]))
     with pytest.raises(MolflowError, match=re.escape("the data set vectors is of vectors")):
         load_splits(load_experiment(experiment, ["model.domain={kind='particles', n_particles=2, dim=1}"]))
 
