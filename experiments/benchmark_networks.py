@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from molflow.flows.config import EGNNConfig, FreeFormConfig, MoleculesConfig, TransformerConfig
 
 from molflow.data.batches import Batch
 from molflow.evaluation.throughput import peak_memory_mb, seconds
+from molflow.flows.domains import MoleculesConfig
+from molflow.flows.free_form import FreeFormConfig
 from molflow.geometry import Context
+from molflow.nn import EGNNConfig, TransformerConfig
 from molflow.training.objectives.base import accumulate_gradients
 from molflow.training.objectives.free_form import FreeFormObjective, FreeFormObjectiveConfig
 

@@ -13,8 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from molflow.files import write_json
 from molflow.pretrained import model_cards
-from molflow.training.checkpoint import write_json
 
 RESULTS = Path("experiments/results/comparison.json")
 # The first of each row is what the others are measured against; then how many samples a repeat draws.

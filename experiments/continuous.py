@@ -9,10 +9,11 @@ import argparse
 import shutil
 from pathlib import Path
 
-from molflow.flows.config import ContinuousConfig
-from molflow.training.checkpoint import CARD, read_config, read_json, save_model
-
 import molflow
+from molflow.files import read_json
+from molflow.flows.continuous import ContinuousConfig
+from molflow.flows.storage import CARD, save_model
+from molflow.training.config import read_experiment
 from molflow.training.objectives.flow_matching import FlowMatchingObjectiveConfig
 
 TIMES = "embed_times.0.weight"
@@ -26,7 +27,7 @@ def main() -> None:
 
     if arguments.target.exists():
         raise SystemExit(f"{arguments.target} exists already")
-    config = read_config(arguments.source)
+    config = read_experiment(arguments.source)
     if not getattr(config.model, "average_velocity", False):
         raise SystemExit(f"{arguments.source} has no average velocity")
     kept = {key: w for key, w in molflow.load(arguments.source).state_dict().items() if not key.startswith("encoder.")}
@@ -37,9 +38,9 @@ def main() -> None:
     flow = model.build()
     flow.load_state_dict(weights)
     pairing = {key: getattr(config.objective, key) for key in ("pairing", "loss_exponent")}
-    objective = FlowMatchingObjectiveConfig(**pairing)
+    experiment = config.model_copy(update={"objective": FlowMatchingObjectiveConfig(**pairing)})
     card = read_json(arguments.source / CARD) | {"validation": {}}
-    save_model(arguments.target, config.model_copy(update={"model": model, "objective": objective}), flow, card)
+    save_model(arguments.target, model, flow, card, experiment.without_model())
     shutil.copyfile(arguments.source / "metrics.jsonl", arguments.target / "metrics.jsonl")
 
 

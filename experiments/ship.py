@@ -26,9 +26,11 @@ from molflow.data import load_particles, load_qm9
 from molflow.energies import get_system
 from molflow.evaluation import TrainingReference, evaluate_boltzmann, qm9_training_reference
 from molflow.evaluation.throughput import count_stable, sampling_record, seconds
+from molflow.files import read_json, write_json
 from molflow.flows import ParticleDomain
+from molflow.flows.storage import CARD, CONFIG, WEIGHTS
 from molflow.memory import keep_freed_memory
-from molflow.training.checkpoint import CARD, CONFIG, WEIGHTS, read_config, read_json, write_json
+from molflow.training.config import read_experiment
 
 REPEATED = ("atom_stability", "molecule_stability", "validity_x_uniqueness", "novelty", "stable_molecules_per_s")
 REPEATED_OF_PARTICLES = ("ess_fraction", "reweighted_log_z", "reweighted_mean_energy", "reverse_kl")
@@ -86,13 +88,13 @@ def molecule_scores(flow: molflow.Flow, arguments: argparse.Namespace) -> dict[s
         "evaluations_per_sample": evaluations_per_sample(flow, arguments.evaluations),
         "other_seeds": [{key: row[key] for key in ("sampling_seed", *REPEATED)} for row in by_seed[1:]],
     }
-    if read_config(arguments.run).objective.kind != "mean_flow":  # which leaves the encoder as it was
+    if read_experiment(arguments.run).objective.kind != "mean_flow":  # which leaves the encoder as it was
         scores |= likelihoods(flow, load_qm9("test").batch(slice(arguments.test)))
     return scores
 
 
 def particle_scores(flow: molflow.Flow, arguments: argparse.Namespace) -> dict[str, Any]:
-    system = get_system(read_config(arguments.run).data.name)
+    system = get_system(read_experiment(arguments.run).data.name)
     reference = load_particles(system.name, "test")
     test = reference[: arguments.test]
     maps = {which: flow.likelihood(test, which=which) for which in ("encoder", "decoder")}

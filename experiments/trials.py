@@ -22,8 +22,8 @@ import molflow
 from molflow.data import load_particles
 from molflow.energies import get_system
 from molflow.evaluation import evaluate_boltzmann
+from molflow.files import write_json
 from molflow.flows import ParticleDomain
-from molflow.training.checkpoint import write_json
 
 MAPS = ("encoder", "decoder")
 KEPT = ("ess_fraction", "nll_decoder", "nll_encoder", "reconstruction_error", "reweighted_log_z", "reverse_kl")

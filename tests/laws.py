@@ -47,6 +47,8 @@ _TRANSFORMER = TransformerConfig(hidden=12, n_vectors=4, pair_hidden=6, n_heads=
 _STAGES = TransformerConfig(hidden=12, n_vectors=4, pair_hidden=6, n_heads=2, n_blocks=1, n_stages=2)
 _TENSOR_PRODUCT = TensorProductConfig(irreps="6x0e + 2x1o + 2x2e", pair_channels=3, pair_hidden=4, n_blocks=2)
 _PSEUDOVECTORS = TensorProductConfig(irreps="5x0e + 2x1o + 2x1e + 2x2e", pair_channels=3, pair_hidden=4, n_blocks=2)
+_ONE_TRANSFORMER = TransformerConfig(hidden=12, n_vectors=4, pair_hidden=6, n_heads=2, n_blocks=1)
+_ONE_TENSOR_PRODUCT = TensorProductConfig(irreps="4x0e + 2x1o", pair_channels=2, pair_hidden=3, n_blocks=1)
 _MLP = MLPConfig(hidden=12, n_blocks=2)
 
 
@@ -77,15 +79,15 @@ NETWORKS = {
     "transformer-3d-labels": NetworkCase(3, _TRANSFORMER, 2, 3),
     "transformer-2d-no-features": NetworkCase(2, _TRANSFORMER, 0),
     "transformer-labels-two-times": NetworkCase(3, _TRANSFORMER, 0, 3, 2),
-    "transformer-conditions": NetworkCase(2, _TRANSFORMER, 2, n_conditions=1),
-    "transformer-two-times-conditions": NetworkCase(3, _TRANSFORMER, 0, 0, 2, 2),
+    "transformer-conditions": NetworkCase(2, _ONE_TRANSFORMER, 2, n_conditions=1),
+    "transformer-two-times-conditions": NetworkCase(3, _ONE_TRANSFORMER, 0, 0, 2, 2),
     "chain-of-transformers": NetworkCase(3, _STAGES, 2, 2),
     "chain-of-transformers-conditions": NetworkCase(3, _STAGES, 1, 0, 0, 2),
     "tensor-product-labels": NetworkCase(3, _PSEUDOVECTORS, 2, 3),
     "tensor-product-no-features": NetworkCase(3, _TENSOR_PRODUCT, 0),
     "tensor-product-labels-two-times": NetworkCase(3, _TENSOR_PRODUCT, 2, 3, 2),
-    "tensor-product-conditions": NetworkCase(3, _TENSOR_PRODUCT, 1, n_conditions=2),
-    "tensor-product-time-conditions": NetworkCase(3, _TENSOR_PRODUCT, 0, 2, 1, 1),
+    "tensor-product-conditions": NetworkCase(3, _ONE_TENSOR_PRODUCT, 1, n_conditions=2),
+    "tensor-product-time-conditions": NetworkCase(3, _ONE_TENSOR_PRODUCT, 0, 2, 1, 1),
 }
 """Networks on point clouds."""
 

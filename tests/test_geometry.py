@@ -1,23 +1,64 @@
-"""The mean-free space: projector, basis, probes and normal density agree with each other and ignore padding."""
+"""Laws of every space: projector, basis, probes and normal density agree with each other and ignore padding."""
 
 import pytest
 import torch
 from laws import SIZES, random_points
 
-from molflow.geometry import Context, MeanFreeSpace, Points, helmert_basis, masked_randn, pair_mask, project, safe_sqrt
+from molflow.geometry import (
+    Context,
+    EuclideanSpace,
+    MeanFreeSpace,
+    Points,
+    helmert_basis,
+    inner,
+    masked_randn,
+    pair_mask,
+    point_of,
+    project,
+    safe_sqrt,
+    scale,
+    select,
+    squared_norm,
+    tensors_of,
+)
 
-SPACES = [(3, 5), (2, 0), (1, 1)]
+N = 4  # configurations
+
+SPACES = {
+    **{
+        f"mean-free-{dim}-{n_features}": lambda n, dim=dim, f=n_features: MeanFreeSpace(wide_mask(dim, n), dim, f)
+        for dim, n_features in [(3, 5), (2, 0), (1, 1)]
+    },
+    **{f"euclidean-{f}": lambda n, f=f: EuclideanSpace(n or N, f) for f in (1, 4)},
+}
+"""Name -> a space for n equal configurations, or for a batch of four."""
 
 
-@pytest.fixture(params=SPACES, ids=str)
-def space(request):
-    dim, n_features = request.param
-    return MeanFreeSpace(random_points(dim, n_features)[1], dim, n_features)
+def wide_mask(dim, n):
+    return random_points(dim, 0)[1] if n is None else torch.arange(4).expand(n, 4) < 3
+
+
+@pytest.fixture(params=SPACES)
+def space_of(request):
+    return SPACES[request.param]
+
+
+@pytest.fixture
+def space(space_of):
+    return space_of(None)
+
+
+@pytest.fixture
+def mean_free():
+    return SPACES["mean-free-3-5"](None)
 
 
 def noise(space, seed=3):
     """Numbers everywhere: off the space, and at padding."""
-    shape, generator = space.mask.shape, torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    if isinstance(space, EuclideanSpace):
+        return torch.randn(space.batch, space.n_features, dtype=torch.float64, generator=generator) + 3
+    shape = space.mask.shape
     return Points(
         torch.randn(*shape, space.dim, dtype=torch.float64, generator=generator) + 3,
         torch.randn(*shape, space.n_features, dtype=torch.float64, generator=generator),
@@ -25,20 +66,71 @@ def noise(space, seed=3):
 
 
 def flat(points):
-    return torch.cat([points.x, points.h], -1).flatten(1)
+    return torch.cat(tensors_of(points), -1).flatten(1)
+
+
+def identity(space):
+    """The projector on the space, (B, K, K) in coordinates."""
+    return torch.diag_embed(space.coordinate_mask().double())
 
 
 def test_project_is_an_orthogonal_projection(space):
     once, other = space.project(noise(space)), space.project(noise(space, seed=4))
     torch.testing.assert_close(flat(space.project(once)), flat(once), atol=1e-12, rtol=0)
-    torch.testing.assert_close((noise(space) - once).dot(other), torch.zeros(4).double(), atol=1e-12, rtol=0)
+    torch.testing.assert_close(inner(noise(space) - once, other), torch.zeros(4).double(), atol=1e-12, rtol=0)
+    assert (flat(once) != 0).any()
+
+
+def test_project_removes_the_centroid_and_the_padding(mean_free):
+    once = mean_free.project(noise(mean_free))
     assert once.x.sum(1).abs().max() < 1e-12
-    assert not flat(once)[:, :, None].unflatten(1, (7, -1))[~space.mask].any()
-    assert (once.x[space.mask] != 0).any()
+    assert not torch.cat(once, -1)[~mean_free.mask].any()
+    assert (once.x[mean_free.mask] != 0).any()
+
+
+def test_a_euclidean_space_is_everything():
+    space = EuclideanSpace(3, 2)
+    point = torch.randn(3, 2)
+    assert space.project(point) is point
+    assert space.coordinates(point) is point
+    assert space.coordinate_mask().all()
+    assert space.dof.tolist() == [2, 2, 2]
+    assert [v.tolist() for v in space.basis()] == [[[1, 0]] * 3, [[0, 1]] * 3]
 
 
 def test_project_of_nothing_is_nothing():
     assert not project(torch.ones(1, 3, 2), torch.zeros(1, 3, dtype=torch.bool)).any()
+
+
+@pytest.mark.parametrize("draw", ["randn", "rademacher"])
+def test_a_draw_lies_in_the_space_and_has_the_identity_as_second_moment(space_of, draw):
+    space = space_of(20_000)
+    v = getattr(space, draw)(torch.Generator().manual_seed(0), torch.float64)
+    torch.testing.assert_close(flat(space.project(v)), flat(v), atol=1e-12, rtol=0)
+    c = space.coordinates(v)
+    torch.testing.assert_close(c.T @ c / len(c), identity(space)[0], atol=0.05, rtol=0)
+    assert c.mean(0).abs().max() < 0.04
+    if draw == "rademacher":
+        torch.testing.assert_close(c.abs(), space.coordinate_mask().double(), atol=1e-10, rtol=0)
+        torch.testing.assert_close(squared_norm(v), space.dof.double(), atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("draw", ["randn", "rademacher", "probes"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_seed_decides_the_draws_and_the_precision_is_that_asked_for(space, draw, dtype):
+    count = (1,) if draw == "probes" else ()
+    draws = []
+    for seed in (0, 0, 1):
+        drawn = getattr(space, draw)(*count, torch.Generator().manual_seed(seed), dtype)
+        draws.append(drawn[0] if draw == "probes" else drawn)
+    assert all(tensor.dtype == dtype for tensor in tensors_of(draws[0]))
+    assert torch.equal(flat(draws[0]), flat(draws[1]))
+    assert not torch.equal(flat(draws[0]), flat(draws[2]))
+
+
+def test_degrees_of_freedom_to_divide_by(space):
+    assert torch.equal(space.dof_or_one(torch.float64), space.dof.clamp(min=1).double())
+    assert MeanFreeSpace(torch.ones(1, 1, dtype=torch.bool), 3).dof_or_one(torch.float32).tolist() == [1]
 
 
 @pytest.mark.parametrize("n", [1, 2, 9])
@@ -54,13 +146,13 @@ def test_basis_is_orthonormal_and_coordinates_are_its_coefficients(space):
     own = space.coordinate_mask()
     coordinates = space.coordinates(points)
     assert coordinates.shape == own.shape == (4, len(basis))
-    assert coordinates[~own].abs().max() < 1e-14
+    assert (coordinates * ~own).abs().max() < 1e-14
     torch.testing.assert_close(own.sum(1), space.dof)
     matrix = torch.stack([flat(b) for b in basis], -1)
     gram = matrix.transpose(1, 2) @ matrix
     torch.testing.assert_close(gram, torch.diag_embed(own.double()), atol=1e-14, rtol=0)
     torch.testing.assert_close((matrix @ coordinates[..., None])[..., 0], flat(points), atol=1e-12, rtol=0)
-    torch.testing.assert_close(coordinates.square().sum(1), points.squared_norm())
+    torch.testing.assert_close(coordinates.square().sum(1), squared_norm(points))
 
 
 def test_degrees_of_freedom():
@@ -86,8 +178,8 @@ def test_probes_are_orthogonal_vectors_of_the_space(space):
         torch.testing.assert_close(flat(space.project(p)), flat(p), atol=1e-12, rtol=0)
 
 
-def test_a_full_set_of_probes_resolves_the_identity():
-    space = MeanFreeSpace(torch.arange(6).expand(3, 6) < 4, 2, 3)
+def test_a_full_set_of_probes_resolves_the_identity(space_of):
+    space = space_of(3)
     dof = int(space.dof[0])
     v = torch.stack([flat(p) for p in space.probes(dof, torch.Generator().manual_seed(0), torch.float64)], -1)
     direction = noise(space)
@@ -95,17 +187,19 @@ def test_a_full_set_of_probes_resolves_the_identity():
     torch.testing.assert_close(image, dof * flat(space.project(direction)), atol=1e-10, rtol=0)
 
 
-def test_one_probe_has_the_identity_as_second_moment():
-    space = MeanFreeSpace(torch.ones(20_000, 3, dtype=torch.bool), 1, 1)
-    (probe,) = space.probes(1, torch.Generator().manual_seed(0), torch.float64)
-    y = space.coordinates(probe)
-    torch.testing.assert_close(y.T @ y / len(y), torch.eye(5).double(), atol=0.04, rtol=0)
+@pytest.mark.parametrize("count", [1, 2])
+def test_probes_have_the_identity_as_second_moment(space_of, count):
+    space = space_of(20_000)
+    count = min(count, int(space.dof[0]))
+    for probe in space.probes(count, torch.Generator().manual_seed(0), torch.float64):
+        y = space.coordinates(probe)
+        torch.testing.assert_close(y.T @ y / len(y), identity(space)[0], atol=0.05, rtol=0)
 
 
 def test_too_many_probes_are_refused():
-    space = MeanFreeSpace(random_points(2, 0)[1], 2)
-    with pytest.raises(ValueError, match="3 orthogonal probes need 3 dimensions, got 2"):
-        space.probes(3, None)
+    for space in (MeanFreeSpace(random_points(2, 0)[1], 2), EuclideanSpace(4, 2)):
+        with pytest.raises(ValueError, match="3 orthogonal probes need 3 dimensions, got 2"):
+            space.probes(3, None)
 
 
 def test_noise_does_not_depend_on_padding():
@@ -122,6 +216,36 @@ def test_context_of_some_configurations():
     few = Context(mask, labels).select(torch.tensor([3, 1]), 3)
     assert few.mask.tolist() == [[True, True, False], [True, True, True]]
     assert torch.equal(few.labels, labels[[3, 1], :3])
+
+
+def test_a_condition_follows_its_configuration():
+    context = Context(torch.ones(3, 1, dtype=torch.bool), torch.zeros(3, 1, 0), torch.arange(6.0).view(3, 2))
+    assert context.select(torch.tensor([2, 0])).condition.tolist() == [[4, 5], [0, 1]]
+    assert context.select(slice(1, 2)).condition.tolist() == [[2, 3]]
+    assert context._replace(condition=None).select(slice(1, 2)).condition is None
+    assert context.to("cpu").condition.tolist() == context.condition.tolist()
+
+
+@pytest.mark.parametrize("kind", ["points", "vectors"])
+def test_points_and_vectors_obey_the_same_algebra(kind):
+    generator = torch.Generator().manual_seed(0)
+
+    def draw():
+        x, h = (torch.randn(3, *shape, dtype=torch.float64, generator=generator) for shape in [(5, 2), (5, 4)])
+        return Points(x, h) if kind == "points" else torch.cat([x, h], -1).flatten(1)
+
+    a, b, factor = draw(), draw(), torch.tensor([2.0, -1.0, 0.5]).double()
+    torch.testing.assert_close(inner(a, b), (flat(a) * flat(b)).sum(1))
+    torch.testing.assert_close(squared_norm(a), inner(a, a))
+    torch.testing.assert_close(flat(scale(a, factor)), flat(a) * factor[:, None])
+    torch.testing.assert_close(flat(a + b * 2.0 - a), flat(b) * 2)
+    assert torch.equal(flat(point_of(tensors_of(a))), flat(a))
+    some = select(a, torch.tensor([2, 0]), 3 if kind == "points" else 1)
+    whole = select(a, torch.tensor([2, 0]), 5)
+    assert torch.equal(flat(whole), flat(a)[[2, 0]])
+    assert [len(t) for t in tensors_of(some)] == [2] * len(tensors_of(a))
+    if kind == "points":
+        assert torch.equal(some.x, a.x[[2, 0], :3])
 
 
 def test_pairs_are_of_two_different_real_points():

@@ -1,19 +1,14 @@
 """Shipped models: each loads, samples and has its card; an unknown name lists the known ones."""
 
-from pathlib import Path
-
 import pytest
 import torch
-from experiments import save_experiment
+from laws import MOLECULE_FLOWS
 
 from molflow import MolflowError, load_pretrained, pretrained
+from molflow.flows import save_model
 from molflow.pretrained import load_named, model_cards
-from molflow.training.config import load_experiment
 
-TINY = Path(__file__).parent / "training" / "tiny.toml"
-CONFIGURATION = load_experiment(
-    TINY, ['model.domain.types=["H", "C", "N", "O", "F"]', "model.domain.atom_counts=[0, 0, 1, 2, 0, 3]"]
-)
+CONFIGURATION = MOLECULE_FLOWS["molecules-argmax"]
 
 
 @pytest.mark.parametrize("name", sorted(model_cards()))
@@ -40,7 +35,7 @@ def shelf(tmp_path, monkeypatch):
     """A folder of two models in place of the shipped ones."""
     for seed, name in enumerate(("small", "large")):
         torch.manual_seed(seed)
-        save_experiment(tmp_path / name, CONFIGURATION, card={"data": name})
+        save_model(tmp_path / name, CONFIGURATION, CONFIGURATION.build(), {"data": name})
     monkeypatch.setattr(pretrained, "_HERE", tmp_path)
     return tmp_path
 

@@ -6,10 +6,10 @@ from laws import NETWORKS, random_case, random_points, randomize, with_labels, w
 from torch import nn
 from torch.nn.functional import softplus
 
-from molflow.geometry import MeanFreeSpace, Points, pair_mask, squared_distances
+from molflow.geometry import EuclideanSpace, MeanFreeSpace, Points, pair_mask, squared_distances
 from molflow.nn import EGNN
 from molflow.testing import TOLERANCE, assert_equivariant, assert_inverse, assert_log_det
-from molflow.volume import divergence, exact_log_det, surrogate_decoder_jvp, surrogate_encoder_jvp, vjp
+from molflow.volume import divergence, exact_log_det, jvp, surrogate_decoder_jvp, surrogate_encoder_jvp, vjp
 
 SURROGATES = [surrogate_encoder_jvp, surrogate_decoder_jvp]
 
@@ -251,3 +251,107 @@ def test_rademacher_probes(dtype):
     c = many.coordinates(many.rademacher(torch.Generator().manual_seed(0), dtype))
     covariance = c.T @ c / len(c)
     assert (covariance - torch.eye(len(covariance))).abs().max() < 5 / 20000**0.5
+
+
+# ---- plain tensor functions ------------------------------------------------------------------------------------------
+
+
+class VectorCoupling(nn.Module):
+    """A non-linear map of vectors with an exact inverse: y_2 = x_2 e^(tanh(x_1 W)) + x_1 V, then halves swap."""
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(5)
+        self.w, self.v = (nn.Parameter(torch.randn(2, 2, dtype=torch.float64, generator=generator)) for _ in range(2))
+
+    def forward(self, x):
+        a, b = x.chunk(2, 1)
+        return torch.cat([b * torch.tanh(a @ self.w).exp() + a @ self.v, a], 1)
+
+    def inverse(self, y):
+        b, a = y.chunk(2, 1)
+        return torch.cat([a, (b - a @ self.v) * (-torch.tanh(a @ self.w)).exp()], 1)
+
+
+@pytest.fixture
+def vectors():
+    x = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    return VectorCoupling(), x, EuclideanSpace(5, 4)
+
+
+def jacobians(function, x):
+    return torch.autograd.functional.jacobian(lambda p: function(p).sum(0), x, create_graph=True).transpose(0, 1)
+
+
+def test_log_det_of_a_tensor_function_is_that_of_autograd(vectors):
+    pair, x, space = vectors
+    torch.testing.assert_close(pair.inverse(pair(x)), x)
+    value, log_det = exact_log_det(pair, x, space)
+    assert torch.equal(value, pair(x))
+    expected = torch.linalg.slogdet(jacobians(pair, x)).logabsdet
+    torch.testing.assert_close(log_det, expected, atol=1e-12, rtol=0)
+    got, right = (flat_gradient(ld.sum(), [pair.w, pair.v]) for ld in (log_det, expected))
+    torch.testing.assert_close(got, right, atol=1e-10, rtol=0)
+    assert right[:4].abs().min() > 1e-3
+
+
+def test_divergence_of_a_tensor_function_is_the_trace_of_autograd(vectors):
+    pair, x, space = vectors
+    value, trace = divergence(pair, x, space)
+    assert torch.equal(value, pair(x))
+    expected = torch.einsum("bii->b", jacobians(pair, x))
+    torch.testing.assert_close(trace, expected, atol=1e-12, rtol=0)
+    probes = space.probes(4, torch.Generator().manual_seed(0), torch.float64)
+    torch.testing.assert_close(divergence(pair, x, space, probes)[1], expected, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("draw", ["rademacher", "randn"])
+def test_the_estimate_for_a_tensor_function_has_the_exact_divergence_as_its_mean(vectors, draw):
+    pair, x, _ = vectors
+    n = 4000
+    space = EuclideanSpace(5 * n, 4)
+    v = getattr(space, draw)(torch.Generator().manual_seed(0), torch.float64)
+    with torch.no_grad():
+        estimates = divergence(pair, x.repeat_interleave(n, 0), space, [v])[1].view(5, n)
+        exact = divergence(pair, x, EuclideanSpace(5, 4))[1]
+    assert ((estimates.mean(1) - exact) / (estimates.std(1) / n**0.5)).abs().max() < 3.5
+
+
+@pytest.mark.parametrize("surrogate", SURROGATES)
+def test_surrogate_of_a_tensor_function_has_the_gradient_of_the_log_determinant(vectors, surrogate):
+    pair, x, space = vectors
+    for probes in (
+        [v * 2.0 for v in space.basis(torch.float64)],
+        space.probes(4, torch.Generator().manual_seed(0), torch.float64),
+    ):
+        z, reconstruction, terms = surrogate(pair, pair.inverse, x, probes)
+        torch.testing.assert_close(z, pair(x))
+        torch.testing.assert_close(reconstruction, x)
+        weights = torch.arange(1.0, 6.0).double()
+        expected = torch.linalg.slogdet(jacobians(pair, x)).logabsdet
+        got, right = (flat_gradient(value @ weights, [pair.w]) for value in (terms, expected))
+        torch.testing.assert_close(got, right, atol=1e-8, rtol=0)
+
+
+def test_jvp_and_vjp_of_a_tensor_function(vectors):
+    pair, x, space = vectors
+    v = space.randn(torch.Generator().manual_seed(2), torch.float64)
+    value, pushed = jvp(pair, x, v)
+    pulled = vjp(pair, x)[1](v)
+    jacobian = jacobians(pair, x)
+    assert torch.equal(value, pair(x))
+    torch.testing.assert_close(pushed, torch.einsum("bij,bj->bi", jacobian, v))
+    torch.testing.assert_close(pulled, torch.einsum("bij,bi->bj", jacobian, v))
+
+
+def test_many_dimensions_are_done_in_chunks(vectors, monkeypatch):
+    pair, x, space = vectors
+    expected = exact_log_det(pair, x, space)[1]
+    monkeypatch.setattr("molflow.volume.DERIVATIVES_AT_ONCE", 5)
+    torch.testing.assert_close(exact_log_det(pair, x, space)[1], expected, atol=1e-12, rtol=0)
+
+
+def test_a_function_without_parameters_needs_no_network():
+    value, log_det = exact_log_det(lambda x: 2 * x, torch.zeros(3, 5), EuclideanSpace(3, 5))
+    assert not value.any()
+    torch.testing.assert_close(log_det, torch.full((3,), 5 * 0.6931472))

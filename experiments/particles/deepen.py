@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 import molflow
+from molflow.files import read_json
+from molflow.flows.storage import CARD, save_model
 from molflow.nn import EGNN
-from molflow.training.checkpoint import CARD, read_config, read_json, save_model
+from molflow.training.config import read_experiment
 
 
 def deepen(network: EGNN, deeper: EGNN) -> None:
@@ -33,7 +35,7 @@ def main() -> None:
 
     if arguments.target.exists():
         raise SystemExit(f"{arguments.target} exists already")
-    config, flow = read_config(arguments.source), molflow.load(arguments.source)
+    config, flow = read_experiment(arguments.source), molflow.load(arguments.source)
     maps = {name: getattr(config.model, name) for name in ("encoder", "decoder")}
     if any(network.kind != "egnn" or network.n_blocks >= arguments.blocks for network in maps.values()):
         raise SystemExit(f"{arguments.source}: expected EGNNs of less than {arguments.blocks} blocks")
@@ -43,7 +45,8 @@ def main() -> None:
     built = config.model.build()
     for name in maps:
         deepen(getattr(flow, name), getattr(built, name))
-    save_model(arguments.target, config, built, read_json(arguments.source / CARD) | {"validation": {}})
+    card = read_json(arguments.source / CARD) | {"validation": {}}
+    save_model(arguments.target, config.model, built, card, config.without_model())
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ The weights are only rewritten; train the result further with `molflow train ...
 import argparse
 from pathlib import Path
 
-from molflow.training.checkpoint import CARD, read_config, read_json, save_model
-
 import molflow
+from molflow.files import read_json
 from molflow.flows import unroll
+from molflow.flows.storage import CARD, save_model
+from molflow.training.config import read_experiment
 from molflow.training.objectives.inversion import InversionObjectiveConfig
 
 
@@ -27,15 +28,15 @@ def main() -> None:
         raise SystemExit(f"{arguments.target} exists already")
     backward = molflow.load(arguments.backward) if arguments.backward else None
     flow = unroll(molflow.load(arguments.source), arguments.times, backward)
-    config = read_config(arguments.source)
+    config = read_experiment(arguments.source)
     made = {"decoder": arguments.source} | ({"encoder": arguments.backward} if backward else {})
     n_stages = {"n_stages": len(arguments.times) - 1}
     changed: dict[str, object] = {"average_velocity": False}
-    changed |= {name: read_config(run).model.decoder.model_copy(update=n_stages) for name, run in made.items()}
+    changed |= {name: read_experiment(run).model.decoder.model_copy(update=n_stages) for name, run in made.items()}
     model = config.model.model_copy(update=changed)
     unrolled = config.model_copy(update={"model": model, "objective": InversionObjectiveConfig()})
     card = read_json(arguments.source / CARD) | {"unrolled_at": arguments.times, "validation": {}}
-    save_model(arguments.target, unrolled, flow, card)
+    save_model(arguments.target, model, flow, card, unrolled.without_model())
 
 
 if __name__ == "__main__":

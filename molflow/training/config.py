@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny
 
@@ -57,6 +57,10 @@ class ExperimentConfig(Config):
     )
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
+
+    def without_model(self) -> dict[str, Any]:
+        """The experiment as plain values but for its model, as config.json keeps it."""
+        return self.model_dump(mode="json", exclude={"model"})
 
 
 def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:

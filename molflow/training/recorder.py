@@ -147,8 +147,7 @@ class Recorder:
         self.good = state
         save_state(self.folder, state)
         config = self.splits.config
-        experiment = config.model_dump(mode="json", exclude={"model"})
-        save_model(self.folder, config.model, self._flow, self._card(), experiment)
+        save_model(self.folder, config.model, self._flow, self._card(), config.without_model())
 
     def _card(self) -> dict[str, Any]:
         """Origin of the model; `scores` are filled in when it is measured on many samples."""

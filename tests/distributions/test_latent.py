@@ -5,7 +5,7 @@ import torch
 from laws import random_points
 
 from molflow.distributions import StandardNormal
-from molflow.geometry import MeanFreeSpace, Points
+from molflow.geometry import EuclideanSpace, MeanFreeSpace, Points
 from molflow.testing import assert_integrates_to_one, assert_invariant
 
 
@@ -40,6 +40,17 @@ def test_samples_have_its_second_moment():
     y = space.coordinates(z)
     expected = 0.25 * torch.diag(space.coordinate_mask()[0].double())
     torch.testing.assert_close(y.T @ y / len(y), expected, atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_on_vectors_it_is_the_ordinary_normal(temperature):
+    latent = StandardNormal(EuclideanSpace(3, 4), temperature)
+    z = latent.sample(torch.Generator().manual_seed(0), torch.float64)
+    assert torch.equal(
+        z, temperature * torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    )
+    expected = torch.distributions.Normal(torch.zeros(()).double(), temperature).log_prob(z).sum(1)
+    torch.testing.assert_close(latent.log_prob(z), expected, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])

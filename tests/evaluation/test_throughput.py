@@ -44,6 +44,12 @@ def test_sampling_record():
     assert record["stable_molecules_per_s"] == pytest.approx(50 * stable)
 
 
+def test_a_molecule_outside_the_look_up_tables_is_not_stable():
+    sulphide = Structure(np.array([[0, 0, 0], [1.34, 0, 0], [-0.05, 1.34, 0]]), np.array([16, 1, 1]))
+    water = Structure(np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]), np.array([8, 1, 1]))
+    assert count_stable(MoleculeBatch.from_structures([sulphide, water])) == 1
+
+
 def test_the_cost_of_a_stable_molecule_is_none_if_none_is_stable():
     record = sampling_record("a", len(LONE_ATOMS), count_stable(LONE_ATOMS), 4.0, "cpu", 64)
     assert record["ms_per_stable_molecule"] is None

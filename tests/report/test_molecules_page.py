@@ -74,6 +74,16 @@ def test_a_page_of_stability_alone(tmp_path):
     assert "None" not in text
 
 
+def test_molecules_outside_the_look_up_tables_are_pointed_out(evaluated, tmp_path):
+    sulphide = Structure(np.array([[0, 0, 0], [1.34, 0, 0], [-0.05, 1.34, 0]]), np.array([16, 1, 1]))
+    record = evaluate([CROWDED, sulphide], workers=0).to_dict()
+    assert record["metrics"]["valence_molecule_stability"]["count"] == 1
+    molecules_page({"mine": record, "real": evaluated[0]}, tmp_path / "a.html", statuses=STATUSES)
+    text = words_of(tmp_path / "a.html")
+    assert "mine: 1 of 2 molecules are outside the look-up tables." in text
+    assert text.count("outside the look-up tables.") == 1
+
+
 @pytest.fixture(scope="module")
 def sets(evaluated):
     """Records of three sets, of which the last has no metrics of RDKit, and one example of each status in each set."""

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from molflow.training.dataset import load_dataset
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -30,6 +29,7 @@ from molflow.training.config import OptimizerConfig, load_experiment, read_exper
 from molflow.training.run import AdaptiveClip, schedule
 from molflow.training.run import new_run as new_run_
 from molflow.training.state import RESUMABLE_KEYS, STATE, load_state, save_state
+from molflow.training.tasks import load_splits
 
 TINY = Path(__file__).with_name("tiny.toml")
 # A shell that starts pytest in the background lets its children ignore Ctrl-C.
@@ -265,13 +265,16 @@ def test_a_batch_is_a_pure_function_of_the_seed_and_the_step(whole_run, tmp_path
 EXPLODING = "optimizer.learning_rate=1e30"
 
 
-def test_roll_back_and_then_an_error(tmp_path, caplog):
+@pytest.mark.parametrize("checkpoint_every", [7, 1])
+def test_roll_back_and_then_an_error(tmp_path, caplog, checkpoint_every):
+    """Weights that give no finite loss are never saved, also where a checkpoint was due at their step."""
     with pytest.raises(MolflowError, match=r"not finite at step 11, training data \[\d+, .* after 5 roll-backs"):
-        train(tiny(EXPLODING), tmp_path)
+        train(tiny(EXPLODING, f"training.checkpoint_every={checkpoint_every}"), tmp_path)
+    assert load_state(tmp_path)["step"] == 0
     steps = [int(re.search("at step ([0-9]+)", message)[1]) for message in caplog.messages]
     assert steps == [1, 3, 5, 7, 9]
     assert all("rolled back to the weights of step 0" in message for message in caplog.messages)
-    dataset = load_dataset(read_experiment(tmp_path))
+    dataset = load_splits(read_experiment(tmp_path))
     begun = new_run_(dataset, torch.device("cpu"), 1, None).objective.flow.state_dict()
     assert all(torch.equal(tensor, begun[name]) for name, tensor in load(tmp_path).state_dict().items())
 
@@ -292,7 +295,7 @@ def test_figures_that_are_not_finite_are_null(tmp_path):
 
 
 def new_run(*overrides):
-    return new_run_(load_dataset(tiny(*overrides)), torch.device("cpu"), 10, None)
+    return new_run_(load_splits(tiny(*overrides)), torch.device("cpu"), 10, None)
 
 
 def test_roll_back_restores_everything_but_goes_on():
