@@ -38,7 +38,7 @@ coverage: setup
 lowest:
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
 	sed -n '/^dependencies/,/^\[project.scripts/{s/>=/==/g;s/"/\n"/g;p}' pyproject.toml | sed -n 's/^"\([a-z0-9-]*==.*\)/\1/p' > .venv-lowest/constraints.txt
-	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/constraints.txt '.[$(EXTRAS)]'
+	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/constraints.txt --editable '.[$(EXTRAS)]'
 	.venv-lowest/bin/python -m pytest -m 'not slow'
 
 clean:

@@ -193,7 +193,7 @@ def _symmetries(points: Points, mask: Tensor, generator: torch.Generator, transl
     yield _Symmetry("permutation", permute, permute, mask)
 
     def pad(p: Points) -> Points:
-        return Points(*(torch.nn.functional.pad(t, (0, 0, 0, 2)) for t in p))
+        return Points(*(torch.cat([t, t.new_zeros(len(t), 2, t.shape[-1])], 1) for t in p))
 
     yield _Symmetry("padding", pad, pad, torch.nn.functional.pad(mask, (0, 2)))
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar
 
 from molflow.evaluation.metrics import FURTHER
 
@@ -76,10 +76,6 @@ class Metric(ABC):
     denominator: ClassVar[str] = "molecules"
     unit: ClassVar[str] = ""
     label: ClassVar[str] = ""
-
-    def __init_subclass__(cls, **further: Any) -> None:
-        super().__init_subclass__(**further)
-        cls.kind = None  # to be set by the registry, also where a registered metric is extended
 
     def __init__(self, options: EvaluationOptions) -> None:
         self.options = options
