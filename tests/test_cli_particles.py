@@ -308,10 +308,10 @@ def test_benchmark_training(record, saved, settings):
 
 def test_models_of_molecules_and_of_particles_stand_apart(molflow, record, saved, model, tmp_path, monkeypatch):
     _, figures = record("evaluate", _sampled(molflow, model, tmp_path), "--model", model)
-    card = {"data": "dw4", "domain": "particles", "epochs": 2, "scores": figures}
+    card = {"data": "dw4", "task": "particles", "domain": "particles", "epochs": 2, "scores": figures}
     os.symlink(saved(*DW4, card=card), tmp_path / "dw4")
     molecules = ('model.domain.types=["C"]', "model.domain.atom_counts=[0, 1]")
-    os.symlink(saved(*molecules, card={"data": "qm9", "domain": "molecules"}), tmp_path / "mol")
+    os.symlink(saved(*molecules, card={"data": "qm9", "task": "molecules", "domain": "molecules"}), tmp_path / "mol")
     monkeypatch.setattr(pretrained, "_HERE", tmp_path)
     text, cards = record("models")
     assert cards.keys() == {"dw4", "mol"}

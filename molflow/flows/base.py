@@ -286,7 +286,8 @@ class Flow(nn.Module, ABC, Generic[Data]):
     def nll(self, data: Data, condition: Any = None, generator: torch.Generator | None = None) -> Tensor:
         """Negative log-likelihood of data through the encoder, nats (B,), for training: it can be differentiated."""
         points, context, correction = self.to_points(data, generator, condition)
-        return -self.points_log_prob(points, context, "encoder")[0] - correction
+        z, log_det = by_size(self.encode_with_log_det, points, context, PAIRS_WITH_DENSITY)
+        return -StandardNormal(self.domain.space(context.mask)).log_prob(z) - log_det - correction
 
     def loss(self, data: Data, condition: Any = None, generator: torch.Generator | None = None) -> Tensor:
         """The mean of `nll` over a batch, a scalar to minimise."""

@@ -155,6 +155,7 @@ class Recorder:
         return {
             "name": config.name,
             "data": config.data.name,
+            "task": config.model.domain.task,
             "domain": config.model.domain.kind,
             "representation": getattr(config.model.domain, "representation", None),
             "split": self.splits.split,

@@ -6,12 +6,19 @@ from molflow.cli.output.particles import of_system, share, value
 
 
 def show_models(cards: dict[str, Record]) -> None:
-    """Print the main figures on the cards of models, in a table for molecules and one for particles."""
-    particles = {name: card for name, card in cards.items() if card.get("domain") == "particles"}
-    show([_molecule_model(name, card) for name, card in cards.items() if name not in particles])
-    if particles:
-        console.print()
-        show([_particle_model(name, card) for name, card in particles.items()])
+    """Print the main figures on the cards of models, in a table for each task."""
+    tables: dict[str, list[Record]] = {task: [] for task in _ROWS}
+    for name, card in cards.items():
+        tables.setdefault(card["task"], []).append(_ROWS.get(card["task"], _model)(name, card))
+    for place, records in enumerate(filter(None, tables.values())):
+        if place:
+            console.print()
+        show(records)
+
+
+def _model(name: str, card: Record) -> Record:
+    """The row of a model of any task."""
+    return {"model": name, "data": card.get("data"), "epochs": epochs(card), "steps": card.get("steps")}
 
 
 def _molecule_model(name: str, card: Record) -> Record:
@@ -47,6 +54,10 @@ def _particle_model(name: str, card: Record) -> Record:
         "evaluations a sample": _evaluations(scores),
         **{label: figure(scores) or None for label, figure in figures.items()},
     }
+
+
+_ROWS = {"molecules": _molecule_model, "particles": _particle_model}
+"""Task -> row of a model with the figures of the task."""
 
 
 def _evaluations(scores: Record) -> float | None:
