@@ -32,6 +32,9 @@ class MoleculeBatch:
             None if all atoms are in the batch. United atoms can be written only after `with_hydrogens`.
         orders: (B, N, N) int8, look-up bond orders of the atoms in the batch. None until `bond_orders` is called, which
             keeps them here; `with_hydrogens` fills them in.
+        environments: (B, N, 3) int64, the numbers of single, double and triple bonds to heavy atoms that each heavy
+            atom is meant to have, zero at hydrogens and padding. A model of environment types fills them in, so that
+            `realised` can compare; None where nothing is meant.
     """
 
     positions: Tensor
@@ -39,6 +42,7 @@ class MoleculeBatch:
     mask: Tensor
     hydrogens: Tensor | None = None
     orders: Tensor | None = None
+    environments: Tensor | None = None
 
     def __post_init__(self) -> None:
         shape = self.atomic_numbers.shape
@@ -61,6 +65,11 @@ class MoleculeBatch:
         if self.orders is not None and (self.orders.dtype != torch.int8 or self.orders.shape != (*shape, shape[1])):
             got = f"{self.orders.dtype} {tuple(self.orders.shape)}"
             raise ValueError(f"expected int8 orders {(*shape, shape[1])}, got {got}")
+        if self.environments is not None and (
+            self.environments.dtype != torch.int64 or self.environments.shape != (*shape, 3)
+        ):
+            got = f"{self.environments.dtype} {tuple(self.environments.shape)}"
+            raise ValueError(f"expected int64 environments {(*shape, 3)}, got {got}")
 
     @classmethod
     def from_structures(cls, structures: Sequence[Structure]) -> "MoleculeBatch":
@@ -79,7 +88,8 @@ class MoleculeBatch:
     def concatenate(cls, batches: Sequence["MoleculeBatch"]) -> "MoleculeBatch":
         """One batch with all molecules in order, padded to the largest.
 
-        If bond orders of some batches are known, those of the others are looked up.
+        If bond orders of some batches are known, those of the others are looked up. `environments` are kept if all
+        batches have them.
 
         Raises:
             MolflowError: some batches count hydrogens and some do not.
@@ -96,12 +106,14 @@ class MoleculeBatch:
 
         hydrogens = [b.hydrogens for b in batches if b.hydrogens is not None]
         orders = [_padded(b.orders, 2, n) for b in batches if b.orders is not None]
+        environments = [b.environments for b in batches if b.environments is not None]
         return cls(
             join([b.positions for b in batches]),
             join([b.atomic_numbers for b in batches]),
             join([b.mask for b in batches]),
             join(hydrogens) if hydrogens else None,
             join(orders) if orders else None,
+            join(environments) if len(environments) == len(batches) else None,
         )
 
     @property
@@ -124,8 +136,14 @@ class MoleculeBatch:
     def _apply(self, function: Callable[[Tensor], Tensor]) -> "MoleculeBatch":
         hydrogens = None if self.hydrogens is None else function(self.hydrogens)
         orders = None if self.orders is None else function(self.orders)
+        environments = None if self.environments is None else function(self.environments)
         return MoleculeBatch(
-            function(self.positions), function(self.atomic_numbers), function(self.mask), hydrogens, orders
+            function(self.positions),
+            function(self.atomic_numbers),
+            function(self.mask),
+            hydrogens,
+            orders,
+            environments,
         )
 
     def _arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -136,8 +154,10 @@ class MoleculeBatch:
         """The same molecules as united atoms, by `molflow.chem.strip_hydrogens`; united atoms return themselves."""
         if self.hydrogens is not None:
             return self
-        arrays = strip_hydrogens(*self._arrays())
-        return MoleculeBatch(*map(torch.from_numpy, arrays)).to(self.positions.device)
+        x, z, mask, hydrogens = map(torch.from_numpy, strip_hydrogens(*self._arrays()))
+        heavy = self.atomic_numbers.cpu() > 1
+        environments = self._environments_at(heavy, mask)
+        return MoleculeBatch(x, z, mask, hydrogens, environments=environments).to(self.positions.device)
 
     def with_hydrogens(self) -> "MoleculeBatch":
         """The same molecules with all atoms, by `molflow.chem.add_hydrogens`. A batch of all atoms returns itself.
@@ -149,7 +169,16 @@ class MoleculeBatch:
         known = None if self.orders is None else self.orders.cpu().numpy()
         arrays = add_hydrogens_and_orders(*self._arrays(), self.hydrogens.cpu().numpy(), known)
         x, z, mask, orders = map(torch.from_numpy, arrays)
-        return MoleculeBatch(x, z, mask, orders=orders).to(self.positions.device)
+        environments = self._environments_at(self.mask.cpu(), mask & (z > 1))
+        return MoleculeBatch(x, z, mask, orders=orders, environments=environments).to(self.positions.device)
+
+    def _environments_at(self, kept: Tensor, places: Tensor) -> Tensor | None:
+        """`environments` on the CPU of the atoms that are kept, moved to the same number of places, (B, M, 3)."""
+        if self.environments is None:
+            return None
+        moved = self.environments.new_zeros(*places.shape, 3, device="cpu")
+        moved[places] = self.environments.cpu()[kept]
+        return moved
 
     def bond_orders(self) -> Tensor:
         """Look-up bond orders of the atoms in the batch (`EDM_QM9`), (B, N, N) int8.
@@ -161,6 +190,25 @@ class MoleculeBatch:
             object.__setattr__(self, "orders", found)
             return found
         return self.orders
+
+    def heavy_bonds(self) -> Tensor:
+        """Numbers of single, double and triple look-up bonds of each heavy atom to other heavy atoms, (B, N, 3) int64.
+
+        They are counted in `bond_orders`; hydrogens and padding have none.
+        """
+        heavy = self.atomic_numbers > 1
+        orders = self.bond_orders() * (heavy.unsqueeze(1) & heavy.unsqueeze(2))
+        return torch.stack([(orders == order).sum(-1) for order in (1, 2, 3)], -1)
+
+    def realised(self) -> Tensor:
+        """Whether each molecule has the look-up bonds between heavy atoms that `environments` mean, (B,) bool.
+
+        Raises:
+            MolflowError: nothing is meant, since no model of environment types made the batch.
+        """
+        if self.environments is None:
+            raise MolflowError("the batch has no environments to compare with its bonds")
+        return (self.heavy_bonds() == self.environments).flatten(1).all(1)
 
     def stability(self) -> tuple[Tensor, Tensor]:
         """Which atoms (B, N) and which molecules (B,) are stable by `EDM_QM9`; see `BondRules.stability`.

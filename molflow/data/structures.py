@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from molflow.batch import MoleculeBatch
+from molflow.chem.bonds import EDM_QM9
 from molflow.chem.hydrogens import strip_hydrogens
 from molflow.chem.io import Structure
 from molflow.data.files import save_arrays
@@ -142,6 +143,21 @@ class MoleculeSet:
             self.properties,
             np.concatenate(counts),
         )
+
+    def heavy_bonds(self) -> np.ndarray:
+        """Numbers of single, double and triple look-up bonds of each atom to heavy atoms, (total, 3) uint8.
+
+        See `MoleculeBatch.heavy_bonds`. All of QM9 as united atoms takes seconds.
+
+        Raises:
+            MolflowError: an element outside the look-up tables; the message gives molecule and atom.
+        """
+        self._refuse("element outside the look-up tables of bonds", ~EDM_QM9.covers(self.atomic_numbers))
+        found = [np.zeros((0, 3), dtype=np.uint8)]
+        for start in range(0, len(self), _AT_ONCE):
+            batch = self.batch(slice(start, start + _AT_ONCE))
+            found.append(batch.heavy_bonds()[batch.mask].numpy().astype(np.uint8))
+        return np.concatenate(found)
 
     def padded(self, indices: Any, width: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The B molecules at these indices, padded with zeros at the end to the largest of them, N atoms.

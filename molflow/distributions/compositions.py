@@ -1,63 +1,135 @@
-"""Which points a configuration is made of, as a multiset of types: the first factor where types are given."""
+"""Distributions of compositions, multisets of types: the first factor of the likelihood where types are given."""
+
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 
+from molflow.distributions.registry import COMPOSITIONS
 from molflow.errors import MolflowError
 
-_EMPTY = "this model has no table of compositions yet: train it, or load its weights"
+_FACTOR = 6364136223846793005  # the multiplier of Knuth's MMIX generator, which is odd
 
 
-class Compositions(nn.Module):
-    """The compositions of a data set with their frequencies: p(c) = count(c) / total.
+class Compositions(nn.Module, ABC):
+    """A distribution p(c) of compositions c, the number of points of each of T types.
+
+    Implementing one: give the methods below and register the class with `COMPOSITIONS.register`.
 
     Args:
-        n_compositions: K, rows of the table; they are filled by `fit` or by loading weights.
         n_types: T.
+        n_compositions: distinct compositions of the training data.
+        max_points: most points of a composition of the training data.
+        ends: bond ends of each type, of E kinds, (T, E) integers: a molecule has an even number of each kind.
     """
+
+    def __init__(self, n_types: int, n_compositions: int = 0, max_points: int = 0, ends: Tensor | None = None):
+        super().__init__()
+        self.n_types = n_types
+
+    @staticmethod
+    @abstractmethod
+    def sizes(table: Tensor) -> dict[str, int]:
+        """The arguments that follow from distinct compositions of training data (K, T), by name."""
+
+    @staticmethod
+    @abstractmethod
+    def possible(composition: Tensor, table: Tensor) -> Tensor:
+        """Whether compositions (B, T) have a probability after training on those of a table (K, T), bool (B,)."""
+
+    @abstractmethod
+    def fit(self, table: Tensor, counts: Tensor, seed: int = 0, progress: bool = False) -> None:
+        """Learn from distinct compositions (K, T) and how often each occurs (K,); the same seed gives the same result.
+
+        Raises:
+            MolflowError: more points of one type than can be stored.
+        """
+
+    @property
+    @abstractmethod
+    def is_fitted(self) -> bool:
+        """Whether `fit` was called, or weights were loaded."""
+
+    @abstractmethod
+    def sample(self, n: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """Draw n compositions: types (n, N) in ascending order, zero at padding, and their mask (n, N)."""
+
+    @abstractmethod
+    def log_prob(self, composition: Tensor) -> Tensor:
+        """log p(c) in nats, float64 (B,), for numbers of points of each type (B, T); -inf for one that cannot be."""
+
+    def require_fit(self) -> None:
+        """Raise MolflowError if nothing was learned yet."""
+        if not self.is_fitted:
+            raise MolflowError("this model has no compositions yet: train it, or load its weights")
+
+
+@COMPOSITIONS.register("table")
+class CompositionTable(Compositions):
+    """The compositions of a data set with their frequencies: p(c) = count(c) / total, and no others."""
 
     table: Tensor
     counts: Tensor
 
-    def __init__(self, n_compositions: int, n_types: int):
-        super().__init__()
+    def __init__(self, n_types: int, n_compositions: int = 0, max_points: int = 0, ends: Tensor | None = None):
+        super().__init__(n_types)
         self.register_buffer("table", torch.zeros(n_compositions, n_types, dtype=torch.uint8))
         self.register_buffer("counts", torch.zeros(n_compositions, dtype=torch.int64))
 
-    def fit(self, table: Tensor, counts: Tensor) -> None:
-        """Take over distinct compositions (K, T), how many points of each type, and how often each occurs (K,).
+    @staticmethod
+    def sizes(table: Tensor) -> dict[str, int]:
+        return {"n_compositions": len(table)}
+
+    @staticmethod
+    def possible(composition: Tensor, table: Tensor) -> Tensor:
+        return _places(composition, table)[1]
+
+    def fit(self, table: Tensor, counts: Tensor, seed: int = 0, progress: bool = False) -> None:
+        """Take over the compositions and their frequencies; nothing is random.
 
         Raises:
-            MolflowError: too many types or points for the table's bytes, or its keys of 64 bits.
+            MolflowError: too many points of one type for the table's bytes.
         """
-        if table.max() > 255 or (int(table.max()) + 1) ** table.shape[1] >= 2**63:
-            raise MolflowError(f"{table.shape[1]} types with up to {int(table.max())} points of one are too many")
-        order = _keys(table, table).argsort()
-        self.table.copy_(table[order])
-        self.counts.copy_(counts[order])
+        if table.max() > 255:
+            raise MolflowError(f"{int(table.max())} points of one type are too many for the table of compositions")
+        if len(_keys(table).unique()) < len(table):
+            raise MolflowError("the compositions are not distinct, or two of them have the same key")
+        self.table.copy_(table)
+        self.counts.copy_(counts)
+
+    @property
+    def is_fitted(self) -> bool:
+        return bool(self.counts.any())
 
     def sample(self, n: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """Draw n compositions: types (n, N) in ascending order, zero at padding, and their mask (n, N)."""
-        if not self.counts.any():
-            raise MolflowError(_EMPTY)
+        self.require_fit()
         rows = torch.multinomial(self.counts.double(), n, replacement=True, generator=generator)
-        ends = self.table[rows].long().cumsum(-1)
-        slots = torch.arange(int(ends[:, -1].max()), device=ends.device)
-        mask = slots < ends[:, -1:]
-        return (ends.unsqueeze(1) <= slots[:, None]).sum(-1) * mask, mask
+        return sorted_types(self.table[rows])
 
     def log_prob(self, composition: Tensor) -> Tensor:
-        """log p(c) in nats for numbers of points of each type (B, T); -inf for one that the data did not have."""
         if not len(self.counts):
-            raise MolflowError(_EMPTY)
-        keys, known = _keys(composition, self.table), _keys(self.table, self.table)
-        place = torch.searchsorted(known, keys).clamp(max=len(known) - 1)
-        is_known = (known[place] == keys) & (composition <= self.table.max()).all(-1)
+            self.require_fit()
+        place, is_known = _places(composition, self.table)
         log_p = (self.counts.double() / self.counts.sum()).log()
         return torch.where(is_known, log_p[place], -torch.inf)
 
 
-def _keys(composition: Tensor, table: Tensor) -> Tensor:
-    """One whole number for each composition, whose digits are its numbers of points of each type."""
-    place = (table.max().long() + 1) ** torch.arange(table.shape[1], device=table.device)
-    return (composition.long() * place).sum(-1)
+def sorted_types(composition: Tensor) -> tuple[Tensor, Tensor]:
+    """Numbers of points (B, T) -> the types of the points (B, N) in ascending order, zero at padding, and the mask."""
+    ends = composition.long().cumsum(-1)
+    slots = torch.arange(int(ends[:, -1].max()), device=ends.device)
+    mask = slots < ends[:, -1:]
+    return (ends.unsqueeze(1) <= slots[:, None]).sum(-1) * mask, mask
+
+
+def _places(composition: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+    """The row of each composition (B, T) in a table (K, T), and whether it has one; (B,) each."""
+    known, rows = _keys(table).sort()
+    place = rows[torch.searchsorted(known, _keys(composition)).clamp(max=len(known) - 1)]
+    return place, (table[place] == composition).all(-1)
+
+
+def _keys(composition: Tensor) -> Tensor:
+    """A hash of each composition: the sum of its numbers times powers of an odd number, modulo 2^64."""
+    weights = torch.full((composition.shape[1],), _FACTOR, device=composition.device).cumprod(0)
+    return (composition.long() * weights).sum(-1)

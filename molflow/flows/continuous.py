@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from molflow.distributions import StandardNormal
@@ -43,10 +44,17 @@ class ContinuousConfig(FlowConfig):
 
     network: Network = EGNNConfig()
     solver: SolverChoice = AdaptiveSolver()
+    last_step: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="length of the last of the Euler steps that n_evaluations asks for; 0: as the others",
+    )
 
     def build(self) -> "ContinuousFlow[Any]":
         domain, conditions = self.build_domain()
-        return ContinuousFlow(domain, build_network(self.network, domain, conditions, 1), self.solver, conditions)
+        network = build_network(self.network, domain, conditions, 1)
+        return ContinuousFlow(domain, network, self.solver, conditions, self.last_step)
 
 
 class Path(NamedTuple):
@@ -96,6 +104,8 @@ class ContinuousFlow(Flow[Data]):
         network: (x, h, mask, t) -> (dx, dh) with one time, as in `molflow.nn`; on vectors (x, condition, t) -> y.
         solver: how paths are followed, by default dopri5 with tolerances of 1e-4.
         conditions: as in `Flow`.
+        last_step: length of the last of the Euler steps that `n_evaluations` asks for, from this time to the data at
+            time 0; 0 makes all steps equal. A short one sets the finest scale of the data, such as bond lengths.
     """
 
     def __init__(
@@ -104,9 +114,10 @@ class ContinuousFlow(Flow[Data]):
         network: nn.Module,
         solver: Solver | None = None,
         conditions: Conditions | None = None,
+        last_step: float = 0.0,
     ):
         super().__init__(domain, conditions)
-        self.network, self.solver = network, solver or AdaptiveSolver()
+        self.network, self.solver, self.last_step = network, solver or AdaptiveSolver(), last_step
 
     @property
     def n_evaluations(self) -> int | None:
@@ -173,13 +184,17 @@ class ContinuousFlow(Flow[Data]):
     def decode(self, latent: P, context: Context, n_evaluations: int | None = None) -> P:
         """Latent points -> data points, by the flow's solver, or by as many Euler steps as evaluations are given.
 
+        All these steps are equal, or with `last_step` all but the last.
+
         Raises:
             IntegrationError: the path cannot be integrated.
             ValueError: less than one evaluation.
         """
         if n_evaluations is not None and n_evaluations < 1:
             raise ValueError(f"n_evaluations must be at least 1, got {n_evaluations}")
-        euler = n_evaluations and FixedStepSolver(method="euler", n_steps=n_evaluations, adjoint=self.solver.adjoint)
+        euler = n_evaluations and FixedStepSolver(
+            method="euler", n_steps=n_evaluations, last_step=self.last_step, adjoint=self.solver.adjoint
+        )
         return self.integrate(latent, context, 1.0, 0.0, solver=euler or None).points  # type: ignore[no-any-return]
 
     def encode_with_log_det(self, points: P, context: Context) -> tuple[P, Tensor]:

@@ -119,11 +119,13 @@ class AdaptiveSolver(Solver):
 class FixedStepSolver(Solver):
     """An explicit Runge-Kutta method with equal steps, whose error falls with a power of their number.
 
-    Methods are euler, midpoint, heun3 and rk4, of order 1, 2, 3 and 4.
+    Methods are euler, midpoint, heun3 and rk4, of order 1, 2, 3 and 4. With `last_step` the step at the data, time 0,
+    has that length and the others are equal.
     """
 
     method: FixedStepMethod = "rk4"
     n_steps: int = Field(20, gt=0, description="from the start to the end")
+    last_step: float = Field(0.0, ge=0, lt=1, description="length of the step at the data, in time; 0: as the others")
 
     @property
     def n_evaluations(self) -> int:
@@ -137,7 +139,12 @@ class FixedStepSolver(Solver):
         def grid(rate: Rate, state: Tensor, times: Tensor) -> Tensor:
             # Not torchdiffeq's step_size, which gives a step too many where rounding makes 1 / (1 / n) more than n.
             first, last = times[[0, -1]].tolist()
-            return torch.linspace(first, last, self.n_steps + 1, dtype=times.dtype, device=times.device)
+            if not self.last_step or self.n_steps == 1:
+                return torch.linspace(first, last, self.n_steps + 1, dtype=times.dtype, device=times.device)
+            data, latent = sorted((first, last))
+            equal = torch.linspace(latent, data + self.last_step, self.n_steps, dtype=times.dtype, device=times.device)
+            grid = torch.cat([equal, times.new_tensor([data])])
+            return grid if first > last else grid.flip(0)
 
         return {"method": self.method, "options": {"grid_constructor": grid}}
 

@@ -5,7 +5,7 @@ Drawing and pairing need no network, so they can be done ahead of the training s
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,8 +15,23 @@ from molflow.flows.domains import Domain
 from molflow.geometry import Context, Points, point_of, scale, tensors_of
 from molflow.training.pairing import PAIRINGS
 
-Times = Callable[[int, torch.Generator | None], tuple[Tensor, Tensor, int]]
-"""Batch size B -> r and t, (B,) each, and the number of configurations, the first ones, whose r differs from t."""
+
+class Times(NamedTuple):
+    """Times of a batch.
+
+    Attributes:
+        r, t: as in `Paths`.
+        n_intervals, n_near: as in `Paths`.
+    """
+
+    r: Tensor
+    t: Tensor
+    n_intervals: int = 0
+    n_near: int = 0
+
+
+DrawTimes = Callable[[int, torch.Generator | None], Times]
+"""(batch size, generator) -> times."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +45,7 @@ class Paths:
         r: the other end of an interval of time, (B,).
         t: time, (B,).
         n_intervals: number of configurations, the first of the batch, whose r differs from t.
+        n_near: number of configurations, the first of the batch, that are near the data.
     """
 
     at: Points
@@ -38,19 +54,21 @@ class Paths:
     r: Tensor
     t: Tensor
     n_intervals: int
+    n_near: int = 0
 
     def __len__(self) -> int:
         return len(self.t)
 
     def __getitem__(self, part: slice) -> "Paths":
         start, stop, _ = part.indices(len(self))
-        at, velocity = (_map(point, lambda tensor: tensor[part]) for point in (self.at, self.velocity))
-        n_intervals = min(max(self.n_intervals - start, 0), stop - start)
-        return Paths(at, velocity, self.context.select(part), self.r[part], self.t[part], n_intervals)
+        at, velocity = (_part(point, part) for point in (self.at, self.velocity))
+        n_intervals, n_near = (min(max(n - start, 0), stop - start) for n in (self.n_intervals, self.n_near))
+        return Paths(at, velocity, self.context.select(part), self.r[part], self.t[part], n_intervals, n_near)
 
     def to(self, device: torch.device | str) -> "Paths":
         at, velocity = (_map(point, lambda tensor: tensor.to(device)) for point in (self.at, self.velocity))
-        return Paths(at, velocity, self.context.to(device), self.r.to(device), self.t.to(device), self.n_intervals)
+        r, t = self.r.to(device), self.t.to(device)
+        return Paths(at, velocity, self.context.to(device), r, t, self.n_intervals, self.n_near)
 
 
 @dataclass(frozen=True)
@@ -64,12 +82,14 @@ class DrawPaths:
         dtype: dtype of the paths.
         pairing: a name in `PAIRINGS`, how noise is assigned to data.
         times: how times are drawn.
+        unpaired_fraction: share of a batch, its first configurations, that keep their noise as it was drawn.
     """
 
     domain: Domain[Any]
     dtype: torch.dtype
     pairing: str
-    times: Times
+    times: DrawTimes
+    unpaired_fraction: float = 0.0
 
     @torch.no_grad()
     def __call__(self, batch: Batch, generator: torch.Generator | None) -> Paths:
@@ -77,22 +97,42 @@ class DrawPaths:
         if batch.condition is not None:
             context = context._replace(condition=batch.condition)
         latent = self.domain.space(context.mask).randn(generator, self.dtype)
-        points, latent = PAIRINGS[self.pairing](points, latent, context, generator)
-        r, t, n_intervals = self.times(len(context.mask), generator)
+        n = round(self.unpaired_fraction * len(context.mask))
+        rest = slice(n, None)
+        paired = PAIRINGS[self.pairing](_part(points, rest), _part(latent, rest), context.select(rest), generator)
+        points, latent = (_joined(head(p, n), q) for p, q in zip((points, latent), paired, strict=True))
+        r, t, n_intervals, n_near = self.times(len(context.mask), generator)
         r, t = r.to(self.dtype), t.to(self.dtype)
         velocity = latent - points
-        return Paths(points + scale(velocity, t), velocity, context, r, t, n_intervals)
+        return Paths(points + scale(velocity, t), velocity, context, r, t, n_intervals, n_near)
 
 
 def head(point: Points, n: int) -> Points:
     """The first n configurations."""
-    return _map(point, lambda tensor: tensor[:n])
+    return _part(point, slice(n))
 
 
-def logistic_normal_times(batch: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor, int]:
-    """Times t in (0, 1), logistic-normal about 1/2 with scale 1.2, and r = t; (B,), (B,) and 0."""
+def logistic_normal_times(batch: int, generator: torch.Generator | None) -> Times:
+    """Times t in (0, 1), logistic-normal about 1/2 with scale 1.2, and r = t."""
     t = torch.randn(batch, generator=generator).mul(1.2).sigmoid()
-    return t, t, 0
+    return Times(t, t)
+
+
+def times_near_the_data(fraction: float, until: float, batch: int, generator: torch.Generator | None) -> Times:
+    """`logistic_normal_times`, but the first share of the batch has t = until u^(3/2) with u uniform in (0, 1)."""
+    t, _, _, _ = logistic_normal_times(batch, generator)
+    n = round(fraction * batch)
+    t[:n] = until * torch.rand(n, generator=generator) ** 1.5
+    return Times(t, t, n_near=n)
+
+
+def _part(point: Points, part: slice) -> Points:
+    return _map(point, lambda tensor: tensor[part])
+
+
+def _joined(first: Points, second: Points) -> Points:
+    pairs = zip(tensors_of(first), tensors_of(second), strict=True)
+    return point_of([torch.cat(pair) for pair in pairs])  # type: ignore[return-value]
 
 
 def _map(point: Points, function: Callable[[Tensor], Tensor]) -> Points:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from molflow.distributions import Compositions
+from molflow.distributions import CompositionTable
 from molflow.errors import MolflowError
 
 TABLE = torch.tensor([[2, 0, 1], [0, 3, 0], [1, 1, 1]])
@@ -14,7 +14,7 @@ COUNTS = torch.tensor([5, 3, 2])
 
 @pytest.fixture
 def compositions():
-    made = Compositions(3, 3)
+    made = CompositionTable(3, 3)
     made.fit(TABLE, COUNTS)
     return made
 
@@ -22,7 +22,7 @@ def compositions():
 def test_log_prob_is_the_frequency(compositions):
     assert compositions.log_prob(TABLE).exp().tolist() == pytest.approx([0.5, 0.3, 0.2])
     assert compositions.log_prob(TABLE[[1, 1]]).exp().tolist() == pytest.approx([0.3, 0.3])
-    other = Compositions(3, 3)
+    other = CompositionTable(3, 3)
     other.fit(TABLE.flip(0), COUNTS.flip(0))
     assert torch.equal(other.log_prob(TABLE), compositions.log_prob(TABLE))
 
@@ -52,7 +52,7 @@ def test_samples_follow_it(compositions):
 
 
 def test_samples_are_sorted_and_their_padding_is_zero():
-    compositions = Compositions(2, 3)
+    compositions = CompositionTable(3, 2)
     compositions.fit(torch.tensor([[2, 0, 1], [0, 0, 5]]), torch.tensor([1, 1]))
     types, mask = compositions.sample(50, torch.Generator().manual_seed(0))
     assert {tuple(row) for row in torch.where(mask, types, -1).tolist()} == {(0, 0, 2, -1, -1), (2, 2, 2, 2, 2)}
@@ -64,7 +64,7 @@ def test_samples_are_sorted_and_their_padding_is_zero():
 
 
 def test_a_state_dict_carries_the_table(compositions):
-    other = Compositions(3, 3).double()
+    other = CompositionTable(3, 3).double()
     other.load_state_dict(compositions.state_dict())
     assert torch.equal(other.log_prob(TABLE), compositions.log_prob(TABLE))
     draws = [c.sample(9, torch.Generator().manual_seed(0))[0] for c in (compositions, other)]
@@ -73,13 +73,13 @@ def test_a_state_dict_carries_the_table(compositions):
 
 @pytest.mark.parametrize("n_compositions", [0, 4])
 def test_an_empty_table_is_refused(n_compositions):
-    empty = Compositions(n_compositions, 3)
-    with pytest.raises(MolflowError, match="no table of compositions yet: train it, or load its weights"):
+    empty = CompositionTable(3, n_compositions)
+    with pytest.raises(MolflowError, match="no compositions yet: train it, or load its weights"):
         empty.sample(1, None)
     if n_compositions:
         assert empty.log_prob(TABLE).tolist() == 3 * [-math.inf]
     else:
-        with pytest.raises(MolflowError, match="no table of compositions yet"):
+        with pytest.raises(MolflowError, match="no compositions yet"):
             empty.log_prob(TABLE)
 
 

@@ -7,6 +7,8 @@ from molflow.flows.domains.molecules import (
     MoleculeDomain,
     MoleculesConfig,
     Representation,
+    code_name,
+    type_codes,
     type_name,
 )
 from molflow.flows.domains.particles import ParticleDomain, ParticlesConfig
@@ -26,5 +28,7 @@ __all__ = [
     "Representation",
     "VectorDomain",
     "VectorsConfig",
+    "code_name",
+    "type_codes",
     "type_name",
 ]

@@ -1,4 +1,4 @@
-"""Molecules, whose types are generated or given, in all-atom or united-atom representation."""
+"""Molecules, whose types are generated or given, as all atoms, united atoms or united atoms in their environments."""
 
 import math
 import re
@@ -12,17 +12,18 @@ from torch.nn.functional import one_hot
 
 from molflow.batch import MoleculeBatch
 from molflow.chem.elements import atomic_number, symbol
+from molflow.chem.valences import VALENCES
 from molflow.config import NameIn
-from molflow.distributions import AtomCounts, Compositions
+from molflow.distributions import COMPOSITIONS, AtomCounts, Compositions
 from molflow.errors import MolflowError
 from molflow.flows.dequantization import Dequantizer
 from molflow.flows.domains.base import Domain, DomainConfig
 from molflow.flows.registry import DEQUANTIZERS, DOMAINS
 from molflow.geometry import Context, MeanFreeSpace, Points, project
 
-Representation = Literal["all-atom", "united-atom"]
+Representation = Literal["all-atom", "united-atom", "environment"]
 
-_MOST_HYDROGENS = 7  # on one heavy atom
+_NAME = re.compile(r"([A-Z][a-z]?)(H[2-7]?)?(?:\.([0-9]{3}))?")
 
 
 class _MoleculesConfig(DomainConfig):
@@ -50,12 +51,20 @@ class MoleculesConfig(_MoleculesConfig):
 
 @DOMAINS.register("composed_molecules")
 class ComposedMoleculesConfig(_MoleculesConfig):
-    """`ComposedMoleculeDomain`: types of points are given. The table of compositions is in the weights."""
+    """`ComposedMoleculeDomain`: types of points are given. The distribution of compositions is in the weights."""
 
+    compositions: Annotated[str, NameIn(COMPOSITIONS)] = Field(
+        "table", description="those of the training data with their frequencies (table), or a model learned from them"
+    )
     n_compositions: int = Field(0, ge=0, description="rows of the table, filled in by training")
+    max_points: int = Field(
+        0, ge=0, description="points of the largest composition of the model, filled in by training"
+    )
 
     def build(self) -> "ComposedMoleculeDomain":
-        return ComposedMoleculeDomain(self.types, self.representation, self.scale, self.n_compositions)
+        make = COMPOSITIONS[self.compositions]
+        compositions = make(len(self.types), self.n_compositions, self.max_points, bond_ends(self.types))
+        return ComposedMoleculeDomain(self.types, self.representation, self.scale, compositions)
 
 
 class _Molecules(Domain[MoleculeBatch]):
@@ -63,8 +72,9 @@ class _Molecules(Domain[MoleculeBatch]):
 
     Args:
         types: of points: "C" is a carbon atom; in the united-atom representation, "CH3" is a carbon that carries three
-            hydrogens.
-        representation: "all-atom" or "united-atom".
+            hydrogens; in the environment representation, "CH.110" is a carbon that carries one hydrogen and has one
+            single, one double and no triple bond to other heavy atoms.
+        representation: "all-atom", "united-atom" or "environment".
         scale: angstrom in one model unit.
     """
 
@@ -72,7 +82,9 @@ class _Molecules(Domain[MoleculeBatch]):
 
     type_numbers: Tensor
     type_hydrogens: Tensor
-    type_table: Tensor
+    type_bonds: Tensor
+    sorted_codes: Tensor
+    code_order: Tensor
 
     def __init__(self, types: Sequence[str], representation: Representation, scale: float):
         super().__init__()
@@ -80,14 +92,18 @@ class _Molecules(Domain[MoleculeBatch]):
             raise ValueError(f"expected different types of points, at least one, got {', '.join(types) or 'none'}")
         self.dim, self.scale = 3, scale
         self.types, self.representation = tuple(types), representation
-        numbers, hydrogens = torch.tensor([_parse_type(name) for name in types]).T
-        if representation == "all-atom" and hydrogens.any():
+        numbers, hydrogens, bonds = zip(*map(parse_type, types), strict=True)
+        if representation == "all-atom" and any(hydrogens):
             raise ValueError("types of the all-atom representation carry no hydrogens")
-        table = torch.full((119, _MOST_HYDROGENS + 1), -1)
-        table[numbers, hydrogens] = torch.arange(len(numbers))
-        self.register_buffer("type_numbers", numbers, persistent=False)
-        self.register_buffer("type_hydrogens", hydrogens, persistent=False)
-        self.register_buffer("type_table", table, persistent=False)
+        if {each is not None for each in bonds} != {representation == "environment"}:
+            raise ValueError("types of the environment representation, and no others, have bonds, such as CH.110")
+        self.register_buffer("type_numbers", torch.tensor(numbers), persistent=False)
+        self.register_buffer("type_hydrogens", torch.tensor(hydrogens), persistent=False)
+        given = None if representation != "environment" else torch.tensor(bonds)
+        self.register_buffer("type_bonds", given, persistent=False)
+        codes, order = type_codes(self.type_numbers, self.type_hydrogens, given).sort()
+        self.register_buffer("sorted_codes", codes, persistent=False)
+        self.register_buffer("code_order", order, persistent=False)
 
     def space(self, mask: Tensor) -> MeanFreeSpace:
         return MeanFreeSpace(mask, self.dim, self.n_features)
@@ -97,12 +113,12 @@ class _Molecules(Domain[MoleculeBatch]):
         return -self.space(mask).position_dof.to(dtype) * math.log(self.scale)
 
     def represented(self, data: MoleculeBatch) -> MoleculeBatch:
-        """Molecules in the representation of the domain: united atoms count the hydrogens that are removed.
+        """Molecules with the atoms of the domain: but for all-atom domains, hydrogens are removed and counted.
 
         Raises:
             MolflowError: united atoms for an all-atom domain.
         """
-        if self.representation == "united-atom":
+        if self.representation != "all-atom":
             return data.united_atom()
         if data.hydrogens is not None:
             raise MolflowError("this model takes molecules with all their atoms; call with_hydrogens() first")
@@ -111,21 +127,32 @@ class _Molecules(Domain[MoleculeBatch]):
     def types_of(self, data: MoleculeBatch) -> Tensor:
         """Index of the type of every point (B, N), -1 at padding, of molecules in the representation of the domain.
 
+        The bonds of environment types are the `environments` of the batch, or else looked up.
+
         Raises:
             MolflowError: a type that the domain does not have.
         """
         hydrogens = torch.zeros_like(data.atomic_numbers) if data.hydrogens is None else data.hydrogens
-        types = self.type_table[data.atomic_numbers, hydrogens.clamp(max=_MOST_HYDROGENS)]
-        types = torch.where((hydrogens <= _MOST_HYDROGENS) & data.mask, types, -1)
+        bonds = None
+        if self.representation == "environment":
+            bonds = data.heavy_bonds() if data.environments is None else data.environments
+        codes = type_codes(data.atomic_numbers, hydrogens, bonds)
+        place = torch.searchsorted(self.sorted_codes, codes).clamp(max=len(self.types) - 1)
+        types = torch.where((self.sorted_codes[place] == codes) & data.mask, self.code_order[place], -1)
         if (strange := data.mask & (types < 0)).any():
-            name = type_name(int(data.atomic_numbers[strange][0]), int(hydrogens[strange][0]))
+            name = code_name(int(codes[strange][0]))
             raise MolflowError(f"{name} is not a type this model knows: {', '.join(self.types)}")
         return types
 
     def molecules(self, x: Tensor, types: Tensor, mask: Tensor) -> MoleculeBatch:
         """Molecules with all atoms, from positions in model units and types."""
+        return self.points_as_molecules(x * self.scale, types, mask).with_hydrogens()
+
+    def points_as_molecules(self, positions: Tensor, types: Tensor, mask: Tensor) -> MoleculeBatch:
+        """Molecules whose atoms are the points, from positions in angstrom and types."""
         hydrogens = None if self.representation == "all-atom" else self.type_hydrogens[types] * mask
-        return MoleculeBatch(x * self.scale, self.type_numbers[types] * mask, mask, hydrogens).with_hydrogens()
+        environments = None if self.type_bonds is None else self.type_bonds[types] * mask.unsqueeze(-1)
+        return MoleculeBatch(positions, self.type_numbers[types] * mask, mask, hydrogens, environments=environments)
 
     def concatenate(self, parts: Sequence[MoleculeBatch]) -> MoleculeBatch:
         return MoleculeBatch.concatenate(parts)
@@ -179,19 +206,19 @@ class MoleculeDomain(_Molecules):
 class ComposedMoleculeDomain(_Molecules):
     """Molecules as positions given types: p(molecule) = p(composition) p(positions | types).
 
-    The composition is drawn from those of the training data, so nothing is dequantised and the flow has (n - 1) D
-    dimensions. A composition that training did not have has probability zero, log p = -inf. As in all other domains the
-    density is over ordered points: p(types) = p(composition) / (n! / prod_k n_k!).
+    The composition has a distribution of its own, so nothing is dequantised and the flow has (n - 1) D dimensions. A
+    composition that is not in a table has probability zero, log p = -inf. As in all other domains the density is over
+    ordered points: p(types) = p(composition) / (n! / prod_k n_k!).
 
     Args:
         types, representation, scale: as in all domains of molecules.
-        n_compositions: rows of the table of compositions.
+        compositions: distribution of the numbers of points of each type.
     """
 
-    def __init__(self, types: Sequence[str], representation: Representation, scale: float, n_compositions: int):
+    def __init__(self, types: Sequence[str], representation: Representation, scale: float, compositions: Compositions):
         super().__init__(types, representation, scale)
         self.n_features, self.n_labels = 0, len(types)
-        self.compositions = Compositions(n_compositions, len(types))
+        self.compositions = compositions
 
     def to_points(self, data: MoleculeBatch, generator: torch.Generator | None) -> tuple[Points, Context, Tensor]:
         data = self.represented(data)
@@ -219,14 +246,62 @@ class ComposedMoleculeDomain(_Molecules):
         return Context(mask, labels.to(dtype))
 
 
-def type_name(number: int, hydrogens: int) -> str:
-    """(6, 0) -> "C", (6, 1) -> "CH", (6, 3) -> "CH3"."""
-    return symbol(number) + ("" if not hydrogens else "H" if hydrogens == 1 else f"H{hydrogens}")
+def type_name(number: int, hydrogens: int, bonds: Sequence[int] | None = None) -> str:
+    """(6, 0) -> "C", (6, 3) -> "CH3"; with numbers of single, double and triple bonds (6, 1, (1, 1, 0)) -> "CH.110"."""
+    name = symbol(number) + ("" if not hydrogens else "H" if hydrogens == 1 else f"H{hydrogens}")
+    return name if bonds is None else f"{name}.{''.join(map(str, bonds))}"
 
 
-def _parse_type(name: str) -> tuple[int, int]:
-    match = re.fullmatch(f"([A-Z][a-z]?)(H[2-{_MOST_HYDROGENS}]?)?", name)
+def parse_type(name: str) -> tuple[int, int, tuple[int, ...] | None]:
+    """The inverse of `type_name`. Raises ValueError for a name that is none."""
+    match = _NAME.fullmatch(name)
     if match is None:
-        raise ValueError(f"{name!r} is not a type; expected an element, or one with its hydrogens such as CH3")
-    element, hydrogens = match.groups()
-    return atomic_number(element), 0 if hydrogens is None else int(hydrogens[1:] or 1)
+        raise ValueError(
+            f"{name!r} is not a type; expected an element, or one with its hydrogens such as CH3, or with its bonds "
+            "such as CH.110"
+        )
+    element, hydrogens, bonds = match.groups()
+    n_hydrogens = 0 if hydrogens is None else int(hydrogens[1:] or 1)
+    return atomic_number(element), n_hydrogens, None if bonds is None else tuple(map(int, bonds))
+
+
+def bond_ends(types: Sequence[str]) -> Tensor:
+    """The bonds of each type that end at other points of a molecule, by kind, (T, E) integers.
+
+    The kinds are single, double and triple bonds of environment types. For other types all bonds are one kind, by the
+    valences of the elements; for elements without a fixed valence nothing is known and E is 0.
+    """
+    parsed = [parse_type(name) for name in types]
+    ends: list[tuple[int, ...]]
+    if any(bonds is not None for _, _, bonds in parsed):
+        ends = [bonds or (0, 0, 0) for _, _, bonds in parsed]
+    elif all(symbol(number) in VALENCES for number, _, _ in parsed):
+        ends = [(VALENCES[symbol(number)] - hydrogens,) for number, hydrogens, _ in parsed]
+    else:
+        ends = [()] * len(parsed)
+    return torch.tensor(ends, dtype=torch.int64).view(len(parsed), len(ends[0]) if ends else 0)
+
+
+def type_codes(numbers: Tensor, hydrogens: Tensor, bonds: Tensor | None = None) -> Tensor:
+    """Types as whole numbers that ascend with the element, then the hydrogens, then the bonds.
+
+    Args:
+        numbers: atomic numbers (...), integers.
+        hydrogens: hydrogens that each atom carries (...).
+        bonds: numbers of single, double and triple bonds to heavy atoms (..., 3), for environment types.
+
+    Returns:
+        int64 (...), in decimal digits the element, three for hydrogens, one that is 1 if there are bonds, three for
+        bonds; a count that has more digits is the largest one.
+    """
+    codes = (numbers.long() * 1000 + hydrogens.long().clamp(max=999)) * 10_000
+    if bonds is None:
+        return codes
+    digits = bonds.long().clamp(max=9) * torch.tensor([100, 10, 1], device=bonds.device)
+    return codes + 1000 + digits.sum(-1)
+
+
+def code_name(code: int) -> str:
+    """The name of the type that has a code of `type_codes`."""
+    carrier, bonds = divmod(code, 10_000)
+    return type_name(*divmod(carrier, 1000), [int(digit) for digit in str(bonds)[1:]] if bonds else None)

@@ -162,9 +162,14 @@ def unprepared(batch: Batch, generator: torch.Generator | None) -> Batch:
     return batch
 
 
+def robust(errors: Tensor, loss_exponent: float) -> Tensor:
+    """e / (sg(e) + 1e-3)^a of squared errors e (B,), sg without gradient: it has the gradient of e^(1 - a)."""
+    return errors * (errors.detach() + 1e-3) ** -loss_exponent
+
+
 def robust_mean(errors: Tensor, loss_exponent: float) -> Tensor:
-    """Mean of e / (sg(e) + 1e-3)^a over squared errors e (B,), sg without gradient: the gradient of e^(1 - a)."""
-    return (errors * (errors.detach() + 1e-3) ** -loss_exponent).mean()
+    """The mean of `robust` over a batch."""
+    return robust(errors, loss_exponent).mean()
 
 
 class CheckedCompile:

@@ -14,7 +14,7 @@ from molflow.flows.free_form import FreeFormFlow, average_velocity
 from molflow.geometry import Context, Points, point_of, scale, squared_norm, tensors_of
 from molflow.training.objectives import OBJECTIVES
 from molflow.training.objectives.flow_matching import PathObjective, PathObjectiveConfig
-from molflow.training.paths import Times, head, logistic_normal_times
+from molflow.training.paths import DrawTimes, Times, head, logistic_normal_times
 
 
 @OBJECTIVES.register("mean_flow")
@@ -68,7 +68,15 @@ class MeanFlowObjective(PathObjective):
             self.teacher = copy.deepcopy(self.flow.decoder).requires_grad_(False) if teacher is None else teacher
 
     def _of_tensors(
-        self, at: Points, velocity: Points, context: Context, r: Tensor, t: Tensor, dof: Tensor, n_intervals: int
+        self,
+        at: Points,
+        velocity: Points,
+        context: Context,
+        r: Tensor,
+        t: Tensor,
+        dof: Tensor,
+        n_intervals: int,
+        n_near: int,
     ) -> Tensor:
         target: Any = velocity
         if n := n_intervals:
@@ -79,7 +87,7 @@ class MeanFlowObjective(PathObjective):
             target = point_of([torch.cat([a, b[n:]]) for a, b in pairs])
         return squared_norm(self.flow.average_velocity(at, context, r, t) - target) / dof
 
-    def _times(self) -> Times:
+    def _times(self) -> DrawTimes:
         return partial(interval_times, self.config)
 
     def _mean_flow_target(self, at: Points, context: Context, v: Points, r: Tensor, t: Tensor) -> Points:
@@ -106,10 +114,8 @@ def _scaled(tensors: tuple[Tensor, ...], factor: Tensor) -> Points:
     return scale(point_of(tensors), factor)  # type: ignore[return-value, type-var]
 
 
-def interval_times(
-    config: MeanFlowObjectiveConfig, batch: int, generator: torch.Generator | None
-) -> tuple[Tensor, Tensor, int]:
-    """Times r < t for the first part of a batch, some of them with t = 1, and r = t for the rest; (B,), (B,), a count.
+def interval_times(config: MeanFlowObjectiveConfig, batch: int, generator: torch.Generator | None) -> Times:
+    """Times r < t for the first part of a batch, some of them with t = 1, and r = t for the rest.
 
     r and t are the ends of a uniform interval; for t = 1, r near 0 is drawn more often, since bonds are decided there.
     With `both_ways` every other pair of the first part is exchanged.
@@ -122,6 +128,6 @@ def interval_times(
     if config.both_ways:
         exchanged = torch.arange(batch) % 2 == 1
         r, t = torch.where(exchanged, t, r), torch.where(exchanged, r, t)
-    middle, _, _ = logistic_normal_times(batch, generator)
+    middle = logistic_normal_times(batch, generator).t
     r[n:] = t[n:] = middle[n:]
-    return r, t, n
+    return Times(r, t, n)

@@ -14,11 +14,20 @@ from molflow.chem.io import StructureWriter, check_writable
 from molflow.data.base import Loaded
 from molflow.data.loaders import Batches, EqualSizeBatches, MixedSizeBatches
 from molflow.data.structures import MoleculeSet
+from molflow.distributions import COMPOSITIONS
 from molflow.errors import MolflowError
 from molflow.evaluation import EvaluationOptions, evaluate
 from molflow.evaluation.throughput import sampling_record, sampling_throughput
 from molflow.flows.base import Flow
-from molflow.flows.domains import ComposedMoleculeDomain, ComposedMoleculesConfig, Domain, MoleculeDomain, type_name
+from molflow.flows.domains import (
+    ComposedMoleculeDomain,
+    ComposedMoleculesConfig,
+    Domain,
+    MoleculeDomain,
+    Representation,
+    code_name,
+    type_codes,
+)
 from molflow.interrupts import held_interrupts
 from molflow.training.metrics import attempt
 from molflow.training.tasks.base import Novelty, Splits, Task, evaluations_to_try, suffix, with_model
@@ -30,12 +39,11 @@ if TYPE_CHECKING:
 
 _GIVE_UP = 20_000  # molecules drawn without a stable one
 _N_ATOMS = 18  # the mean of QM9
-_BASE = 256  # hydrogens are stored in a byte
 
 
 @TASKS.register("molecules")
 class MoleculesTask(Task[MoleculeBatch]):
-    """Molecules, generated atom by atom or as united atoms."""
+    """Molecules, generated atom by atom, as united atoms or as united atoms in their environments."""
 
     name = noun = "molecules"
     default_output = "molecules.sdf"
@@ -49,9 +57,10 @@ class MoleculesTask(Task[MoleculeBatch]):
         loaded = {split: config.data.load(split) for split in config.data.splits}
         if domain.representation != "all-atom":
             loaded = {split: each._replace(data=each.data.united_atom()) for split, each in loaded.items()}
-        known = np.unique(np.concatenate([_keys(each.data) for each in loaded.values()]))
+        codes = {split: _codes(each.data, domain.representation) for split, each in loaded.items()}
+        known = np.unique(np.concatenate(list(codes.values())))
         training, validation = loaded["train"], loaded["validation"]
-        found_types = tuple(type_name(*divmod(key, _BASE)) for key in known.tolist())
+        found_types = tuple(code_name(code) for code in known.tolist())
         found: Record = {"types": domain.types or found_types}
         compositions = None
         if isinstance(domain, ComposedMoleculesConfig):
@@ -59,12 +68,16 @@ class MoleculesTask(Task[MoleculeBatch]):
                 raise MolflowError(
                     f"model.domain.types: leave it out, or give those of the data, {', '.join(found_types)}"
                 )
-            table, counts = np.unique(_compositions(training.data, known), axis=0, return_counts=True)
-            possible = _rows_in(_compositions(validation.data, known), table)
-            condition = None if validation.condition is None else validation.condition[torch.from_numpy(possible)]
-            validation = Loaded(validation.data.subset(possible), condition)
-            compositions = torch.from_numpy(table), torch.from_numpy(counts)
-            found["n_compositions"] = len(table)
+            distribution = COMPOSITIONS[domain.compositions]
+            rows, held_out = (
+                _compositions(loaded[split].data, codes[split], known) for split in ("train", "validation")
+            )
+            table, counts = map(torch.from_numpy, np.unique(rows, axis=0, return_counts=True))
+            possible = distribution.possible(torch.from_numpy(held_out), table)
+            condition = None if validation.condition is None else validation.condition[possible]
+            validation = Loaded(validation.data.subset(possible.numpy()), condition)
+            compositions = table, counts
+            found |= distribution.sizes(table)
         else:
             found["atom_counts"] = domain.atom_counts or tuple(np.bincount(training.data.n_atoms).tolist())
         config = with_model(config, domain=domain.model_copy(update=found))
@@ -92,8 +105,7 @@ class MoleculesTask(Task[MoleculeBatch]):
         mask = torch.ones(n, n_atoms or _N_ATOMS, dtype=torch.bool, device=flow.device)
         positions = domain.space(mask).randn(generator).x * domain.scale
         types = torch.randint(len(domain.types), mask.shape, generator=generator, device=flow.device)
-        hydrogens = None if domain.representation == "all-atom" else domain.type_hydrogens[types]
-        batch = MoleculeBatch(positions, domain.type_numbers[types], mask, hydrogens)
+        batch = domain.points_as_molecules(positions, types, mask)
         return batch.to("cpu"), {"n_atoms": mask.shape[1]}
 
     def throughput(
@@ -107,8 +119,8 @@ class MoleculeSplits(Splits[MoleculeBatch]):
 
     Attributes:
         compositions: the distinct compositions of the training data (K, T) and how often each occurs (K,), where types
-            are given; else None. The validation set then lacks the molecules (1.2 % of QM9's) whose composition has
-            probability zero.
+            are given; else None. The validation set then lacks the molecules whose composition has probability zero:
+            with a table of united atoms 1.2 % of QM9's, with a model those larger than all training molecules.
     """
 
     training: MoleculeSet
@@ -128,7 +140,7 @@ class MoleculeSplits(Splits[MoleculeBatch]):
     def fit(self, domain: Domain[Any]) -> None:
         if self.compositions is not None:
             assert isinstance(domain, ComposedMoleculeDomain)
-            domain.compositions.fit(*self.compositions)
+            domain.compositions.fit(*self.compositions, seed=self.config.seed, progress=True)
 
     @property
     def _mixed(self) -> bool:
@@ -151,16 +163,21 @@ class MoleculeSplits(Splits[MoleculeBatch]):
         return self.validation.batch(slice(n))
 
     def sample_figures(self, flow: Flow[MoleculeBatch], n: int, seed: int) -> Record:
-        """Stability; an average velocity is sampled with more evaluations too."""
+        """Stability, and for environment types the share `realised`; an average velocity has more evaluations too."""
+        domain: Any = flow.domain
+        names = ["atom_stability", "molecule_stability"]
+        if domain.representation == "environment":
+            names.append("realised")
         figures: Record = {}
         for k in evaluations_to_try(flow):
 
-            def stable(k: int | None = k) -> tuple[Tensor, Tensor]:
+            def scores(k: int | None = k) -> tuple[Tensor, ...]:
                 samples = self.sample(flow, n, seed, k)
                 atoms, molecules = samples.stability()
-                return atoms.sum() / samples.mask.sum(), molecules.float().mean()
+                realised = () if samples.environments is None else (samples.realised().float().mean(),)
+                return atoms.sum() / samples.mask.sum(), molecules.float().mean(), *realised
 
-            figures |= attempt([f"{part}_stability{suffix(k)}" for part in ("atom", "molecule")], stable)
+            figures |= attempt([name + suffix(k) for name in names], scores)
         return figures
 
 
@@ -169,9 +186,11 @@ class MoleculeSampling(Sampling[MoleculeBatch]):
 
     Attributes:
         n_stable: stable molecules among those drawn.
+        n_realised: those that have the bonds of their environment types; None for models of other types.
     """
 
     n_stable = 0
+    n_realised: int | None = None
 
     def __iter__(self) -> Iterator[Samples[MoleculeBatch]]:
         ask = self.options
@@ -180,6 +199,8 @@ class MoleculeSampling(Sampling[MoleculeBatch]):
             for samples in self._batches(sys.maxsize if ask.only else ask.n, ask.seed):
                 stable = samples.data.stability()[1]
                 self.n_stable += int(stable.sum())
+                if samples.data.environments is not None:
+                    self.n_realised = (self.n_realised or 0) + int(samples.data.realised().sum())
                 kept = (samples.data[stable] if ask.only else samples.data)[:left]
                 left -= len(kept)
                 bar.update(len(kept))
@@ -191,13 +212,18 @@ class MoleculeSampling(Sampling[MoleculeBatch]):
         ask = self.options
         speed = sampling_record(ask.model, self.n_drawn, self.n_stable, self.seconds, ask.device, ask.batch_size)
         settings = {"seed": ask.seed, "temperature": ask.temperature, "evaluations": ask.evaluations_of(self.flow)}
-        return speed | settings | {"only": ask.only}
+        realised = {} if self.n_realised is None else {"realised": self.n_realised / self.n_drawn}
+        return speed | settings | {"only": ask.only} | realised
 
     def notes(self) -> Sequence[str]:
-        if not self.options.only:
-            return ()
-        share = f"{100 * self.n_stable / self.n_drawn:.1f} %"
-        return (f"{self.n_drawn:,} molecules were drawn, {share} of them stable; times count them all.",)
+        notes = []
+        if self.options.only:
+            share = f"{100 * self.n_stable / self.n_drawn:.1f} %"
+            notes.append(f"{self.n_drawn:,} molecules were drawn, {share} of them stable; times count them all.")
+        if self.n_realised is not None:
+            share = f"{100 * self.n_realised / self.n_drawn:.1f} %"
+            notes.append(f"{share} of the molecules drawn have the bonds between heavy atoms that their types say.")
+        return notes
 
     def none_left(self) -> str:
         return f"none of {self.n_drawn:,} molecules is stable: this model needs more training"
@@ -221,25 +247,18 @@ class MoleculeWriter(SampleWriter[MoleculeBatch]):
         self._writer.close()
 
 
-def _keys(molecules: MoleculeSet) -> np.ndarray:
-    """The type of every atom as a number, in the order of elements and then of hydrogens."""
-    hydrogens = 0 if molecules.hydrogens is None else molecules.hydrogens.astype(np.int64)
-    keys: np.ndarray = molecules.atomic_numbers.astype(np.int64) * _BASE + hydrogens
-    return keys
+def _codes(molecules: MoleculeSet, representation: Representation) -> np.ndarray:
+    """The code of the type of every atom, in the order of elements, then of hydrogens, then of bonds."""
+    numbers = torch.from_numpy(molecules.atomic_numbers)
+    hydrogens = torch.zeros_like(numbers) if molecules.hydrogens is None else torch.from_numpy(molecules.hydrogens)
+    bonds = torch.from_numpy(molecules.heavy_bonds()) if representation == "environment" else None
+    return type_codes(numbers, hydrogens, bonds).numpy()
 
 
-def _compositions(molecules: MoleculeSet, known: np.ndarray) -> np.ndarray:
+def _compositions(molecules: MoleculeSet, codes: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Number of atoms of each known type in each molecule, (M, T)."""
-    types = np.searchsorted(known, _keys(molecules))
+    types = np.searchsorted(known, codes)
     owner = np.repeat(np.arange(len(molecules)), molecules.n_atoms)
     counts = np.bincount(owner * len(known) + types, minlength=len(molecules) * len(known))
     table: np.ndarray = counts.reshape(-1, len(known))
     return table
-
-
-def _rows_in(rows: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Indices of the rows that are in a table of distinct rows."""
-    both, inverse = np.unique(np.concatenate([table, rows]), axis=0, return_inverse=True)
-    known = np.zeros(len(both), dtype=bool)
-    known[inverse[: len(table)]] = True
-    return np.flatnonzero(known[inverse[len(table) :]])
