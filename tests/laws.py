@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from molflow.batch import MoleculeBatch
+from molflow.distributions import CompositionModel
 from molflow.flows import (
     DEQUANTIZERS,
     ComposedMoleculeDomain,
@@ -99,10 +100,15 @@ VECTOR_NETWORKS = {
 }
 
 ALL_ATOM, UNITED = ("H", "C", "N", "O", "F"), ("C", "CH", "CH3", "NH2", "O")
+ENVIRONMENT = ("C.200", "CH.110", "CH3.100", "NH2.100", "O.010")
 MEANING = {
     "H": (1, 0), "C": (6, 0), "N": (7, 0), "O": (8, 0), "F": (9, 0), "CH": (6, 1), "CH3": (6, 3), "NH2": (7, 2),
+    "C.200": (6, 0), "CH.110": (6, 1), "CH3.100": (6, 3), "NH2.100": (7, 2), "O.010": (8, 0),
 }  # fmt: skip
 """Atomic number and hydrogens of types, written down by hand."""
+
+BONDS = {"C.200": (2, 0, 0), "CH.110": (1, 1, 0), "CH3.100": (1, 0, 0), "NH2.100": (1, 0, 0), "O.010": (0, 1, 0)}
+"""Single, double and triple bonds of environment types."""
 
 _NARROW = EGNNConfig(hidden=12, pair_hidden=8, n_blocks=2, n_inner=1)
 _SMALL_TRANSFORMER = TransformerConfig(hidden=6, n_vectors=2, pair_hidden=4, n_heads=1, n_blocks=1)
@@ -124,6 +130,9 @@ def _continuous(domain: DomainConfig, network: NetworkConfig, n_steps: int, **se
 
 _MOLECULES = MoleculesConfig(types=ALL_ATOM, atom_counts=_FEW_ATOMS)
 _COMPOSED_UNITED = ComposedMoleculesConfig(types=UNITED, representation="united-atom", n_compositions=4)
+_COMPOSED_ENVIRONMENT = ComposedMoleculesConfig(
+    types=ENVIRONMENT, representation="environment", compositions="model", max_points=5
+)
 _PLANE, _SPACE = (ParticlesConfig(n_particles=4, dim=dim, scale=1.7) for dim in (2, 3))
 _VECTORS = VectorsConfig(n_features=3, mean=(1.0, -2.0, 0.5), std=(2.0, 0.5, 3.0))
 
@@ -140,6 +149,10 @@ MOLECULE_FLOWS: dict[str, FlowConfig] = {
     "composed-united-conditional": _free_form(_COMPOSED_UNITED, conditions=CONDITIONS),
     "molecules-continuous": _continuous(_MOLECULES, _SMALL_TRANSFORMER, 2),
     "composed-united-continuous-transformer": _continuous(_COMPOSED_UNITED, _SMALL_TRANSFORMER, 1),
+    "molecules-environment": _free_form(
+        MoleculesConfig(types=ENVIRONMENT, representation="environment", atom_counts=_FEW_ATOMS)
+    ),
+    "composed-environment-continuous": _continuous(_COMPOSED_ENVIRONMENT, _SMALL_TRANSFORMER, 1, last_step=0.1),
     "molecules-tensor-product": _free_form(_MOLECULES, _TENSOR_PRODUCT),
 }
 PARTICLE_FLOWS: dict[str, FlowConfig] = {
@@ -246,18 +259,26 @@ def random_data(flow: Flow, dtype: torch.dtype = torch.float64) -> MoleculeBatch
     if not hasattr(flow.domain, "types"):
         return torch.randn(4, 4, flow.domain.dim, dtype=dtype, generator=torch.Generator().manual_seed(2))
     points, mask = random_points(3, 0, _MOLECULE_SIZES, dtype)
-    numbers, hydrogens = torch.tensor([MEANING[name] for name in flow.domain.types])[_TYPES_OF_ATOMS].unbind(-1)
-    united = flow.domain.representation == "united-atom"
-    return MoleculeBatch(1.5 * points.x, numbers * mask, mask, hydrogens * mask if united else None)
+    types = flow.domain.types
+    numbers, hydrogens = torch.tensor([MEANING[name] for name in types])[_TYPES_OF_ATOMS].unbind(-1)
+    counts, environments = None, None
+    if flow.domain.representation != "all-atom":
+        counts = hydrogens * mask
+    if flow.domain.representation == "environment":  # random points do not have these bonds, so the batch says them
+        environments = torch.tensor([BONDS[name] for name in types])[_TYPES_OF_ATOMS] * mask.unsqueeze(-1)
+    return MoleculeBatch(1.5 * points.x, numbers * mask, mask, counts, environments=environments)
 
 
 def build_flow(name: str) -> Flow:
-    """A flow of the registry with fresh weights; a table of compositions is filled."""
+    """A flow of the registry with fresh weights; a table of compositions is filled, a model of them is random."""
     flow = ALL_FLOWS[name].build()
     if isinstance(flow.domain, ComposedMoleculeDomain):
         real = torch.arange(5) < torch.tensor(_MOLECULE_SIZES).unsqueeze(1)
         one_hot = nn.functional.one_hot(_TYPES_OF_ATOMS, 5) * real.unsqueeze(-1)
-        flow.domain.compositions.fit(one_hot.sum(1), _HOW_OFTEN)
+        if isinstance(flow.domain.compositions, CompositionModel):
+            flow.domain.compositions.n_fitted.fill_(1)
+        else:
+            flow.domain.compositions.fit(one_hot.sum(1), _HOW_OFTEN)
     return flow
 
 

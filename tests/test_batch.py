@@ -1,5 +1,6 @@
 """MoleculeBatch refuses wrong input, and molecules survive every conversion."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -311,3 +312,62 @@ def test_united_atoms_must_get_their_hydrogens_first(batch, united, tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(MolflowError, match="cannot be joined"):
         MoleculeBatch.concatenate([batch, united])
+
+
+# ---- environments ----------------------------------------------------------------------------------------------------
+
+
+def with_environments(united):
+    return replace(united, environments=united.heavy_bonds())
+
+
+def test_heavy_bonds_are_those_between_heavy_atoms(batch):
+    found = batch.heavy_bonds()
+    assert found.dtype == torch.int64
+    for row, structure in zip(found, batch.structures(), strict=True):
+        expected = np.zeros((len(structure.atomic_numbers), 3), dtype=int)
+        for a, b, order in structure.bonds:
+            if (structure.atomic_numbers[[a, b]] > 1).all():
+                expected[[a, b], order - 1] += 1
+        np.testing.assert_array_equal(row[: len(expected)], expected)
+        assert not row[len(expected) :].any()
+    united = batch.united_atom()
+    assert torch.equal(united.heavy_bonds()[united.mask], found[batch.atomic_numbers > 1])
+
+
+def test_realised_compares_with_the_bonds(united):
+    meant = with_environments(united)
+    assert meant.realised().all()
+    meant.environments[3, 0, 2] += 1
+    assert meant.realised().tolist() == [i != 3 for i in range(len(united))]
+    with pytest.raises(MolflowError, match="the batch has no environments to compare with its bonds"):
+        united.realised()
+
+
+def test_environments_stay_with_their_atoms(united):
+    meant = with_environments(united)
+    complete = meant.with_hydrogens()
+    heavy = complete.atomic_numbers > 1
+    assert torch.equal(complete.environments[heavy], meant.environments[meant.mask])
+    assert not complete.environments[~heavy].any()
+    assert complete.realised().all()
+    assert torch.equal(complete.united_atom().environments, meant.environments)
+    parts = [complete[:3], complete[torch.arange(3, len(united))]]
+    assert torch.equal(MoleculeBatch.concatenate(parts).environments, complete.environments)
+    assert MoleculeBatch.concatenate([meant, united]).environments is None
+    bare = replace(meant, hydrogens=torch.zeros_like(meant.hydrogens))  # nothing is added
+    assert torch.equal(bare.with_hydrogens().environments, meant.environments)
+
+
+def test_realised_looks_nothing_up_again(united, pairs_looked_up):
+    complete = replace(united, environments=torch.zeros(*united.mask.shape, 3, dtype=torch.int64)).with_hydrogens()
+    n = len(pairs_looked_up)
+    complete.realised()
+    complete.stability()
+    assert len(pairs_looked_up) == n
+
+
+@pytest.mark.parametrize("environments", [torch.zeros(1, 2, 2).long(), torch.zeros(1, 2, 3)], ids=["shape", "dtype"])
+def test_environments_that_do_not_fit_are_refused(environments):
+    with pytest.raises(ValueError, match=r"expected int64 environments \(1, 2, 3\), got"):
+        MoleculeBatch(X, Z, MASK, environments=environments)

@@ -10,7 +10,7 @@ from molflow.distributions.compositions import Compositions
 from molflow.distributions.registry import COMPOSITIONS
 
 _HIDDEN = 128
-_STEPS, _BATCH, _LEARNING_RATE = 3000, 512, 3e-3
+_STEPS, _BATCH, _LEARNING_RATE = 4000, 256, 3e-3
 
 
 @COMPOSITIONS.register("model")

@@ -220,3 +220,18 @@ def test_united_qm9(qm9):
     rows = np.arange(0, len(qm9), 1000)
     full = united.batch(rows).with_hydrogens()
     assert full.n_atoms.tolist() == qm9.n_atoms[rows].tolist()
+
+
+def test_heavy_bonds_are_those_of_batches(qm9):
+    some = qm9.subset(slice(5000))
+    batch = some.batch(slice(None))
+    found = some.heavy_bonds()
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, batch.heavy_bonds()[batch.mask].numpy())
+    np.testing.assert_array_equal(some.united_atom().heavy_bonds(), found[some.atomic_numbers > 1])
+
+
+def test_heavy_bonds_need_the_tables():
+    molecules = MoleculeSet(np.zeros((3, 3)) + np.arange(3)[:, None], [6, 8, 79], [1, 2])
+    with pytest.raises(MolflowError, match="molecule 1, atom 1: element outside the look-up tables of bonds"):
+        molecules.heavy_bonds()

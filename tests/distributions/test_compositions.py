@@ -83,7 +83,21 @@ def test_an_empty_table_is_refused(n_compositions):
             empty.log_prob(TABLE)
 
 
-@pytest.mark.parametrize("table", [torch.full((1, 9), 200), torch.tensor([[256]]), torch.ones(1, 64)], ids=str)
-def test_what_does_not_fit_the_keys_is_refused(table):
-    with pytest.raises(MolflowError, match="are too many"):
-        Compositions(*table.shape).fit(table.long(), torch.tensor([1]))
+def test_what_does_not_fit_the_bytes_is_refused():
+    with pytest.raises(MolflowError, match="256 points of one type are too many"):
+        CompositionTable(1, 1).fit(torch.tensor([[256]]), torch.tensor([1]))
+
+
+def test_compositions_that_repeat_are_refused():
+    with pytest.raises(MolflowError, match="the compositions are not distinct"):
+        CompositionTable(3, 2).fit(TABLE[[1, 1]], torch.tensor([1, 1]))
+
+
+@pytest.mark.parametrize(
+    "table", [torch.full((1, 9), 200), torch.ones(1, 64), torch.eye(46) * 9], ids=["9", "64", "46"]
+)
+def test_many_types_fit_the_table(table):
+    made = CompositionTable(table.shape[1], len(table))
+    made.fit(table.long(), torch.ones(len(table), dtype=torch.int64))
+    assert made.log_prob(table.long()).exp().tolist() == pytest.approx(len(table) * [1 / len(table)])
+    assert made.log_prob(table.long() + 1).tolist() == len(table) * [-math.inf]

@@ -221,6 +221,34 @@ def test_evaluations_are_steps_of_euler():
         flow.sample(2, seed=0, n_evaluations=0)
 
 
+@pytest.mark.parametrize(("n", "times"), [(1, [1.0]), (2, [1.0, 0.1]), (4, [1.0, 0.7, 0.4, 0.1])])
+def test_the_last_step_of_euler_may_be_short(n, times):
+    flow = network_flow(FixedStepSolver(n_steps=3))
+    flow.last_step = 0.1
+    z, context = random_case(2, 0, 0, [3, 3])
+    x = z.x
+    for t, following in zip(times, [*times[1:], 0.0], strict=True):
+        x = x - (t - following) * flow.velocity(Points(x, z.h), context, torch.tensor(t)).x
+    close(flow.decode(z, context, n).x, x)
+
+
+@pytest.mark.parametrize("method", STAGES)
+def test_a_solver_has_its_short_step_at_the_data_both_ways(method):
+    solver = FixedStepSolver(method=method, n_steps=3, last_step=0.1)
+    assert solver.n_evaluations == 3 * STAGES[method]
+    for start, end in ((1.0, 0.0), (0.0, 1.0)):
+        seen = []
+
+        def rate(t, state, seen=seen):
+            seen.append(round(float(t), 6))
+            return (torch.ones_like(state[0]),)
+
+        solved = solver.integrate(rate, (torch.zeros(1, dtype=torch.float64),), start, end, ())
+        close(solved.state[0], torch.tensor([end - start], dtype=torch.float64))
+        assert {1.0, 0.55, 0.1, 0.0} - {end} <= set(seen)
+        assert solved.n_evaluations == len(seen) == solver.n_evaluations
+
+
 @pytest.mark.parametrize("method", STAGES)
 def test_evaluations_are_counted(method):
     flow = network_flow(FixedStepSolver(method=method, n_steps=7))

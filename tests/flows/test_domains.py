@@ -5,23 +5,28 @@ import math
 
 import pytest
 import torch
-from laws import ALL_ATOM, FLOWS, MEANING, MOLECULE_FLOWS, UNITED, asked, make_flow, random_data
+from laws import ALL_ATOM, BONDS, FLOWS, MEANING, MOLECULE_FLOWS, UNITED, asked, make_flow, random_data
 
 from molflow.batch import MoleculeBatch
 from molflow.chem import SYMBOLS
-from molflow.distributions import AtomCounts
+from molflow.distributions import AtomCounts, CompositionTable
 from molflow.errors import MolflowError
 from molflow.flows import ComposedMoleculeDomain, MoleculeDomain, ParticleDomain
 from molflow.flows.dequantization import ArgmaxDequantizer
-from molflow.flows.domains import type_name
-from molflow.geometry import Context, Points
+from molflow.flows.domains import bond_ends, code_name, type_codes, type_name
+from molflow.geometry import Context, Points, project
 
 COMPOSED = [name for name in MOLECULE_FLOWS if name.startswith("composed")]
 UNITED_FLOWS = [name for name in MOLECULE_FLOWS if "united" in name]
+ENVIRONMENT_FLOWS = [name for name in MOLECULE_FLOWS if "environment" in name]
 
 
 def united(*types):
-    return ComposedMoleculeDomain(types, "united-atom", 1.5, 0)
+    return composed(types, "united-atom")
+
+
+def composed(types, representation, scale=1.5):
+    return ComposedMoleculeDomain(types, representation, scale, CompositionTable(len(types)))
 
 
 # ---- names of types --------------------------------------------------------------------------------------------------
@@ -67,9 +72,9 @@ def test_an_unknown_element_is_named():
 
 def test_types_must_be_given_and_fit_the_representation():
     with pytest.raises(ValueError, match="at least one, got none"):
-        ComposedMoleculeDomain((), "united-atom", 1.5, 0)
+        composed((), "united-atom")
     with pytest.raises(ValueError, match="types of the all-atom representation carry no hydrogens"):
-        ComposedMoleculeDomain(("C", "CH3"), "all-atom", 1.5, 0)
+        composed(("C", "CH3"), "all-atom")
 
 
 # ---- there and back --------------------------------------------------------------------------------------------------
@@ -95,7 +100,7 @@ def test_data_come_back(name):
         torch.testing.assert_close(again, centred, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("name", UNITED_FLOWS)
+@pytest.mark.parametrize("name", UNITED_FLOWS + ENVIRONMENT_FLOWS)
 def test_molecules_with_all_atoms_are_united_first(name):
     flow = make_flow(name)
     data = random_data(flow)
@@ -153,7 +158,7 @@ def test_a_composition_is_independent_of_the_order_of_atoms():
 # ---- what is refused -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [name for name in MOLECULE_FLOWS if name not in UNITED_FLOWS])
+@pytest.mark.parametrize("name", [name for name in MOLECULE_FLOWS if name not in UNITED_FLOWS + ENVIRONMENT_FLOWS])
 def test_united_atoms_are_refused_where_all_atoms_are_points(name):
     flow = make_flow(name)
     data = random_data(flow)
@@ -205,4 +210,97 @@ def test_probabilities_of_ordered_types_add_up_to_one():
 
 def test_types_that_repeat_are_refused():
     with pytest.raises(ValueError, match="expected different types of points, at least one, got C, C"):
-        ComposedMoleculeDomain(("C", "C"), "all-atom", 1.0, 1)
+        composed(("C", "C"), "all-atom")
+
+
+# ---- environments ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "hydrogens", "bonds", "name"),
+    [
+        (6, 1, (1, 1, 0), "CH.110"),
+        (6, 4, (0, 0, 0), "CH4.000"),
+        (7, 0, (0, 0, 1), "N.001"),
+        (17, 0, (1, 0, 0), "Cl.100"),
+    ],
+)
+def test_an_environment_type_has_one_name(number, hydrogens, bonds, name):
+    assert type_name(number, hydrogens, bonds) == name
+    domain = composed((name,), "environment")
+    assert domain.type_numbers.tolist() == [number]
+    assert domain.type_hydrogens.tolist() == [hydrogens]
+    assert domain.type_bonds.tolist() == [list(bonds)]
+    assert [code_name(code) for code in domain.sorted_codes.tolist()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("types", "representation"),
+    [
+        (("C", "CH.110"), "united-atom"),
+        (("CH.110", "CH3"), "environment"),
+        (("C.200",), "all-atom"),
+        (("C",), "environment"),
+    ],
+)
+def test_types_with_bonds_are_for_environments_alone(types, representation):
+    with pytest.raises(ValueError, match="types of the environment representation, and no others, have bonds"):
+        composed(types, representation)
+
+
+@pytest.mark.parametrize("name", ["C.20", "C.2000", "C.2a0", "C200", "C."])
+def test_bonds_are_three_digits(name):
+    with pytest.raises(ValueError, match=f"'{name}' is not a type; expected an element, or"):
+        composed((name,), "environment")
+
+
+def test_codes_ascend_with_elements_hydrogens_and_bonds():
+    types = ["F.100", "CH.110", "C.400", "CH.101", "C.020", "N.001"]
+    domain = composed(types, "environment")
+    order = ["C.020", "C.400", "CH.101", "CH.110", "N.001", "F.100"]
+    assert [types[i] for i in domain.code_order.tolist()] == order
+    assert [code_name(code) for code in domain.sorted_codes.tolist()] == order
+
+
+def test_bond_ends_of_types():
+    assert bond_ends(("CH.110", "O.010")).tolist() == [[1, 1, 0], [0, 1, 0]]
+    assert bond_ends(("CH", "OH", "F")).tolist() == [[3], [1], [1]]
+    assert bond_ends(ALL_ATOM).tolist() == [[1], [4], [3], [2], [1]]
+    assert bond_ends(("C", "S")).shape == (2, 0)
+    assert bond_ends(()).shape == (0, 0)
+
+
+def test_real_molecules_come_back_from_their_environments(qm9):
+    molecules = qm9.subset(slice(2000, 3000)).batch(slice(None))
+    united = molecules.united_atom()
+    codes = type_codes(united.atomic_numbers, united.hydrogens, united.heavy_bonds())
+    domain = composed([code_name(code) for code in codes[united.mask].unique().tolist()], "environment", 1.15)
+    types = domain.types_of(domain.represented(molecules))
+    assert torch.equal(domain.sorted_codes[types[united.mask]], codes[united.mask])
+    made = domain.molecules(project(united.positions, united.mask) / 1.15, types.clamp(min=0), united.mask)
+    assert made.realised().all()
+    assert torch.equal(made.n_atoms, molecules.n_atoms)
+    assert (made.stability()[1] == molecules.stability()[1]).double().mean() > 0.995
+
+
+def test_an_environment_that_the_model_lacks_is_named():
+    domain = composed(("C.400", "CH3.100"), "environment")
+    x = torch.tensor([[[0.0, 0, 0], [1.33, 0, 0]]])
+    ethene = MoleculeBatch(x, torch.tensor([[6, 6]]), torch.ones(1, 2, dtype=torch.bool), torch.tensor([[2, 2]]))
+    with pytest.raises(MolflowError, match=r"CH2\.010 is not a type this model knows: C\.400, CH3\.100"):
+        domain.types_of(ethene)
+
+
+@pytest.mark.parametrize("name", ENVIRONMENT_FLOWS)
+def test_samples_carry_the_environments_of_their_types(name):
+    flow = make_flow(name)
+    samples = flow.sample(20, seed=0)
+    heavy = samples.atomic_numbers > 1
+    meant = {(*MEANING[name], *BONDS[name]) for name in flow.domain.types}
+    united = samples.united_atom()
+    columns = united.atomic_numbers.unsqueeze(-1), united.hydrogens.unsqueeze(-1), united.environments
+    assert {(row[0], *row[2:]) for row in torch.cat(columns, -1)[united.mask].tolist()} <= {
+        (each[0], *each[2:]) for each in meant
+    }
+    assert samples.environments[heavy].any()
+    assert samples.realised().shape == (20,)

@@ -368,6 +368,9 @@ def test_every_parameter_is_trained(any_flow, way):
     assert all(term.shape == (4,) for term in terms if isinstance(term, torch.Tensor))
     loss.backward()
     for key, parameter in any_flow.named_parameters():
+        if key.startswith("domain.compositions."):  # which are fitted before
+            assert not parameter.requires_grad
+            continue
         assert parameter.grad is not None, key
         assert torch.isfinite(parameter.grad).all(), key
         assert parameter.grad.abs().max() > 0, key

@@ -144,6 +144,21 @@ def test_values_of_version_0_1_get_their_names_of_today(tmp_path):
     assert json.loads((tmp_path / CONFIG).read_text()) == content  # the file stays as it is
 
 
+def test_environments_of_format_0_keep_their_names(tmp_path):
+    """A run of flow matching near the data, made before format 1."""
+    name = "composed-environment-continuous"
+    model = ALL_FLOWS[name].model_dump(mode="json")
+    torch.manual_seed(0)
+    flow = build_flow(name)
+    save_model(tmp_path, ALL_FLOWS[name], flow, {})
+    objective = {"kind": "flow_matching", "power": 0.5, "near_fraction": 0.4}
+    (tmp_path / CONFIG).write_text(json.dumps({"name": "old", "model": model, "objective": objective}))
+    assert read_config(tmp_path)["experiment"]["objective"] == {
+        "kind": "flow_matching", "loss_exponent": 0.5, "near_fraction": 0.4,
+    }  # fmt: skip
+    assert same_samples(load(tmp_path), flow)
+
+
 def test_todays_format_does_not_take_values_of_version_0_1(folder):
     edit(folder, lambda content: content["model"]["domain"].update(representation="united"))
     error = refused(folder)

@@ -137,7 +137,7 @@ def test_the_last_override_wins():
         ("model.encoder={hidden = 3}", "model.encoder: has no kind; accepted are: egnn,"),
         (
             "model.domain.representation=coarse",
-            "model.domain.representation: Input should be 'all-atom' or 'united-atom'",
+            "model.domain.representation: Input should be 'all-atom', 'united-atom' or 'environment'",
         ),
         ("optimiser.learning_rate=1", "unknown key optimiser; did you mean optimizer?"),
         ("qqq=1", "unknown key qqq"),

@@ -28,7 +28,7 @@ from molflow.training.objectives.likelihood import LikelihoodObjectiveConfig
 from molflow.training.objectives.mean_flow import MeanFlowObjectiveConfig, interval_times
 from molflow.training.objectives.regression import RegressionObjectiveConfig
 from molflow.training.pairing import NEED_POSITIONS, PAIRINGS, random_orthogonal
-from molflow.training.paths import logistic_normal_times
+from molflow.training.paths import logistic_normal_times, times_near_the_data
 from molflow.volume import surrogate_encoder_jvp
 
 TARGETS = ["mean_flow", "lagrangian"]
@@ -497,7 +497,7 @@ def test_times_both_ways():
 
 def test_times():
     config = MeanFlowObjectiveConfig(average_fraction=0.5, from_latent_fraction=0.2)
-    r, t, n = interval_times(config, 20_000, rng())
+    r, t, n, _ = interval_times(config, 20_000, rng())
     assert n == 10_000
     assert ((r >= 0) & (r <= t) & (t <= 1)).all()
     assert torch.equal(r[n:], t[n:])
@@ -505,8 +505,8 @@ def test_times():
     assert abs(float((t[:n] == 1).double().mean()) - 0.2) < 0.02
     assert r[:n].min() < 0.01
     assert r[:n].max() > 0.9
-    r, t, none = logistic_normal_times(20_000, rng())
-    assert none == 0
+    r, t, *none = logistic_normal_times(20_000, rng())
+    assert none == [0, 0]
     assert torch.equal(r, t)
     assert ((t > 0) & (t < 1)).all()
     assert abs(float(t.median()) - 0.5) < 0.02
@@ -855,6 +855,102 @@ def test_the_compiled_loss_is_the_eager_one(name):
     assert got.keys() == expected.keys()
     for key in got:
         close(got[key], expected[key], atol=1e-4 * max(1.0, float(expected[key].abs().max())))
+
+
+# ---- near the data ---------------------------------------------------------------------------------------------------
+
+
+def test_times_near_the_data():
+    r, t, n_intervals, n_near = times_near_the_data(0.25, 0.3, 20_000, rng())
+    assert (n_intervals, n_near) == (0, 5000)
+    assert torch.equal(r, t)
+    assert torch.equal(t[n_near:], logistic_normal_times(20_000, rng()).t[n_near:])
+    u = (t[:n_near] / 0.3) ** (2 / 3)
+    assert ((u >= 0) & (u <= 1)).all()
+    assert u.quantile(torch.tensor([0.25, 0.5, 0.75])).tolist() == pytest.approx([0.25, 0.5, 0.75], abs=0.03)
+
+
+def test_without_a_share_near_the_data_flow_matching_is_that_of_velocities():
+    """The loss is the formula, with times and noise drawn and paired in the order of all objectives on paths."""
+    flow = flow_for("flow_matching")
+    data = random_data(flow)
+    loss, parts = loss_of(flow_matching(flow, loss_exponent=0.5), data, rng())
+    points, context, _ = flow.to_points(data, rng())
+    generator = rng()
+    latent = flow.domain.space(context.mask).randn(generator, flow.dtype)
+    points, latent = PAIRINGS["alignment"](points, latent, context, generator)
+    t = logistic_normal_times(4, generator).t.double()
+    at = points * (1 - t) + latent * t
+    e = (flow.velocity(at, context, t) - (latent - points)).squared_norm() / flow.domain.space(context.mask).dof
+    close(loss, (e / (e.detach() + 1e-3).sqrt()).mean())
+    assert parts.keys() == {"flow_matching"}
+    same, _ = loss_of(flow_matching(flow, loss_exponent=0.5, near_until=0.7, near_weight=9.0), data, rng())
+    assert torch.equal(same, loss)
+
+
+@pytest.mark.parametrize("name", ["particles-continuous", "composed-environment-continuous", "molecules-continuous"])
+def test_near_the_data_the_loss_is_on_distances(name):
+    flow = make_flow(name)
+    data = random_data(flow)
+    objective = flow_matching(flow, near_fraction=0.5, near_until=0.1, near_weight=5.0)
+    batch = batch_of(objective, data, rng())
+    assert (batch.n_intervals, batch.n_near) == (0, 2)
+    assert (batch.t[:2] <= 0.1).all()
+    loss, parts = objective(batch, None)
+
+    found = flow.velocity(batch.at, batch.context, batch.t)
+    dof = flow.domain.space(batch.context.mask).dof
+    expected = []
+    for b in range(2):
+        m, t = batch.context.mask[b], batch.t[b]
+        predicted, meant = (torch.pdist((batch.at.x[b] - t * v.x[b])[m]) for v in (found, batch.velocity))
+        features = (found.h[b] - batch.velocity.h[b]).square().sum() / dof[b]
+        expected.append((predicted - meant).abs().mean() / (t + 0.01) + features)
+    close(parts["near"], torch.stack(expected).mean(), atol=1e-6)
+    far = (found - batch.velocity).squared_norm()[2:] / dof[2:]
+    close(parts["flow_matching"], far.mean())
+    close(loss, (5 * parts["near"] + parts["flow_matching"]) / 2)
+    trained = gradients(flow, parts_with_gradient(objective, batch))
+    assert any(name.startswith("network") and g.abs().max() > 0 for name, g in trained.items())
+    assert all(g.isfinite().all() for g in trained.values())
+
+
+def parts_with_gradient(objective, batch):
+    """The loss of the share near the data alone."""
+    return objective(batch[: batch.n_near], None)[0]
+
+
+def test_half_of_the_share_near_the_data_keeps_its_noise():
+    flow = make_flow("composed-united-continuous-transformer")
+    data = random_data(flow)
+    data = type(data).concatenate([data] * 2)
+    batch = batch_of(flow_matching(flow, near_fraction=0.5), data, rng())
+    latent = flow.domain.space(batch.context.mask).randn(rng(), flow.dtype)
+    points, _, _ = flow.to_points(data, None)
+    found = batch.at - batch.velocity * batch.t
+    same = (found - points).squared_norm() < 1e-20
+    assert same.tolist() == 2 * [True] + 6 * [False]
+    close((batch.at + batch.velocity * (1 - batch.t)).x, latent.x)
+
+
+def test_paths_near_the_data_in_parts_are_those_of_the_whole():
+    flow = make_flow("particles-continuous")
+    objective = flow_matching(flow, near_fraction=0.75)
+    batch = batch_of(objective, random_data(flow), rng())
+    assert [p.n_near for p in (batch, batch[:2], batch[2:4], batch[3:])] == [3, 2, 1, 0]
+    loss, _ = accumulate_gradients(objective, batch, None)
+    whole = [p.grad.clone() for p in flow.network.parameters()]
+    flow.zero_grad()
+    again, _ = accumulate_gradients(objective, batch, None, micro_batch=2)
+    assert again == pytest.approx(loss)
+    for p, g in zip(flow.network.parameters(), whole, strict=True):
+        close(p.grad, g)
+
+
+def test_vectors_have_no_distances():
+    flow = flow_for("flow_matching", "vectors")
+    with pytest.raises(ValueError, match="near_fraction compares distances of points, which these data lack"):
+        build(flow, "flow_matching", near_fraction=0.5)
 
 
 # ---- likelihood ------------------------------------------------------------------------------------------------------

@@ -13,13 +13,15 @@ import torch
 
 from molflow import train
 from molflow.data import EqualSizeBatches, MixedSizeBatches, load_qm9
+from molflow.distributions import composition_model
 from molflow.errors import MolflowError
 from molflow.flows.storage import CARD, WEIGHTS
 from molflow.training import load, loop
 from molflow.training.config import load_experiment, read_experiment
 from molflow.training.tasks import load_splits
 from molflow.training.tasks.base import Splits
-from molflow.training.tasks.molecules import MoleculeSplits
+from molflow.training.tasks.molecules import MoleculeSplits, MoleculesTask
+from molflow.training.tasks.sampling import SamplingOptions
 
 TINY = Path(__file__).parents[1] / "tiny.toml"
 UNITED_TYPES = ("C", "CH", "CH2", "CH3", "CH4", "N", "NH", "NH2", "NH3", "O", "OH", "OH2", "F")
@@ -120,6 +122,35 @@ def test_other_types_of_compositions_are_refused():
     types = 'model.domain={kind = "composed_molecules", types = ["C", "H", "N", "O", "F"]}'
     with pytest.raises(MolflowError, match=r"model\.domain\.types: leave it out, or give those of the data, H, C, N"):
         load_splits(tiny(types))
+
+
+@pytest.mark.parametrize(("compositions", "share"), [("table", 0.93), ("model", 1.0)])
+def test_environment_types(compositions, share, monkeypatch):
+    """46 types; training has the compositions of 93 % of the validation molecules."""
+    monkeypatch.setattr(composition_model, "_STEPS", 3)
+    domain = (
+        f'model.domain={{kind = "composed_molecules", representation = "environment", compositions = "{compositions}"}}'
+    )
+    data = load_splits(tiny(domain))
+    types = data.config.model.domain.types
+    assert len(types) == 46
+    assert {"CH.110", "CH3.100", "F.100", "O.010", "N.001"} <= set(types)
+    assert len(data.validation) / 17_748 == pytest.approx(share, abs=0.005)
+    assert len(data.compositions[0]) == 18_746
+    found = data.config.model.domain
+    assert (found.n_compositions, found.max_points) == ((18_746, 0) if compositions == "table" else (0, 9))
+    flow = data.config.model.build()
+    data.fit(flow.domain)
+    assert flow.log_prob(data.validation.batch(range(50))).isfinite().all()
+    figures = data.sample_figures(flow, 8, 0)
+    assert figures.keys() == {"atom_stability", "molecule_stability", "realised"}
+    options = SamplingOptions("model", 8, 4, "cpu")
+    sampling = MoleculesTask().sampling(flow, options)
+    realised = sum(int(samples.data.realised().sum()) for samples in sampling)
+    assert sampling.figures()["realised"] == realised / 8
+    assert "have the bonds between heavy atoms that their types say" in sampling.notes()[0]
+    random, _ = MoleculesTask().random_data(flow, 3)
+    assert flow.domain.types_of(random).min() >= 0
 
 
 def test_batches(composed):
