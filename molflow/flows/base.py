@@ -237,7 +237,8 @@ class Flow(nn.Module, ABC, Generic[Data]):
         """Samples and the exact density that the decoder drew them with, in nats, (n,).
 
         log q(p) = log p(context) + log p(z) - log |det g'(z)| in data units. For molecules whose types are generated it
-        is the joint density of size, positions and continuous type features; for united atoms, of the heavy atoms.
+        is the joint density of size, positions and continuous type features; unless all atoms are points, of the heavy
+        atoms.
         """
         batches = self.iter_samples_and_log_prob(n, seed, temperature, batch_size, condition=condition)
         parts, densities = zip(*batches, strict=True)
@@ -268,7 +269,7 @@ class Flow(nn.Module, ABC, Generic[Data]):
         """Log-likelihood in data units, with the exact volume change of one of the maps.
 
         Where types are dequantised it is the variational bound at one draw of the noise. Otherwise it is exact, and
-        -inf for a molecule whose composition the training data did not have.
+        -inf for a molecule whose composition is not in the model's table.
         encoder: log p(z) + log |det f'(p)| with z = f(p); decoder: log p(z) - log |det g'(z)| at the same z.
 
         Args:

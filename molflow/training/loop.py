@@ -58,7 +58,7 @@ def train(
     batches, training, device = splits.batches(), splits.config.training, _device(config.training.device)
     total_steps = min(training.epochs * len(batches), training.max_steps or sys.maxsize)
     _warn_of_length(total_steps * batches.batch_size, splits.task.noun, device)
-    run = new_run(splits, device, total_steps, start_from)
+    run = new_run(splits, device, total_steps, start_from, resume)
     if resume:
         restore_run(run, splits.config, folder)
         forget_after(folder, run.step)

@@ -130,7 +130,9 @@ class Run:
             group["lr"] = base * factor(self.step)
 
 
-def new_run(splits: Splits[Any], device: torch.device, total_steps: int, start_from: Path | None) -> Run:
+def new_run(
+    splits: Splits[Any], device: torch.device, total_steps: int, start_from: Path | None, resume: bool = False
+) -> Run:
     """A run at its beginning.
 
     Args:
@@ -138,6 +140,7 @@ def new_run(splits: Splits[Any], device: torch.device, total_steps: int, start_f
         device: device of the networks.
         total_steps: length of the learning-rate schedule.
         start_from: weights to begin with in place of random ones.
+        resume: the state of an earlier run will be loaded, so nothing is fitted to the data.
 
     Raises:
         MolflowError: the model, its weights, the objective and the data do not fit together.
@@ -148,9 +151,10 @@ def new_run(splits: Splits[Any], device: torch.device, total_steps: int, start_f
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         flow = build_flow(config.model, "model")
-    splits.fit(flow.domain)
     if start_from is not None:
         load_weights(flow, start_from)
+    elif not resume:
+        splits.fit(flow.domain)
     teacher = config.objective.load_teacher(config.model)
     try:
         objective = config.objective.build(flow, teacher=teacher, energy=splits.target).to(device)

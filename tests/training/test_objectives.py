@@ -487,7 +487,7 @@ def test_parts_are_means_of_their_configurations(flow):
 
 def test_times_both_ways():
     """Every other pair is exchanged; what is learned of each is the same rule."""
-    r, t, _ = interval_times(MeanFlowObjectiveConfig(), 1000, rng())
+    r, t, *_ = interval_times(MeanFlowObjectiveConfig(), 1000, rng())
     back, forth, _ = interval_times(MeanFlowObjectiveConfig(both_ways=True), 1000, rng())
     odd = torch.arange(1000) % 2 == 1
     close(torch.where(odd, forth, back), r)
