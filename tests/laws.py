@@ -130,9 +130,8 @@ def _continuous(domain: DomainConfig, network: NetworkConfig, n_steps: int, **se
 
 _MOLECULES = MoleculesConfig(types=ALL_ATOM, atom_counts=_FEW_ATOMS)
 _COMPOSED_UNITED = ComposedMoleculesConfig(types=UNITED, representation="united-atom", n_compositions=4)
-_COMPOSED_ENVIRONMENT = ComposedMoleculesConfig(
-    types=ENVIRONMENT, representation="environment", compositions="model", max_points=5
-)
+_COMPOSED_ENVIRONMENT = ComposedMoleculesConfig(types=ENVIRONMENT, representation="environment", n_compositions=4)
+_MODELLED = ComposedMoleculesConfig(types=UNITED, representation="united-atom", compositions="model", max_points=5)
 _PLANE, _SPACE = (ParticlesConfig(n_particles=4, dim=dim, scale=1.7) for dim in (2, 3))
 _VECTORS = VectorsConfig(n_features=3, mean=(1.0, -2.0, 0.5), std=(2.0, 0.5, 3.0))
 
@@ -153,6 +152,7 @@ MOLECULE_FLOWS: dict[str, FlowConfig] = {
         MoleculesConfig(types=ENVIRONMENT, representation="environment", atom_counts=_FEW_ATOMS)
     ),
     "composed-environment-continuous": _continuous(_COMPOSED_ENVIRONMENT, _SMALL_TRANSFORMER, 1, last_step=0.1),
+    "united-model-of-compositions": _free_form(_MODELLED),
     "molecules-tensor-product": _free_form(_MOLECULES, _TENSOR_PRODUCT),
 }
 PARTICLE_FLOWS: dict[str, FlowConfig] = {

@@ -488,7 +488,7 @@ def test_parts_are_means_of_their_configurations(flow):
 def test_times_both_ways():
     """Every other pair is exchanged; what is learned of each is the same rule."""
     r, t, *_ = interval_times(MeanFlowObjectiveConfig(), 1000, rng())
-    back, forth, _ = interval_times(MeanFlowObjectiveConfig(both_ways=True), 1000, rng())
+    back, forth, *_ = interval_times(MeanFlowObjectiveConfig(both_ways=True), 1000, rng())
     odd = torch.arange(1000) % 2 == 1
     close(torch.where(odd, forth, back), r)
     close(torch.where(odd, back, forth), t)
@@ -823,6 +823,7 @@ COMPILED = {
     "lagrangian": MeanFlowObjectiveConfig(target="lagrangian"),
     "free_form": FreeFormObjectiveConfig(surrogate="decoder_jvp", n_probes=2),
     "flow_matching": FlowMatchingObjectiveConfig(),
+    "flow_matching near the data": FlowMatchingObjectiveConfig(near_fraction=0.5),
 }
 
 
@@ -834,7 +835,7 @@ def test_the_compiled_loss_is_the_eager_one(name):
     domain = ComposedMoleculesConfig(
         types=("C", "CH", "CH3", "NH2", "O"), representation="united-atom", n_compositions=4
     )
-    if name == "flow_matching":
+    if name.startswith("flow_matching"):
         flow = ContinuousConfig(domain=domain, network=network).build()
     else:
         flow = FreeFormConfig(
