@@ -116,7 +116,7 @@ def test_help_without_a_command_lists_the_commands(molflow, monkeypatch):
 def test_it_is_installed_as_a_program(program):
     result = subprocess.run([*program, "models", "--nonsense"], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == "molflow: error: No such option: --nonsense\n"
+    assert re.fullmatch(r"molflow: error: No such option:? '?--nonsense'?\.?\n", result.stderr)
 
 
 def test_help_does_not_wait_for_torch():
@@ -604,13 +604,13 @@ def test_an_interrupted_sample_keeps_what_is_finished(model, tmp_path):
         ("sampel", "No such command 'sampel'. Did you mean 'sample'?"),
         ("benchmark", "Missing command"),
         ("benchmark nonsense", "No such command 'nonsense'"),
-        ("sample -n 0", "Invalid value for '-n': .* greater than or equal to 1"),
+        ("sample -n 0", "Invalid value for '-n': .*(greater than or equal to 1|x>=1)"),
         ("sample -n many", "Invalid value for '-n'"),
         ("sample --batch-size 0", "Invalid value for '--batch-size'"),
         ("sample --seed -1", "Invalid value for '--seed'"),
         ("sample --temperature 0", "Invalid value for '--temperature'"),
         ("sample --device tpu9", "unknown device 'tpu9'; expected cpu, cuda or cuda:N"),
-        ("sample --nonsense", "No such option: --nonsense"),
+        ("sample --nonsense", "No such option:? '?--nonsense"),
         ("evaluate", "Missing argument"),
         ("evaluate a.sdf --reference qm8", "'qm8' is not .*qm9"),
         ("data", "Missing argument"),
