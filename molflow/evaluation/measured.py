@@ -59,7 +59,7 @@ def vector(values: ArrayLike, name: str, n: int | None = None) -> Array:
 
 
 def finite_configurations(positions: Array) -> Array:
-    """Which configurations (n, N, D) have finite coordinates only, (n,) bool."""
+    """Whether each configuration (n, N, D) has finite coordinates only, (n,) bool."""
     return np.asarray(np.isfinite(positions).all((1, 2)))
 
 

@@ -54,7 +54,7 @@ class Solver(Config, ABC):
     @property
     @abstractmethod
     def remedy(self) -> str:
-        """What to change where integration fails."""
+        """The settings to change where integration fails, in words."""
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:

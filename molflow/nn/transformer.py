@@ -151,7 +151,7 @@ class EquivariantTransformer(PointNetwork):
         if self.n_globals:
             self.embed_times = nn.Sequential(nn.Linear(self.n_globals, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
         self.spread = nn.Parameter(torch.randn(n_vectors))
-        change = (2 * n_blocks) ** -0.5  # of the residual streams by a block, at the start
+        change = (2 * n_blocks) ** -0.5  # initial scale of the changes that a block makes
         self.pairs = nn.ModuleList(
             PairAttention(hidden, n_vectors, config.pair_hidden, n_heads, change) for _ in range(n_blocks)
         )

@@ -172,12 +172,11 @@ def test_too_few_data(tmp_path):
         data_set(name="vectors", file=str(tmp_path / "a.npy")).load("train")
 
 
-def test_a_data_set_of_ones_own():
+def test_a_data_set_of_a_user():
     """One class in one file: it is listed, chosen by name, and its settings are checked."""
 
     class Water(DataSetConfig):
         task = "molecules"
-        one_shape = True
         angle: Annotated[float, "degrees"] = 104.5
 
         def load(self, split):

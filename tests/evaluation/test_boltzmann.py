@@ -184,7 +184,7 @@ def test_likelihoods_that_are_not_finite_are_counted_and_have_no_mean():
     assert (scores.nll_decoder, scores.nll_decoder_error, scores.nll_decoder_bgflow, scores.kl_decoder) == (None,) * 4
 
 
-def test_scores_that_were_not_asked_for_are_none():
+def test_scores_that_were_not_requested_are_none():
     x, log_q = gaussian(1, n=2)
     alone = evaluate_boltzmann(x[:1], harmonic)
     assert alone.mean_energy == alone.median_energy

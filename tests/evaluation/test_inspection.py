@@ -272,7 +272,7 @@ def test_a_coarse_histogram_has_all_counts(name):
     assert coarse(reference * 0, reference, name) is None
 
 
-def test_metrics_are_also_functions_of_their_own():
+def test_metrics_are_also_functions():
     from molflow.chem import bonded_mol, perceive
     from molflow.chem.bonds import orders_of_one
     from molflow.chem.build import bond_list

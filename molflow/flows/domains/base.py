@@ -1,4 +1,4 @@
-"""The contract of a domain: what a flow is a distribution over, and how data become points of a space and back."""
+"""The contract of a domain: the data that a flow is a distribution over, and their conversion to points and back."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -77,7 +77,7 @@ class Domain(nn.Module, ABC, Generic[Data]):
 
     @abstractmethod
     def from_points(self, points: Any, context: Context) -> Data:
-        """The data that points stand for."""
+        """The data of given points: the inverse of `to_points`."""
 
     @abstractmethod
     def sample_context(

@@ -89,7 +89,7 @@ class SampleWriter(Closing, Generic[Data]):
 
 
 class Sampling(Generic[Data]):
-    """Draws samples of a flow for a command, counts and times them. Iterate over it once, then ask for its figures.
+    """Draws samples of a flow for a command, counts and times them. Iterate over it once, then call `figures`.
 
     Attributes:
         n_drawn: samples drawn.

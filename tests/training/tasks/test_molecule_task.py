@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from molflow import train
+from molflow import load, train
 from molflow.data import EqualSizeBatches, MixedSizeBatches, load_qm9
 from molflow.errors import MolflowError
 from molflow.flows.storage import CARD, WEIGHTS
-from molflow.training import load, loop
+from molflow.training import loop
 from molflow.training.config import load_experiment, read_experiment
 from molflow.training.tasks import load_splits
 from molflow.training.tasks.base import Splits
@@ -248,7 +248,7 @@ def test_a_free_form_run_goes_on_from_it(warmed_up, tmp_path):
         ([COMPOSED, SMALL, "model.decoder.hidden=9"], "model: hidden (9) must be a multiple of n_heads (2)"),
     ],
 )
-def test_what_does_not_go_together_is_named(tmp_path, overrides, message):
+def test_settings_that_contradict_are_named(tmp_path, overrides, message):
     with pytest.raises(MolflowError, match=re.escape(message)):
         train(tiny(*overrides), tmp_path)
     assert not (tmp_path / CARD).exists()
