@@ -101,7 +101,7 @@ class Registry(Generic[T]):
         return ((name, self[name]) for name in self.names())
 
     def unknown(self, name: object) -> str:
-        """The words for an unknown name, with the nearest known one."""
+        """The error message for an unknown name, with the nearest known one."""
         import difflib  # not needed until a name is wrong
 
         names = self.names()

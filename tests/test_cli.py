@@ -274,7 +274,7 @@ def test_standard_input_is_not_written_over(tmp_path):
         assert path.read_text() == XYZ
 
 
-def test_an_interrupted_evaluation_keeps_what_it_has(molflow, tmp_path, monkeypatch):
+def test_an_interrupted_evaluation_keeps_finished_molecules(molflow, tmp_path, monkeypatch):
     from molflow.evaluation import DetailWriter
 
     write = DetailWriter.write
@@ -361,7 +361,7 @@ def test_evaluate_several_files(molflow, tmp_path):
     assert records[str(QM9)] == records[str(copy)]
 
 
-def test_evaluate_names_what_it_cannot_read_and_scores_the_rest(molflow, tmp_path):
+def test_evaluate_names_unreadable_records_and_scores_the_others(molflow, tmp_path):
     with np.load(QM9) as archive:
         arrays = dict(archive)
     arrays["positions"] = arrays["positions"].astype(np.float32)

@@ -98,7 +98,7 @@ def test_a_euclidean_space_is_everything():
     assert [v.tolist() for v in space.basis()] == [[[1, 0]] * 3, [[0, 1]] * 3]
 
 
-def test_project_of_nothing_is_nothing():
+def test_projection_of_an_empty_batch_is_empty():
     assert not project(torch.ones(1, 3, 2), torch.zeros(1, 3, dtype=torch.bool)).any()
 
 

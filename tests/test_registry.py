@@ -253,7 +253,7 @@ print({"torch", "pydantic", "wide_networks", "broken_networks"} & set(sys.module
 
 
 @pytest.mark.slow
-def test_what_an_installed_package_adds_is_used_saved_and_loaded(installed, tmp_path):
+def test_kinds_of_an_installed_package_are_used_saved_and_loaded(installed, tmp_path):
     script = f"""
 import molflow
 from molflow.config import parse

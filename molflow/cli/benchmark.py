@@ -20,7 +20,7 @@ from molflow.cli.options import (
     refuse_other_tasks,
     training_reference,
 )
-from molflow.cli.output import check_json, show
+from molflow.cli.output import Record, check_json, show
 from molflow.errors import MolflowError
 from molflow.pretrained import DEFAULT_MODEL, DEFAULT_REFERENCE
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from molflow.flows import Flow
     from molflow.training.tasks.base import Task
     from molflow.training.tasks.sampling import SamplingOptions
-
-Record = dict[str, Any]
 
 benchmark = typer.Typer(help="Measure speed on this machine.", rich_markup_mode=None)
 

@@ -50,7 +50,7 @@ FlowChoice = Annotated[SerializeAsAny[FlowConfig], OneOf(FLOWS, default="free_fo
 
 
 class Likelihood(NamedTuple):
-    """A log-likelihood with what is needed to judge it.
+    """A log-likelihood with the reconstruction error that it relies on.
 
     Attributes:
         log_prob: nats, (B,); for dequantised molecules the variational bound at one draw of the noise.

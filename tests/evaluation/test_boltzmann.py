@@ -93,7 +93,7 @@ def test_the_bootstrap_agrees_with_the_analytic_error(scores):
     assert error == pytest.approx(mean_and_error(values)[1], rel=0.2)
 
 
-def test_the_seed_decides_the_bootstrap_and_nothing_else():
+def test_the_seed_determines_the_bootstrap_alone():
     x, log_q = gaussian(SIGMA, n=500)
     first, again, other = (evaluate_boltzmann(x, harmonic, log_prob=log_q, seed=seed) for seed in (0, 0, 1))
     assert first == again

@@ -128,7 +128,7 @@ def test_the_largest_fragment_can_be_valid_where_the_whole_is_not():
     assert (report.valid, report.largest_fragment_valid, report.edm_smiles) == (False, True, None)
 
 
-def test_two_atoms_on_one_spot():
+def test_coincident_atoms():
     methane = embedded("C")
     report = inspect(with_atom(methane, 1, methane.positions[3]))
     assert report.status == "invalid"

@@ -150,7 +150,7 @@ def test_unrolled_it_is_one_evaluation_with_the_same_result(flow, case):
     assert (expected.x - flow.decode(z, context).x).abs().max() > 0.1
 
 
-def test_unrolled_backward_the_encoder_goes_back(flow, case):
+def test_an_encoder_unrolled_backward_runs_from_data_to_latents(flow, case):
     points, context = case
     expected = points
     for t, r in pairwise(TIMES[::-1]):

@@ -298,7 +298,7 @@ def new_run(*overrides):
     return new_run_(load_splits(tiny(*overrides)), torch.device("cpu"), 10, None)
 
 
-def test_roll_back_restores_everything_but_goes_on():
+def test_roll_back_restores_everything_but_the_step():
     run = new_run()
     parameters = [*run.objective.parameters()]
 

@@ -61,7 +61,7 @@ class Splits(ABC, Generic[Data]):
         return None
 
     def fit(self, domain: Domain[Any]) -> None:
-        """Give a new domain what it takes from the training data."""
+        """Fit a new domain to the training data."""
 
     def batches(self) -> Batches:
         """The order of training data in batches; by default full batches in random order."""

@@ -126,7 +126,7 @@ class Sampling(Generic[Data]):
         return ()
 
     def none_left(self) -> str:
-        """Why there are no samples to write."""
+        """The error message for no samples to write."""
         return f"no {self.noun} were drawn"
 
     def _bar(self, total: int) -> "tqdm[Any]":
