@@ -54,8 +54,8 @@ def benchmark_sampling(
     """Time sampling, and its cost for each stable, each new molecule or effective sample: the median of three runs.
 
     A warm-up comes first. Models that are compared take turns. A new molecule is valid, connected, distinct and not in
-    QM9's training split, where that is available. For particles and vectors the exact density of samples is timed too,
-    of as many as take about a minute.
+    QM9's training split, where that is available. For particles and vectors the exact density is timed too, of as many
+    samples as take about a minute.
     """
     from molflow.training.tasks.sampling import SamplingOptions
 

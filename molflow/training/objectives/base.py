@@ -51,7 +51,7 @@ class ObjectiveConfig(KindConfig):
         requires: names of the attributes that a flow must have; one that is False counts as missing.
         remedy: the setting of a model that gives a flow these attributes, for error messages.
         exact_likelihood: whether validation computes the exact likelihood of held-out data: always, never, or where it
-            is cheap, which the data set decides.
+            is cheap, which the task decides.
     """
 
     requires: ClassVar[tuple[str, ...]] = ()
