@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := qm9,report,parquet,xtb,posebusters,dev
 
-.PHONY: setup run lint types quick test coverage lowest clean
+.PHONY: setup run lint types fast quick test coverage lowest clean
 
 setup: .venv/.ready
 
@@ -25,8 +25,11 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
-quick: lint types
-	$(BIN)/python -m pytest -m 'not slow' --durations 5
+quick: setup
+	$(MAKE) --no-print-directory --jobs 2 --output-sync lint types fast
+
+fast: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' --durations 5
 
 test: lint types
 	$(BIN)/python -m pytest
