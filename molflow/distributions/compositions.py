@@ -1,4 +1,4 @@
-"""Which points a configuration is made of, as a multiset of types: the first factor where types are given."""
+"""Compositions, the multisets of types of points: the first factor of the likelihood where types are given."""
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ class Compositions(nn.Module):
         self.register_buffer("counts", torch.zeros(n_compositions, dtype=torch.int64))
 
     def fit(self, table: Tensor, counts: Tensor) -> None:
-        """Take over distinct compositions (K, T), how many points of each type, and how often each occurs (K,).
+        """Store distinct compositions (K, T), numbers of points of each type, and how often each occurs (K,).
 
         Raises:
             MolflowError: too many types or points for the table's bytes, or its keys of 64 bits.

@@ -84,6 +84,6 @@ def test_an_empty_table_is_refused(n_compositions):
 
 
 @pytest.mark.parametrize("table", [torch.full((1, 9), 200), torch.tensor([[256]]), torch.ones(1, 64)], ids=str)
-def test_what_does_not_fit_the_keys_is_refused(table):
+def test_too_large_compositions_are_refused(table):
     with pytest.raises(MolflowError, match="are too many"):
         Compositions(*table.shape).fit(table.long(), torch.tensor([1]))
