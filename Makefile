@@ -2,9 +2,10 @@
 # make quick: lint, types and the fast tests; make coverage: untested lines; make lowest: the lowest supported versions.
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 EXTRAS := qm9,report,parquet,xtb,posebusters,dev
 
-.PHONY: setup run lint types quick test coverage lowest clean
+.PHONY: setup run lint types fast quick test coverage lowest clean
 
 setup: .venv/.ready
 
@@ -25,11 +26,14 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
-quick: lint types
-	$(BIN)/python -m pytest -m 'not slow' --durations 5
+quick: setup
+	$(MAKE) --no-print-directory --jobs 2 --output-sync lint types fast
+
+fast: setup
+	$(PYTEST) -m 'not slow' --durations 5
 
 test: lint types
-	$(BIN)/python -m pytest
+	$(PYTEST) -n 2 --dist loadfile
 
 coverage: setup
 	$(BIN)/python -m pytest --cov --cov-report term-missing

@@ -3,7 +3,7 @@
     python experiments/benchmark_networks.py [--rounds 3] [--json FILE]
 
 FFF's published EGNN as an edge list and dense, with the same weights, and the efficient transformer with its defaults.
-Each stands as encoder and as decoder of the same flow, on the same 64 molecules of 18 atoms. Gradients are
+Each is the encoder and the decoder of the same flow, on the same 64 molecules of 18 atoms. Gradients are
 accumulated over parts of 8 molecules or taken at once, and molecules are sampled in parts that fit the cache (as
 `Flow.sample` does) or in one call; the ratio compares the better figure of each network. The variants take turns, each
 in a process of its own, so that peak memory is its own.

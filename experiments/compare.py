@@ -17,7 +17,7 @@ from molflow.files import write_json
 from molflow.pretrained import model_cards
 
 RESULTS = Path("experiments/results/comparison.json")
-# The first of each row is what the others are measured against; then how many samples a repeat draws.
+# The others of a row are measured against its first; the number is that of samples in a repeat.
 COMPARISONS: dict[str, tuple[tuple[str, ...], int]] = {
     "qm9": (("qm9", "qm9-steps@1", "qm9-steps@8", "qm9-cnf@20", "qm9-cnf"), 1024),
     "dw4": (("dw4", "dw4-cnf@20", "dw4-cnf"), 8192),

@@ -1,11 +1,11 @@
-"""What is lost by taking the hydrogens of QM9 away and placing them again, by molflow and, to compare, by RDKit.
+"""Loss by removing the hydrogens of QM9 and placing them again, by molflow and, to compare, by RDKit.
 
     python experiments/hydrogens.py [--molecules 130831] [--sample 5000] [--json FILE]
     python experiments/hydrogens.py --environment [--molecules 130831]
 
-All molecules are scored for stability before and after. A random sample is also scored for validity, asked whether it
-keeps its canonical SMILES, and measured: the distance between a hydrogen and where it is placed again, hydrogens of one
-atom matched so that the squares sum to the least. Torsions that are free anyway (OH, CH3) are in that.
+All molecules are scored for stability before and after. A random sample is also scored for validity, for canonical
+SMILES that stay equal, and for the distance between each hydrogen and its new place; hydrogens of one atom are matched
+so that the sum of squares is least. The distances include torsions that are free anyway (OH, CH3).
 
 With --environment the molecules become points with environment types and come back as a model would make them. The
 figures are the stability before and after, and the share whose bonds are those that the types say.
@@ -67,7 +67,7 @@ def batches(molecules: MoleculeSet) -> list[MoleculeBatch]:
 
 
 def stable(parts: list[MoleculeBatch]) -> np.ndarray:
-    """Stability of every molecule (M,), by the shortcut where they are united atoms."""
+    """Stability of every molecule (M,); united atoms are counted without placing their hydrogens."""
     return np.concatenate([stability(b.positions, b.atomic_numbers, b.mask, b.hydrogens)[1].numpy() for b in parts])
 
 
@@ -82,7 +82,7 @@ def smiles(structure: Structure) -> str | None:
 
 
 def displacements(before: Structure, after: Structure) -> list[float]:
-    """Å between each hydrogen and where it was placed again."""
+    """Distance between each hydrogen and its new place, Å."""
     heavy, hydrogen = before.atomic_numbers > 1, before.atomic_numbers == 1
     old, new = before.positions[hydrogen].astype(float), after.positions[heavy.sum() :].astype(float)
     owner = np.linalg.norm(old[:, None] - before.positions[heavy], axis=-1).argmin(1)

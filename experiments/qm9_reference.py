@@ -1,10 +1,10 @@
-"""The scores of QM9 itself, which stand beside those of samples: molflow/evaluation/qm9_reference.{json,npz}.
+"""The scores of QM9 itself, shown beside those of samples: molflow/evaluation/qm9_reference.{json,npz}.
 
     python experiments/qm9_reference.py [--workers 2] [--all]
 
 Look-up scores are of all 130,831 molecules. Scores on perceived bonds and the histograms are of the 13,083 of the test
-split, strain by GFN2-xTB of its first 1,000; the Wasserstein distances are those of as many of the validation split to
-them, which is what noise alone gives.
+split, and strain by GFN2-xTB of its first 1,000. The Wasserstein distances are between these and as many of the
+validation split, so they show the noise.
 """
 
 import argparse
@@ -100,7 +100,7 @@ def tally(
     failures: list[tuple[int, MoleculeReport]] | None = None,
     **options: Any,
 ) -> Tally:
-    """Count all, note those that fail under one protocol or another, and say how long it took."""
+    """Count all molecules, collect those that fail under one of the protocols, and print the time."""
     chosen = EvaluationOptions(workers=workers, **options)
     total, before = Tally(chosen), time.perf_counter()
     for place, report in enumerate(inspect_all(structures, options=chosen)):

@@ -9,7 +9,7 @@ training data have, and their share.
 
 Particles: the scores of `molflow.evaluation.evaluate_boltzmann`, likelihoods of test configurations included.
 
-Both with the evaluations of the network that a sample took.
+Both kinds have the network evaluations per sample, which are counted.
 """
 
 import argparse
@@ -75,7 +75,7 @@ def likelihoods(flow: molflow.Flow, molecules: molflow.MoleculeBatch) -> dict[st
 
 
 def evaluations_per_sample(flow: molflow.Flow, k: int | None) -> float:
-    """Counted, as an adaptive solver decides as it goes."""
+    """Network evaluations per sample (measured for adaptive solvers)."""
     with flow.counted() as used:
         flow.sample(1000, seed=0, n_evaluations=k)
     return used.configurations / 1000
@@ -88,7 +88,7 @@ def molecule_scores(flow: molflow.Flow, arguments: argparse.Namespace) -> dict[s
         "evaluations_per_sample": evaluations_per_sample(flow, arguments.evaluations),
         "other_seeds": [{key: row[key] for key in ("sampling_seed", *REPEATED)} for row in by_seed[1:]],
     }
-    if read_experiment(arguments.run).objective.kind != "mean_flow":  # which leaves the encoder as it was
+    if read_experiment(arguments.run).objective.kind != "mean_flow":  # it does not train the encoder
         scores |= likelihoods(flow, load_qm9("test").batch(slice(arguments.test)))
     return scores
 
@@ -134,7 +134,7 @@ def main() -> None:
     folder.mkdir(exist_ok=True)
     shutil.copyfile(arguments.run / CONFIG, folder / CONFIG)
     flow = molflow.load(arguments.run)
-    if isinstance(flow.domain, ParticleDomain):  # whose weights are few, and whose density should stay what it is
+    if isinstance(flow.domain, ParticleDomain):  # few weights, and rounding would change the density
         shutil.copyfile(arguments.run / WEIGHTS, folder / WEIGHTS)
         scores = particle_scores(flow, arguments)
     else:

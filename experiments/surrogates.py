@@ -1,4 +1,4 @@
-"""Which of the two mirrored surrogates: noise of their gradients and time, on a trained model and real molecules.
+"""Comparison of the two mirrored surrogates: noise of their gradients and time, on a trained model and real molecules.
 
     python experiments/surrogates.py [--model qm9] [--probes 16] [--json FILE]
 
@@ -16,8 +16,7 @@ import torch
 
 from molflow.data import load_qm9
 from molflow.evaluation.throughput import seconds
-from molflow.flows import FreeFormFlow
-from molflow.flows.free_form import SURROGATES
+from molflow.flows import SURROGATES, FreeFormFlow
 from molflow.pretrained import load_named
 
 

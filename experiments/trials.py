@@ -93,7 +93,7 @@ SETS: dict[str, tuple[str, dict[str, list[str]]]] = {
 
 
 def cpu_seconds(process: int) -> float:
-    """CPU time of a process, which other work on the machine disturbs less than it does the clock."""
+    """CPU time of a process; other work on the machine disturbs it less than the wall time."""
     times = subprocess.run(["ps", "-o", "cputimes=", "-p", str(process)], capture_output=True, text=True, check=False)
     return float(times.stdout or 0)
 
@@ -109,7 +109,7 @@ def run(base: str, name: str, overrides: list[str], minutes: float, seed: int) -
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None and cpu_seconds(process.pid) < 60 * minutes:
             time.sleep(1)
-        process.send_signal(signal.SIGINT)  # it writes a checkpoint and ends
+        process.send_signal(signal.SIGINT)  # it writes a checkpoint and exits
         if process.wait() != 1:
             raise SystemExit(f"{name}: ended with exit code {process.returncode}; run: {' '.join(command)}")
         flow = molflow.load(out)

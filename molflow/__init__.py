@@ -6,8 +6,9 @@
 The public names are loaded when they are first used, so importing molflow costs little more than nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from molflow.registry import lazy_names
 
 if TYPE_CHECKING:
     from molflow import chem, data, energies, evaluation, flows, geometry, nn
@@ -21,50 +22,21 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "ContinuousFlow": "molflow.flows",
-    "Flow": "molflow.flows",
-    "FreeFormFlow": "molflow.flows",
-    "MolflowError": "molflow.errors",
-    "MoleculeBatch": "molflow.batch",
-    "evaluate": "molflow.evaluation",
-    "load": "molflow.flows",
-    "load_experiment": "molflow.training",
-    "load_pretrained": "molflow.pretrained",
-    "train": "molflow.training",
-}
-_ROOMS = ("chem", "data", "energies", "evaluation", "flows", "geometry", "nn", "testing")
-
 __all__ = [
-    "ContinuousFlow",
-    "Flow",
-    "FreeFormFlow",
-    "MoleculeBatch",
-    "MolflowError",
-    "__version__",
-    "chem",
-    "data",
-    "energies",
-    "evaluate",
-    "evaluation",
-    "flows",
-    "geometry",
-    "load",
-    "load_experiment",
-    "load_pretrained",
-    "nn",
-    "testing",
-    "train",
-]
+    "ContinuousFlow", "Flow", "FreeFormFlow", "MoleculeBatch", "MolflowError", "__version__", "chem", "data",
+    "energies", "evaluate", "evaluation", "flows", "geometry", "load", "load_experiment", "load_pretrained", "nn",
+    "testing", "train",
+]  # fmt: skip
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
-    if name in _ROOMS:
-        return import_module(f"molflow.{name}")
-    raise AttributeError(f"module 'molflow' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "batch": ("MoleculeBatch",),
+        "errors": ("MolflowError",),
+        "evaluation": ("evaluate",),
+        "flows": ("ContinuousFlow", "Flow", "FreeFormFlow", "load"),
+        "pretrained": ("load_pretrained",),
+        "training": ("load_experiment", "train"),
+    },
+    ("chem", "data", "energies", "evaluation", "flows", "geometry", "nn", "testing"),
+)

@@ -211,7 +211,7 @@ class MoleculeBatch:
         return (self.heavy_bonds() == self.environments).flatten(1).all(1)
 
     def stability(self) -> tuple[Tensor, Tensor]:
-        """Which atoms (B, N) and which molecules (B,) are stable by `EDM_QM9`; see `BondRules.stability`.
+        """Whether each atom (B, N) and each molecule (B,) is stable by `EDM_QM9`; see `BondRules.stability`.
 
         Hydrogens that united atoms carry count as single bonds.
         """

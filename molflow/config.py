@@ -1,6 +1,6 @@
 """Configuration as validated data: the base of all configuration classes, choices among registered ones, and errors.
 
-A `KindConfig` stands beside the class that it builds, and a `Registry` gives it its name. In a file the key `kind`
+A `KindConfig` is in the file of the class that it builds, and a `Registry` gives it its name. In a file the key `kind`
 chooses among them:
 
     [model.encoder]
@@ -41,7 +41,7 @@ Parsed = TypeVar("Parsed", bound=Config)
 
 
 class KindConfig(Config):
-    """Base of configurations that are chosen among by `kind`, which `Registry.register` sets on the class.
+    """Base of configurations that are chosen by `kind`, which `Registry.register` sets on the class.
 
     Attributes:
         kind: the registered name.
@@ -90,7 +90,7 @@ class OneOf:
         return core_schema.no_info_before_validator_function(self._choose, handler(source))
 
     def class_of(self, table: Mapping[str, Any]) -> type[Config] | None:
-        """The class that a table asks for; None where its kind is missing or unknown."""
+        """The class that a table names; None where its kind is missing or unknown."""
         name = table.get(self.key, self.default)
         return self.registry[name] if isinstance(name, str) and name in self.registry else None
 
@@ -130,7 +130,7 @@ def read_toml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
     """A TOML file with `a.b=value` overrides (value as in TOML; a bare word is a string).
 
     Raises:
-        MolflowError: no such file, not TOML, or an override that is none.
+        MolflowError: no such file, not TOML, or an override without a key and a value.
     """
     path = Path(path)
     try:

@@ -302,7 +302,7 @@ class MeanFreeSpace(Space[Points]):
     def rademacher(self, generator: torch.Generator | None, dtype: torch.dtype = torch.float32) -> Points:
         signs = masked_randn(self.mask, self.dim + self.n_features, generator, dtype).sign()
         q = helmert_basis(self.mask.shape[1], dtype, self.mask.device)
-        # The signs of the first point are left over, as there is one contrast less than points.
+        # There is one contrast less than points, so the signs of the first point are not used.
         return Points(torch.einsum("nk,bkd->bnd", q, signs[:, 1:, : self.dim]), signs[..., self.dim :])
 
     def probes(self, count: int, generator: torch.Generator | None, dtype: torch.dtype = torch.float32) -> list[Points]:

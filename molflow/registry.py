@@ -1,11 +1,10 @@
 """Registries: named objects of one kind, such as networks or data sets, that other packages can add to.
 
 A registry knows the names of its built-in objects from a table and those of installed packages from entry points, so
-that names can be listed without importing anything. An object is imported when it is first asked for.
+that names can be listed without importing anything. An object is imported when it is first used.
 """
 
-import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -102,7 +101,9 @@ class Registry(Generic[T]):
         return ((name, self[name]) for name in self.names())
 
     def unknown(self, name: object) -> str:
-        """The words for an unknown name, with the nearest known one."""
+        """The error message for an unknown name, with the nearest known one."""
+        import difflib  # not needed until a name is wrong
+
         names = self.names()
         near = difflib.get_close_matches(str(name), names, n=1)
         hint = f"; did you mean {near[0]}? Known are: " if near else "; known are: "
@@ -149,21 +150,22 @@ def _place(thing: Any) -> tuple[str, str]:
 
 
 def lazy_names(
-    package: str, homes: Mapping[str, str], rooms: tuple[str, ...] = ()
+    package: str, homes: Mapping[str, Sequence[str]], modules: Sequence[str] = ()
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """`__getattr__` and `__dir__` of a package whose public names are imported when they are first used.
 
     Args:
         package: its name.
-        homes: public name -> module that has it.
-        rooms: public modules of the package itself.
+        homes: module of the package -> public names that it has.
+        modules: public modules of the package themselves.
     """
+    home_of = {name: f"{package}.{home}" for home, names in homes.items() for name in names}
 
     def __getattr__(name: str) -> Any:
-        if name in homes:
-            return getattr(import_module(homes[name]), name)
-        if name in rooms:
+        if name in home_of:
+            return getattr(import_module(home_of[name]), name)
+        if name in modules:
             return import_module(f"{package}.{name}")
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
-    return __getattr__, lambda: sorted((*homes, *rooms))
+    return __getattr__, lambda: sorted((*home_of, *modules))

@@ -109,7 +109,7 @@ def assert_log_det(
 
     Args:
         function: the map.
-        points: where.
+        points: the points at which the map is checked.
         mask: True for a real point, padding at the end (B, N).
         tolerance: in place of that of `TOLERANCE`, for a map that integrates its log-determinant in steps.
 
@@ -159,7 +159,7 @@ def assert_integrates_to_one(
 
 
 class _Symmetry(NamedTuple):
-    """Something that may be done to the input, what the output should then do, and the mask that goes with both."""
+    """A transformation of the input, the expected transformation of the output, and the mask of both."""
 
     name: str
     on_input: Callable[[Points], Points]

@@ -1,4 +1,4 @@
-"""How maps and vector fields change volume: log-determinants, divergences, the free-form surrogate.
+"""Volume changes of maps and vector fields: log-determinants, divergences, the free-form surrogate.
 
 Everything here works on any `Space`: on point clouds, and on plain tensor functions (B, F) -> (B, F) with the
 `EuclideanSpace`.
@@ -40,7 +40,7 @@ def exact_log_det(function: Map[P], at: P, space: Space[P]) -> tuple[P, Tensor]:
 
     Args:
         function: the map.
-        at: where.
+        at: the point at which the log-determinant is computed.
         space: of the points.
 
     Returns:
@@ -69,7 +69,7 @@ def divergence(field: Map[P], at: P, space: Space[P], probes: Sequence[P] | None
 
     Args:
         field: f, from points to velocities.
-        at: where.
+        at: the point at which the divergence is computed.
         space: of the points.
         probes: for an estimate, at least one.
 

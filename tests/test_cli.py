@@ -116,7 +116,7 @@ def test_help_without_a_command_lists_the_commands(molflow, monkeypatch):
 def test_it_is_installed_as_a_program(program):
     result = subprocess.run([*program, "models", "--nonsense"], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == "molflow: error: No such option: --nonsense\n"
+    assert re.fullmatch(r"molflow: error: No such option:? '?--nonsense'?\.?\n", result.stderr)
 
 
 def test_help_does_not_wait_for_torch():
@@ -143,7 +143,7 @@ def test_sample(molflow, model, tmp_path, suffix):
     assert record["novelty"] is None
 
 
-def test_the_seed_decides_what_is_sampled(molflow, model, tmp_path):
+def test_the_seed_determines_the_samples(molflow, model, tmp_path):
     def sampled(*words):
         assert molflow("sample", "-m", model, "-n", 20, "-o", tmp_path / "a.sdf", *words)[0] == 0
         return (tmp_path / "a.sdf").read_bytes()
@@ -274,7 +274,7 @@ def test_standard_input_is_not_written_over(tmp_path):
         assert path.read_text() == XYZ
 
 
-def test_an_interrupted_evaluation_keeps_what_it_has(molflow, tmp_path, monkeypatch):
+def test_an_interrupted_evaluation_keeps_finished_molecules(molflow, tmp_path, monkeypatch):
     from molflow.evaluation import DetailWriter
 
     write = DetailWriter.write
@@ -361,7 +361,7 @@ def test_evaluate_several_files(molflow, tmp_path):
     assert records[str(QM9)] == records[str(copy)]
 
 
-def test_evaluate_names_what_it_cannot_read_and_scores_the_rest(molflow, tmp_path):
+def test_evaluate_names_unreadable_records_and_scores_the_others(molflow, tmp_path):
     with np.load(QM9) as archive:
         arrays = dict(archive)
     arrays["positions"] = arrays["positions"].astype(np.float32)
@@ -398,7 +398,7 @@ def test_evaluate_a_folder_and_standard_input(tmp_path):
     assert {record["molecule_stability"] for record in records.values()} == {1.0}
 
 
-def test_evaluate_tells_what_is_new(molflow, tmp_path, trained_on_100):
+def test_evaluate_computes_novelty(molflow, tmp_path, trained_on_100):
     path = tmp_path / "a.json"
     code, text, _ = molflow("evaluate", QM9, "--reference", "qm9", "--json", path)
     assert code == 0
@@ -573,7 +573,7 @@ def test_benchmark_training_takes_the_objective_and_the_types_of_the_model(molfl
     assert json.loads(path.read_text())["ms_per_step"] > 0
 
 
-def test_an_interrupted_sample_keeps_what_is_finished(model, tmp_path):
+def test_an_interrupted_sample_keeps_finished_samples(model, tmp_path):
     out, figures = tmp_path / "a.sdf", tmp_path / "a.json"
     # A shell that starts pytest in the background lets its children ignore Ctrl-C.
     program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from molflow.cli import main; "
@@ -604,13 +604,13 @@ def test_an_interrupted_sample_keeps_what_is_finished(model, tmp_path):
         ("sampel", "No such command 'sampel'. Did you mean 'sample'?"),
         ("benchmark", "Missing command"),
         ("benchmark nonsense", "No such command 'nonsense'"),
-        ("sample -n 0", "Invalid value for '-n': .* greater than or equal to 1"),
+        ("sample -n 0", "Invalid value for '-n': .*(greater than or equal to 1|x>=1)"),
         ("sample -n many", "Invalid value for '-n'"),
         ("sample --batch-size 0", "Invalid value for '--batch-size'"),
         ("sample --seed -1", "Invalid value for '--seed'"),
         ("sample --temperature 0", "Invalid value for '--temperature'"),
         ("sample --device tpu9", "unknown device 'tpu9'; expected cpu, cuda or cuda:N"),
-        ("sample --nonsense", "No such option: --nonsense"),
+        ("sample --nonsense", "No such option:? '?--nonsense"),
         ("evaluate", "Missing argument"),
         ("evaluate a.sdf --reference qm8", "'qm8' is not .*qm9"),
         ("data", "Missing argument"),
@@ -705,7 +705,7 @@ def test_evaluate_refuses_a_missing_file(fails):
     assert fails("evaluate", "none.sdf") == (1, "none.sdf: no such file; expected a file of molecules")
 
 
-def test_novelty_that_was_asked_for_is_an_error_where_it_cannot_be_had(fails, model, no_qm9):
+def test_requested_novelty_without_qm9_is_an_error(fails, model, no_qm9):
     for words in (["evaluate", QM9, "--novelty"], ["sample", "-m", model, "-o", "../a.sdf", "--novelty"]):
         code, line = fails(*words)
         assert code == 1

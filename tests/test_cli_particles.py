@@ -327,7 +327,7 @@ def _sampled(molflow, model, folder):
     return folder / "sampled.npz"
 
 
-def test_an_interrupted_sample_keeps_what_is_finished(model, tmp_path):
+def test_an_interrupted_sample_keeps_finished_samples(model, tmp_path):
     out = tmp_path / "a.npz"
     # A shell that starts pytest in the background lets its children ignore Ctrl-C.
     program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from molflow.cli import main; "
@@ -419,7 +419,7 @@ def test_evaluate_refuses_bad_files(fails, tmp_path, arrays, words, message):
         ("none.npz", "none.npz: no such file"),
     ],
 )
-def test_evaluate_refuses_what_is_no_array(fails, tmp_path, name, message):
+def test_evaluate_refuses_files_without_an_array(fails, tmp_path, name, message):
     (tmp_path / "a.sdf").write_text("nonsense")
     (tmp_path / "a.npy").write_text("nonsense")
     code, line = fails("evaluate", tmp_path / name, "--reference", "dw4")

@@ -166,7 +166,7 @@ def test_only_keys_of_the_kind_that_was_chosen_are_suggested():
     assert message(shape={"kind": "circle", "representatio": 1}) == near
 
 
-def test_all_errors_are_told_in_one_line():
+def test_all_errors_are_in_one_line():
     text = message(shape={"kind": "circle", "radiux": 1}, training={"max_steps": "many"})
     assert text.count("; ") == 2
     assert "shape.radiux" in text

@@ -98,7 +98,7 @@ def test_a_euclidean_space_is_everything():
     assert [v.tolist() for v in space.basis()] == [[[1, 0]] * 3, [[0, 1]] * 3]
 
 
-def test_project_of_nothing_is_nothing():
+def test_projection_of_an_empty_batch_is_empty():
     assert not project(torch.ones(1, 3, 2), torch.zeros(1, 3, dtype=torch.bool)).any()
 
 
@@ -117,7 +117,7 @@ def test_a_draw_lies_in_the_space_and_has_the_identity_as_second_moment(space_of
 
 @pytest.mark.parametrize("draw", ["randn", "rademacher", "probes"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_a_seed_decides_the_draws_and_the_precision_is_that_asked_for(space, draw, dtype):
+def test_a_seed_determines_the_draws_in_the_given_precision(space, draw, dtype):
     count = (1,) if draw == "probes" else ()
     draws = []
     for seed in (0, 0, 1):

@@ -143,7 +143,7 @@ def package(tmp_path, monkeypatch):
     return write
 
 
-def test_a_module_is_imported_when_its_name_is_asked_for(package, monkeypatch):
+def test_a_module_is_imported_when_its_name_is_used(package, monkeypatch):
     registry = Registry("lamp", modules={"bright": "lamps_of_the_test"})
     package("lamps_of_the_test", "from lamps_registry import LAMPS\nLAMPS.register('bright')('on')\n")
     package("lamps_registry", "LAMPS = None")
@@ -253,7 +253,7 @@ print({"torch", "pydantic", "wide_networks", "broken_networks"} & set(sys.module
 
 
 @pytest.mark.slow
-def test_what_an_installed_package_adds_is_used_saved_and_loaded(installed, tmp_path):
+def test_kinds_of_an_installed_package_are_used_saved_and_loaded(installed, tmp_path):
     script = f"""
 import molflow
 from molflow.config import parse
@@ -301,13 +301,12 @@ except MolflowError as error:
 
 
 def test_lazy_names():
-    get, names = lazy_names("json", {"dumps": "json", "Decimal": "decimal"}, ("decoder",))
-    import decimal
+    get, names = lazy_names("json", {"decoder": ("JSONDecoder", "JSONDecodeError")}, ("encoder",))
     import json
 
-    assert get("dumps") is json.dumps
-    assert get("Decimal") is decimal.Decimal
-    assert get("decoder") is json.decoder
-    assert names() == ["Decimal", "decoder", "dumps"]
+    assert get("JSONDecoder") is json.JSONDecoder
+    assert get("JSONDecodeError") is json.JSONDecodeError
+    assert get("encoder") is json.encoder
+    assert names() == ["JSONDecodeError", "JSONDecoder", "encoder"]
     with pytest.raises(AttributeError, match="module 'json' has no attribute 'loads'"):
         get("loads")

@@ -17,7 +17,7 @@ from molflow.training.config import read_experiment
 
 
 def deepen(network: EGNN, deeper: EGNN) -> None:
-    """Copy what there is; what the added blocks write is zero."""
+    """Copy the weights of the blocks that exist; the outputs of the added blocks are zero."""
     weights = network.state_dict()
     deeper.load_state_dict(deeper.state_dict() | weights)
     for block in deeper.blocks[len(network.blocks) :]:

@@ -16,44 +16,22 @@ if TYPE_CHECKING:
     from molflow.chem.perception import Perceived, perceive
     from molflow.chem.relaxation import Strain, strain
 
-_HOMES = {
-    "bonds": ("EDM_QM9", "BondRules", "bond_orders", "stability", "stability_of_orders"),
-    "build": ("bonded_mol", "canonical_smiles", "is_connected", "to_rdkit"),
-    "elements": ("SYMBOLS", "atomic_number", "formula", "symbol"),
-    "hydrogens": ("add_hydrogens", "strip_hydrogens"),
-    "io": ("Record", "Structure", "StructureWriter", "check_writable", "iter_records", "read_structures"),
-    "perception": ("Perceived", "perceive"),
-    "relaxation": ("Strain", "strain"),
-}
-
 __all__ = [
-    "EDM_QM9",
-    "SYMBOLS",
-    "BondRules",
-    "Perceived",
-    "Record",
-    "Strain",
-    "Structure",
-    "StructureWriter",
-    "add_hydrogens",
-    "atomic_number",
-    "bond_orders",
-    "bonded_mol",
-    "canonical_smiles",
-    "check_writable",
-    "formula",
-    "is_connected",
-    "iter_records",
-    "perceive",
-    "read_structures",
-    "stability",
-    "stability_of_orders",
-    "strain",
-    "strip_hydrogens",
-    "symbol",
-    "to_rdkit",
-]
+    "EDM_QM9", "SYMBOLS", "BondRules", "Perceived", "Record", "Strain", "Structure", "StructureWriter", "add_hydrogens",
+    "atomic_number", "bond_orders", "bonded_mol", "canonical_smiles", "check_writable", "formula", "is_connected",
+    "iter_records", "perceive", "read_structures", "stability", "stability_of_orders", "strain", "strip_hydrogens",
+    "symbol", "to_rdkit",
+]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
-    __name__, {name: f"{__name__}.{home}" for home, names in _HOMES.items() for name in names}
+    __name__,
+    {
+        "bonds": ("EDM_QM9", "BondRules", "bond_orders", "stability", "stability_of_orders"),
+        "build": ("bonded_mol", "canonical_smiles", "is_connected", "to_rdkit"),
+        "elements": ("SYMBOLS", "atomic_number", "formula", "symbol"),
+        "hydrogens": ("add_hydrogens", "strip_hydrogens"),
+        "io": ("Record", "Structure", "StructureWriter", "check_writable", "iter_records", "read_structures"),
+        "perception": ("Perceived", "perceive"),
+        "relaxation": ("Strain", "strain"),
+    },
 )

@@ -28,7 +28,7 @@ PROTOCOL = "EDM look-up bonds (arXiv 2203.17003)"
 
 @dataclass(frozen=True, eq=False)
 class BondRules:
-    """Look-up tables: which distance is which bond, and how many bonds an atom must have.
+    """Look-up tables: the distances of bonds of each order, and the valences of each element.
 
     A pair at distance d (pm) has order 1 if d < single + margin 1, order 2 if also d < double + margin 2, order 3 if
     also d < triple + margin 3. An atom is stable when its bond orders sum to one of the valences of its element. A
@@ -117,7 +117,7 @@ class BondRules:
     def stability(
         self, positions: Array, atomic_numbers: Array, mask: Array, hydrogens: Array | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Which atoms and which molecules are stable.
+        """Whether each atom and each molecule is stable.
 
         A molecule with an element outside the tables is not stable, and neither is any of its atoms.
 
@@ -190,7 +190,7 @@ def stability(
     hydrogens: Array | None = None,
     rules: BondRules = EDM_QM9,
 ) -> tuple[Tensor, Tensor]:
-    """Which atoms (B, N) and which molecules (B,) are stable. See `BondRules.stability`.
+    """Whether each atom (B, N) and each molecule (B,) is stable. See `BondRules.stability`.
 
     Example:
         >>> water = [[[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]]]

@@ -142,7 +142,7 @@ def _added(
     orders: np.ndarray,
     rules: BondRules,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """What `add_hydrogens` returns, and the molecule (H,) and place (H,) of each new hydrogen."""
+    """The result of `add_hydrogens`, and the molecule (H,) and place (H,) of each new hydrogen."""
     skeleton = np.maximum(orders, _foreign_bonds(positions, atomic_numbers, mask, rules))
     new, molecule = _place(positions, atomic_numbers, mask, hydrogens, skeleton, _lengths(rules))
     n_given, n_new = mask.sum(1), hydrogens.sum(1)
@@ -196,7 +196,7 @@ def _place(
     away = (x[molecule, atom][:, None] - x[molecule]) * mask[molecule][..., None]
     axis, side = _frames(away, bonded, _anti(x, orders, molecule, atom))
 
-    lone = (bonded.sum(1) == 0).astype(np.int64)  # an atom without neighbours takes its first hydrogen for one
+    lone = (bonded.sum(1) == 0).astype(np.int64)  # for an atom without neighbours, its first hydrogen counts as one
     angle, step = _cones(bonded.sum(1) + lone, count - lone, _LONE_PAIRS[element], beside_multiple)
     owner = np.repeat(np.arange(len(count)), count)
     turn = _count_up(count) - lone[owner]

@@ -67,8 +67,8 @@ def perceive(positions: np.ndarray, atomic_numbers: np.ndarray) -> Perceived:
 
     Example:
         >>> found = perceive(np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]), np.array([8, 1, 1]))
-        >>> found.fragments, found.stable.all(), found.problem
-        (1, np.True_, '')
+        >>> found.fragments, bool(found.stable.all()), found.problem
+        (1, True, '')
     """
     from rdkit import Chem, rdBase
 

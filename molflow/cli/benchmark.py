@@ -20,7 +20,7 @@ from molflow.cli.options import (
     refuse_other_tasks,
     training_reference,
 )
-from molflow.cli.output import check_json, show
+from molflow.cli.output import Record, check_json, show
 from molflow.errors import MolflowError
 from molflow.pretrained import DEFAULT_MODEL, DEFAULT_REFERENCE
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from molflow.flows import Flow
     from molflow.training.tasks.base import Task
     from molflow.training.tasks.sampling import SamplingOptions
-
-Record = dict[str, Any]
 
 benchmark = typer.Typer(help="Measure speed on this machine.", rich_markup_mode=None)
 
@@ -56,8 +54,8 @@ def benchmark_sampling(
     """Time sampling, and its cost for each stable, each new molecule or effective sample: the median of three runs.
 
     A warm-up comes first. Models that are compared take turns. A new molecule is valid, connected, distinct and not in
-    QM9's training split, where that is available. For particles and vectors the exact density of samples is timed too,
-    of as many as take about a minute.
+    QM9's training split, where that is available. For particles and vectors the exact density is timed too, of as many
+    samples as take about a minute.
     """
     from molflow.training.tasks.sampling import SamplingOptions
 

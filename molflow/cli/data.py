@@ -1,4 +1,4 @@
-"""molflow data: prepare a data set and show what is in it."""
+"""molflow data: prepare a data set and print a summary of it."""
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 

@@ -2,11 +2,8 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from molflow.cli.output import show, show_boltzmann, show_scores, write_json
-
-Record = dict[str, Any]
+from molflow.cli.output import Record, show, show_boltzmann, show_scores, write_json
 
 
 def show_samples(task: str, records: dict[str, Record], json: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""What a data set is: a configuration that can prepare, describe and load its splits."""
+"""The contract of a data set: a configuration that can prepare, describe and load its splits."""
 
 from abc import abstractmethod
 from pathlib import Path
@@ -59,7 +59,6 @@ class DataSetConfig(KindConfig):
         task: the task that its data are for: "molecules", "particles" or "vectors".
         splits: the splits that it has.
         reference: name of the recorded scores of the data set itself (`molflow.evaluation.REFERENCES`), if any.
-        one_shape: whether all its data have the same shape.
         condition: names of the quantities to condition on.
     """
 
@@ -67,7 +66,6 @@ class DataSetConfig(KindConfig):
     task: ClassVar[str]
     splits: ClassVar[tuple[Split, ...]] = SPLITS
     reference: ClassVar[str | None] = None
-    one_shape: ClassVar[bool] = True
 
     condition: tuple[str, ...] = Field((), description="names of the quantities that samples are conditioned on")
 
@@ -101,7 +99,7 @@ class DataSetConfig(KindConfig):
         return {f"n_{split}": len(self.load(split).data) for split in self.splits}
 
     def split_text(self, n_training: int) -> str:
-        """What a model is trained on, in words, for its card."""
+        """Words for the data that a model was trained on, for its card."""
         return "train"
 
     def check_split(self, split: str) -> None:

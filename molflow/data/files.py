@@ -1,4 +1,4 @@
-"""Where data sets are cached, and arrays read from files."""
+"""Cache files of data sets, and arrays in .npz and .npy files."""
 
 import os
 from pathlib import Path

@@ -315,7 +315,6 @@ class QM9(DataSetConfig):
 
     task = "molecules"
     reference = "qm9"
-    one_shape = False
     source: Literal["wheel", "pyg"] = Field("wheel", description="the qm9pack wheel, or PyTorch Geometric's download")
 
     def load(self, split: Split) -> Loaded[MoleculeSet]:

@@ -43,8 +43,8 @@ class MoleculeSet:
     Example:
         >>> water = MoleculeSet(np.array([[0, 0, 0.12], [0, 0.76, -0.48], [0, -0.76, -0.48]]), [8, 1, 1], [3])
         >>> positions, atomic_numbers, mask = water.padded([0, 0])
-        >>> positions.shape, mask.all()
-        ((2, 3, 3), np.True_)
+        >>> positions.shape, bool(mask.all())
+        ((2, 3, 3), True)
     """
 
     positions: np.ndarray

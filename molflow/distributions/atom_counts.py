@@ -1,4 +1,4 @@
-"""How many atoms a molecule has: the first factor of its likelihood."""
+"""The number of atoms of a molecule: the first factor of its likelihood."""
 
 from collections.abc import Sequence
 

@@ -85,7 +85,7 @@ class CompositionTable(Compositions):
         return _places(composition, table)[1]
 
     def fit(self, table: Tensor, counts: Tensor, seed: int = 0, progress: bool = False) -> None:
-        """Take over the compositions and their frequencies; nothing is random.
+        """Store the compositions and their frequencies; nothing is random.
 
         Raises:
             MolflowError: too many points of one type for the table's bytes.

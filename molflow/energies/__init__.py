@@ -24,48 +24,30 @@ if TYPE_CHECKING:
     )
     from molflow.energies.systems import System
 
-_HOMES = {
-    "base": ("Energy", "softened"),
-    "convention": ("check_convention", "detect_convention", "virial"),
-    "double_well": ("DoubleWell",),
-    "lennard_jones": ("LennardJones",),
-    "mcmc": ("Chains", "Diagnostics", "Tempering", "parallel_tempering", "split_r_hat"),
-    "registry": ("ENERGIES", "get_system"),
-    "reweighting": (
-        "MetropolisSamples",
-        "effective_sample_size",
-        "independent_metropolis",
-        "log_weights",
-        "normalized_weights",
-        "resample",
-    ),
-    "systems": ("System",),
-}
-
 __all__ = [
-    "ENERGIES",
-    "Chains",
-    "Diagnostics",
-    "DoubleWell",
-    "Energy",
-    "LennardJones",
-    "MetropolisSamples",
-    "System",
-    "Tempering",
-    "check_convention",
-    "detect_convention",
-    "effective_sample_size",
-    "get_system",
-    "independent_metropolis",
-    "log_weights",
-    "normalized_weights",
-    "parallel_tempering",
-    "resample",
-    "softened",
-    "split_r_hat",
-    "virial",
-]
+    "ENERGIES", "Chains", "Diagnostics", "DoubleWell", "Energy", "LennardJones", "MetropolisSamples", "System",
+    "Tempering", "check_convention", "detect_convention", "effective_sample_size", "get_system",
+    "independent_metropolis", "log_weights", "normalized_weights", "parallel_tempering", "resample", "softened",
+    "split_r_hat", "virial",
+]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
-    __name__, {name: f"{__name__}.{home}" for home, names in _HOMES.items() for name in names}
+    __name__,
+    {
+        "base": ("Energy", "softened"),
+        "convention": ("check_convention", "detect_convention", "virial"),
+        "double_well": ("DoubleWell",),
+        "lennard_jones": ("LennardJones",),
+        "mcmc": ("Chains", "Diagnostics", "Tempering", "parallel_tempering", "split_r_hat"),
+        "registry": ("ENERGIES", "get_system"),
+        "reweighting": (
+            "MetropolisSamples",
+            "effective_sample_size",
+            "independent_metropolis",
+            "log_weights",
+            "normalized_weights",
+            "resample",
+        ),
+        "systems": ("System",),
+    },
 )

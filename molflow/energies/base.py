@@ -19,7 +19,10 @@ class Energy(ABC):
     """A potential U of N identical particles in D dimensions, in kT. Its target density is exp(-U) / Z.
 
     U does not change under translations, so the density is defined on configurations with zero centroid, a space of
-    dimension (N - 1) D. Calling an energy calls its method `energy`. A subclass implements `_energy`.
+    dimension (N - 1) D. Calling an energy calls its method `energy`.
+
+    Implementing an energy: write `_energy`, and register a function that makes its `System` with `ENERGIES.register`,
+    in a module that an entry point of the group `molflow.energies` can name.
 
     Args:
         n_particles: N, at least 2.
@@ -27,6 +30,13 @@ class Energy(ABC):
 
     Raises:
         MolflowError: fewer than two particles, or no dimension.
+
+    Example:
+        >>> class Springs(Energy):
+        ...     def _energy(self, x):
+        ...         return self.n_particles / 2 * (x - x.mean(1, keepdim=True)).square().sum((1, 2))
+        >>> Springs(2, 1).energy(torch.tensor([[0.0], [2.0]]))
+        tensor(2.)
     """
 
     def __init__(self, n_particles: int, dim: int):

@@ -1,19 +1,4 @@
-"""The energies that molflow knows by name. Their names can be listed without importing torch.
-
-A third party adds an energy in one file, which an entry point of its package in the group `molflow.energies` can name:
-
-    from molflow.energies import ENERGIES, Energy, System
-
-    class Springs(Energy):
-        '''U(x) = N / 2 sum_i |x_i - centroid|^2, in kT.'''
-
-        def _energy(self, x):
-            return self.n_particles / 2 * (x - x.mean(1, keepdim=True)).square().sum((1, 2))
-
-    @ENERGIES.register("springs")
-    def springs() -> System:
-        return System("springs", Springs(5, 3))
-"""
+"""The energies that molflow knows by name. Their names can be listed without importing torch."""
 
 from __future__ import annotations
 

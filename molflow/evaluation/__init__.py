@@ -25,54 +25,30 @@ if TYPE_CHECKING:
     from molflow.evaluation.statistics import wilson_interval
     from molflow.evaluation.tally import Tally
 
-_MODULES = {
-    "boltzmann": ("BoltzmannScores", "evaluate_boltzmann"),
-    "contacts": ("clashes",),
-    "details": ("DetailWriter",),
-    "histogram": ("histograms",),
-    "inspection": ("inspect",),
-    "metrics.base": ("Figure", "Metric", "MoleculeMetric", "Ratio", "SetMetric"),
-    "molecules": ("evaluate", "inspect_all"),
-    "novelty": ("TrainingReference", "qm9_training_reference"),
-    "options": ("SCOPES", "EvaluationOptions"),
-    "reference": ("REFERENCES",),
-    "reports": ("STATUSES", "MoleculeReport"),
-    "scores": ("MoleculeScores", "Score"),
-    "screening": ("Descriptors", "descriptors"),
-    "statistics": ("wilson_interval",),
-    "tally": ("Tally",),
-}
-
 __all__ = [
-    "METRICS",
-    "REFERENCES",
-    "SCOPES",
-    "STATUSES",
-    "BoltzmannScores",
-    "Descriptors",
-    "DetailWriter",
-    "EvaluationOptions",
-    "Figure",
-    "Metric",
-    "MoleculeMetric",
-    "MoleculeReport",
-    "MoleculeScores",
-    "Ratio",
-    "Score",
-    "SetMetric",
-    "Tally",
-    "TrainingReference",
-    "clashes",
-    "descriptors",
-    "evaluate",
-    "evaluate_boltzmann",
-    "histograms",
-    "inspect",
-    "inspect_all",
-    "qm9_training_reference",
-    "wilson_interval",
-]
+    "METRICS", "REFERENCES", "SCOPES", "STATUSES", "BoltzmannScores", "Descriptors", "DetailWriter",
+    "EvaluationOptions", "Figure", "Metric", "MoleculeMetric", "MoleculeReport", "MoleculeScores", "Ratio", "Score",
+    "SetMetric", "Tally", "TrainingReference", "clashes", "descriptors", "evaluate", "evaluate_boltzmann", "histograms",
+    "inspect", "inspect_all", "qm9_training_reference", "wilson_interval",
+]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
-    __name__, {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names}
+    __name__,
+    {
+        "boltzmann": ("BoltzmannScores", "evaluate_boltzmann"),
+        "contacts": ("clashes",),
+        "details": ("DetailWriter",),
+        "histogram": ("histograms",),
+        "inspection": ("inspect",),
+        "metrics.base": ("Figure", "Metric", "MoleculeMetric", "Ratio", "SetMetric"),
+        "molecules": ("evaluate", "inspect_all"),
+        "novelty": ("TrainingReference", "qm9_training_reference"),
+        "options": ("SCOPES", "EvaluationOptions"),
+        "reference": ("REFERENCES",),
+        "reports": ("STATUSES", "MoleculeReport"),
+        "scores": ("MoleculeScores", "Score"),
+        "screening": ("Descriptors", "descriptors"),
+        "statistics": ("wilson_interval",),
+        "tally": ("Tally",),
+    },
 )

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from molflow.energies.base import Potential
 from molflow.energies.reweighting import effective_sample_size, normalized_weights, weigh
 from molflow.energies.systems import System
 from molflow.evaluation.distances import pair_distances
 from molflow.evaluation.measured import (
     ArrayLike,
-    EnergyFunction,
     Measured,
     finite_configurations,
     measure,
@@ -128,7 +128,7 @@ class BoltzmannScores:
 
 def evaluate_boltzmann(
     samples: ArrayLike,
-    energy: EnergyFunction,
+    energy: Potential,
     *,
     log_prob: ArrayLike | None = None,
     reference: ArrayLike | None = None,

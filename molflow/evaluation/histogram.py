@@ -4,14 +4,15 @@ from typing import Any
 
 import numpy as np
 
+from molflow.energies.base import Potential
 from molflow.evaluation.distances import pair_distances
-from molflow.evaluation.measured import ArrayLike, EnergyFunction, Measured, measure
+from molflow.evaluation.measured import ArrayLike, Measured, measure
 from molflow.evaluation.statistics import Array
 
 
 def histograms(
     samples: ArrayLike,
-    energy: EnergyFunction,
+    energy: Potential,
     *,
     log_prob: ArrayLike | None = None,
     reference: ArrayLike | None = None,

@@ -138,7 +138,7 @@ def inspect_lookup(structure: Structure) -> MoleculeReport:
 
 
 def stable_atoms(structure: Structure) -> np.ndarray:
-    """Which atoms have their valence by the look-up bonds, (n,) bool; without bonds none has."""
+    """Whether each atom has its valence by the look-up bonds, (n,) bool; without bonds none has."""
     if structure.bonds is None:
         return np.zeros(len(structure.atomic_numbers), dtype=bool)
     elements = map(symbol, structure.atomic_numbers.tolist())

@@ -1,18 +1,18 @@
 """Checked arrays of samples and a reference, with their energies and importance weights."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from molflow.energies.base import Potential
 from molflow.energies.reweighting import normalized_weights, weigh
 from molflow.errors import MolflowError
 from molflow.evaluation.statistics import Array
 
 ArrayLike = Array | Tensor | Sequence[Any]
-EnergyFunction = Callable[[Tensor], Tensor]
 
 _PAIRS_AT_ONCE = 1 << 18  # distances in one chunk: some MB, about the size of a processor's cache
 
@@ -28,9 +28,7 @@ class Measured(NamedTuple):
     reference_energies: Array | None
 
 
-def measure(
-    samples: ArrayLike, energy: EnergyFunction, log_prob: ArrayLike | None, reference: ArrayLike | None
-) -> Measured:
+def measure(samples: ArrayLike, energy: Potential, log_prob: ArrayLike | None, reference: ArrayLike | None) -> Measured:
     """Check arrays and compute their energies; arguments and errors as in `evaluate_boltzmann`."""
     x = _configurations(samples, "samples")
     log_q = None if log_prob is None else vector(log_prob, "log_prob", len(x))
@@ -59,7 +57,7 @@ def vector(values: ArrayLike, name: str, n: int | None = None) -> Array:
 
 
 def finite_configurations(positions: Array) -> Array:
-    """Which configurations (n, N, D) have finite coordinates only, (n,) bool."""
+    """Whether each configuration (n, N, D) has finite coordinates only, (n,) bool."""
     return np.asarray(np.isfinite(positions).all((1, 2)))
 
 
@@ -72,7 +70,7 @@ def chunks(positions: Array) -> Iterator[tuple[slice, Tensor]]:
         yield part, torch.from_numpy(positions[part].astype(np.float64))
 
 
-def energies_of(energy: EnergyFunction, positions: Array) -> Array:
+def energies_of(energy: Potential, positions: Array) -> Array:
     """Energies of configurations (n, N, D), float64 (n,)."""
     values = []
     for _, chunk in chunks(positions):

@@ -13,10 +13,11 @@ from tqdm import tqdm
 from molflow.chem.build import canonical_smiles, to_rdkit
 from molflow.chem.elements import formula
 from molflow.chem.io import Structure
+from molflow.data.files import save_arrays
 from molflow.data.qm9 import load_qm9, prepare_qm9
 from molflow.errors import MolflowError
 from molflow.evaluation.chunks import look_up
-from molflow.files import atomic_path, check_writable
+from molflow.files import check_writable
 
 FINGERPRINT_RADIUS, FINGERPRINT_BITS = 2, 2048
 
@@ -181,11 +182,7 @@ def _save(reference: TrainingReference, path: Path) -> None:
         "fingerprints": reference.fingerprints,
         "formulas": np.char.encode(sorted(reference.formulas), "ascii"),
     }
-    try:
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-    except OSError as error:
-        raise MolflowError(f"{path}: cannot be written: {error.strerror}") from error
+    save_arrays(path, arrays)
 
 
 def _load(path: Path) -> TrainingReference | None:

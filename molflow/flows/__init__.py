@@ -21,50 +21,30 @@ if TYPE_CHECKING:
     from molflow.flows.solvers import AdaptiveSolver, FixedStepSolver, IntegrationError, Solver
     from molflow.flows.storage import load, save_model
 
-_HOMES = {
-    "molflow.flows.base": ("Evaluations", "Flow", "FlowChoice", "FlowConfig", "Likelihood"),
-    "molflow.flows.conditions": ("Conditions", "ConditionsConfig"),
-    "molflow.flows.continuous": ("ContinuousConfig", "ContinuousFlow", "Path"),
-    "molflow.flows.domains": (
-        "ComposedMoleculeDomain", "Domain", "DomainConfig", "MoleculeDomain", "ParticleDomain", "VectorDomain",
-    ),
-    "molflow.flows.free_form": ("FreeFormConfig", "FreeFormFlow", "unroll"),
-    "molflow.flows.solvers": ("AdaptiveSolver", "FixedStepSolver", "IntegrationError", "Solver"),
-    "molflow.flows.storage": ("load", "save_model"),
-}  # fmt: skip
-
 __all__ = [
-    "DEQUANTIZERS",
-    "DIVERGENCES",
-    "DOMAINS",
-    "FLOWS",
-    "SOLVERS",
-    "SURROGATES",
-    "AdaptiveSolver",
-    "ComposedMoleculeDomain",
-    "Conditions",
-    "ConditionsConfig",
-    "ContinuousConfig",
-    "ContinuousFlow",
-    "Domain",
-    "DomainConfig",
-    "Evaluations",
-    "FixedStepSolver",
-    "Flow",
-    "FlowChoice",
-    "FlowConfig",
-    "FreeFormConfig",
-    "FreeFormFlow",
-    "IntegrationError",
-    "Likelihood",
-    "MoleculeDomain",
-    "ParticleDomain",
-    "Path",
-    "Solver",
-    "VectorDomain",
-    "load",
-    "save_model",
-    "unroll",
-]
+    "DEQUANTIZERS", "DIVERGENCES", "DOMAINS", "FLOWS", "SOLVERS", "SURROGATES", "AdaptiveSolver",
+    "ComposedMoleculeDomain", "Conditions", "ConditionsConfig", "ContinuousConfig", "ContinuousFlow", "Domain",
+    "DomainConfig", "Evaluations", "FixedStepSolver", "Flow", "FlowChoice", "FlowConfig", "FreeFormConfig",
+    "FreeFormFlow", "IntegrationError", "Likelihood", "MoleculeDomain", "ParticleDomain", "Path", "Solver",
+    "VectorDomain", "load", "save_model", "unroll",
+]  # fmt: skip
 
-__getattr__, __dir__ = lazy_names(__name__, {name: home for home, names in _HOMES.items() for name in names})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "base": ("Evaluations", "Flow", "FlowChoice", "FlowConfig", "Likelihood"),
+        "conditions": ("Conditions", "ConditionsConfig"),
+        "continuous": ("ContinuousConfig", "ContinuousFlow", "Path"),
+        "domains": (
+            "ComposedMoleculeDomain",
+            "Domain",
+            "DomainConfig",
+            "MoleculeDomain",
+            "ParticleDomain",
+            "VectorDomain",
+        ),
+        "free_form": ("FreeFormConfig", "FreeFormFlow", "unroll"),
+        "solvers": ("AdaptiveSolver", "FixedStepSolver", "IntegrationError", "Solver"),
+        "storage": ("load", "save_model"),
+    },
+)

@@ -50,7 +50,7 @@ FlowChoice = Annotated[SerializeAsAny[FlowConfig], OneOf(FLOWS, default="free_fo
 
 
 class Likelihood(NamedTuple):
-    """A log-likelihood with what is needed to judge it.
+    """A log-likelihood with the reconstruction error that it relies on.
 
     Attributes:
         log_prob: nats, (B,); for dequantised molecules the variational bound at one draw of the noise.
@@ -66,11 +66,11 @@ class Likelihood(NamedTuple):
 
 @dataclass
 class Evaluations:
-    """How much the networks of a flow were used.
+    """Counts of the calls of a flow's networks.
 
     Attributes:
-        calls: of any of its networks, on a batch each; calls for derivatives are counted too.
-        configurations: in all of these batches; divided by the number of samples, evaluations per sample.
+        calls: calls of any network, each on a batch; calls for derivatives are counted too.
+        configurations: configurations in all of these batches; per sample, the number of evaluations.
     """
 
     calls: int = 0
@@ -85,7 +85,7 @@ class Flow(nn.Module, ABC, Generic[Data]):
 
     Args:
         domain: turns data into points and back.
-        conditions: the numbers that the flow is told about each configuration; None for an unconditional flow.
+        conditions: names and scales of the conditions; None for an unconditional flow.
     """
 
     def __init__(self, domain: Domain[Data], conditions: Conditions | None = None):
@@ -188,15 +188,15 @@ class Flow(nn.Module, ABC, Generic[Data]):
         """Draw n samples.
 
         Args:
-            n: how many, at least 1.
+            n: number of samples, at least 1.
             condition: for a conditional flow, in the units of its training data: name -> a number or (n,), or a tensor
                 (n, C) or (C,) in the order of `flow.conditions.names`.
             seed: the same seed, batch size, device and version give the same samples; None for a new one.
             temperature: standard deviation of the latent.
             n_evaluations: calls of the network per sample, by default those that the flow was made for. A free-form
                 flow makes one, and more if its decoder is an average velocity; a continuous flow follows its solver, or
-                makes so many steps of Euler's method.
-            batch_size: how many are drawn at a time.
+                makes as many steps of Euler's method.
+            batch_size: number of samples drawn at a time.
 
         Returns:
             A `MoleculeBatch` (angstrom, all hydrogens in place), or a tensor: (n, N, D) for particles, (n, F) for

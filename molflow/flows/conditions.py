@@ -1,4 +1,4 @@
-"""Conditions: numbers that a flow is told about a configuration, in the user's units and standardised for networks."""
+"""Conditions: numbers given for each configuration, in the user's units, and standardised for networks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

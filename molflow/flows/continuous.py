@@ -239,12 +239,11 @@ class ContinuousFlow(Flow[Data]):
         condition: Any = None,
         generator: torch.Generator | None = None,
         *,
-        divergence: str = "rademacher",
-        n_probes: int = 1,
         kinetic_energy: float = 0.0,
+        **settings: Any,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """`nll`, and its terms by name for the log of a training run."""
-        terms = self.terms(data, condition, generator, divergence, n_probes)
+        """`nll`, and its terms by name for the log of a training run; arguments as in `nll`."""
+        terms = self.terms(data, condition, generator, **settings)
         return terms.nll(kinetic_energy), {
             "latent_nll": terms.latent,
             "log_det": terms.log_det,

@@ -112,7 +112,7 @@ class FreeFormFlow(Flow[Data]):
         return points
 
     def average_velocity(self, points: P, context: Context, r: Tensor, t: Tensor) -> P:
-        """u(z_t, r, t), whose product with t - r is the way from time r to time t, both (B,)."""
+        """u(z_t, r, t) for r and t (B,); times t - r it is the displacement from time r to time t."""
         return average_velocity(self.decoder, points, context, r, t)
 
     def encode_with_log_det(self, points: P, context: Context) -> tuple[P, Tensor]:
@@ -164,7 +164,7 @@ class FreeFormFlow(Flow[Data]):
     def reverse_terms(
         self, latent: P, context: Context, probes: Sequence[P], surrogate: str
     ) -> tuple[P, Tensor, Tensor]:
-        """The same for latents: p = g(z), |z - f(p)|^2, and a surrogate whose gradient is that of log |det g'(z)|."""
+        """Terms for latents: p = g(z), |z - f(p)|^2, and a surrogate with the gradient of log |det g'(z)|."""
         points, returned, value = SURROGATES[surrogate](
             lambda z: self.decode(z, context), lambda p: self.encode(p, context), latent, probes
         )

@@ -1,4 +1,4 @@
-"""How flows call networks, on point clouds and on vectors."""
+"""Calls of networks by flows, on point clouds and on vectors."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ def transform(network: nn.Module, points: P, context: Context) -> P:
 def build_network(
     config: NetworkConfig, domain: Domain[Any], conditions: Conditions | None, n_times: int = 0
 ) -> nn.Module:
-    """The network that a configuration describes, with the sizes that a domain asks for.
+    """The network that a configuration describes, with the sizes that a domain needs.
 
     Raises:
         ValueError: a network on point clouds for vectors, or the other way round.

@@ -65,7 +65,7 @@ def _padded(tensor: Tensor, width: int) -> Tensor:
     """(B, n, F) with zeros up to (B, width, F); vectors (B, F) as they are."""
     if tensor.ndim == 2:
         return tensor
-    return torch.nn.functional.pad(tensor, (0, 0, 0, width - tensor.shape[1]))
+    return torch.cat([tensor, tensor.new_zeros(len(tensor), width - tensor.shape[1], tensor.shape[2])], 1)
 
 
 def _groups(mask: Tensor, pairs_at_once: int) -> Iterator[tuple[Tensor, int]]:

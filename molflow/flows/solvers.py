@@ -26,11 +26,11 @@ _LEARN = "where training led here, lower optimizer.learning_rate or weigh the ki
 
 
 class IntegrationError(MolflowError):
-    """A path cannot be followed; the message says at what time, and what to change."""
+    """A path cannot be integrated; the message names the time and the settings to change."""
 
 
 class Solution(NamedTuple):
-    """The state at the end, and how often its rate of change was evaluated on the way there."""
+    """The state at the end, and the number of evaluations of its rate of change."""
 
     state: State
     n_evaluations: int
@@ -54,7 +54,7 @@ class Solver(Config, ABC):
     @property
     @abstractmethod
     def remedy(self) -> str:
-        """What to change where integration fails."""
+        """The settings to change where integration fails, in words."""
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
@@ -154,7 +154,7 @@ SolverChoice = Annotated[SerializeAsAny[Solver], OneOf(SOLVERS, key="method")]
 
 
 class _Watched:
-    """A rate as torchdiffeq calls it, which counts evaluations and refuses what cannot be integrated."""
+    """A rate that torchdiffeq calls; it counts evaluations and raises for states that cannot be integrated."""
 
     def __init__(self, rate: Rate, solver: Solver, backwards: bool):
         self.rate, self.solver = rate, solver
@@ -174,12 +174,12 @@ class _Watched:
             raise IntegrationError(f"the {name} is not finite at time {time:.4g}: {self.solver.remedy}; {_LEARN}")
 
     def callback_step(self, t: Tensor, state: State, dt: Tensor) -> None:
-        """Before each step of the path; t counts as the user's does, dt is positive."""
+        """Check the state before each step of the path; t is the time of the path, dt is positive."""
         t, dt = t.detach(), dt.detach()
         self._check_step("path", float(t), state, t + self.direction * dt == t)
 
     def callback_step_adjoint(self, t: Tensor, state: State, dt: Tensor) -> None:
-        """Before each step of the backward pass; torchdiffeq gives -t where the path went backwards."""
+        """Check before each step of the backward pass; torchdiffeq gives -t for a path that went backwards."""
         self._check_step("gradient", abs(float(t)), state, t - dt == t)
 
     def _check_step(self, name: str, t: float, state: State, vanished: Tensor) -> None:

@@ -1,6 +1,6 @@
 """Networks: equivariant ones on point clouds, (x, h, mask, t, condition) -> (dx, dh), and plain ones on vectors.
 
-They know nothing of flows.
+They do not depend on flows.
 """
 
 from typing import TYPE_CHECKING
@@ -17,30 +17,18 @@ if TYPE_CHECKING:
     from molflow.nn.transformer import EquivariantTransformer, TransformerConfig
 
 __all__ = [
-    "EGNN",
-    "MLP",
-    "NETWORKS",
-    "Chain",
-    "EGNNConfig",
-    "EquivariantTransformer",
-    "MLPConfig",
-    "Network",
-    "NetworkConfig",
-    "PointNetwork",
-    "TensorProductConfig",
-    "TensorProductNetwork",
-    "TransformerConfig",
-    "VectorNetwork",
-]
+    "EGNN", "MLP", "NETWORKS", "Chain", "EGNNConfig", "EquivariantTransformer", "MLPConfig", "Network", "NetworkConfig",
+    "PointNetwork", "TensorProductConfig", "TensorProductNetwork", "TransformerConfig", "VectorNetwork",
+]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        **dict.fromkeys(("Chain",), "molflow.nn.chain"),
-        **dict.fromkeys(("EGNN", "EGNNConfig"), "molflow.nn.egnn"),
-        **dict.fromkeys(("MLP", "MLPConfig"), "molflow.nn.mlp"),
-        **dict.fromkeys(("Network", "NetworkConfig", "PointNetwork", "VectorNetwork"), "molflow.nn.network"),
-        **dict.fromkeys(("TensorProductConfig", "TensorProductNetwork"), "molflow.nn.tensor_product"),
-        **dict.fromkeys(("EquivariantTransformer", "TransformerConfig"), "molflow.nn.transformer"),
+        "chain": ("Chain",),
+        "egnn": ("EGNN", "EGNNConfig"),
+        "mlp": ("MLP", "MLPConfig"),
+        "network": ("Network", "NetworkConfig", "PointNetwork", "VectorNetwork"),
+        "tensor_product": ("TensorProductConfig", "TensorProductNetwork"),
+        "transformer": ("EquivariantTransformer", "TransformerConfig"),
     },
 )

@@ -1,4 +1,4 @@
-"""Networks one after another, as one deep network."""
+"""Networks in sequence, as one deep network."""
 
 from collections.abc import Iterable
 

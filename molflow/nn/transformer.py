@@ -28,7 +28,7 @@ class TransformerConfig(NetworkConfig):
     pair_hidden: int = Field(32, gt=0, description="width of the pair messages")
     n_heads: int = Field(4, gt=0, description="heads of the attention; divides `hidden`")
     n_blocks: int = Field(6, gt=0, description="passes over pairs")
-    n_stages: int = Field(1, gt=0, description="networks one after another")
+    n_stages: int = Field(1, gt=0, description="networks in sequence")
 
     def build(self, n_features: int, n_labels: int = 0, n_times: int = 0, n_conditions: int = 0) -> PointNetwork:
         if self.n_stages > 1 and n_times:
@@ -41,8 +41,7 @@ class TransformerConfig(NetworkConfig):
 
 
 class RMSNorm(nn.Module):
-    """h / sqrt(mean h^2), times learned weights. It replaces `nn.LayerNorm`, whose reverse-over-forward gradients are
-    wrong."""
+    """h / sqrt(mean h^2), times learned weights; the reverse-over-forward gradients of `nn.LayerNorm` are wrong."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -151,7 +150,7 @@ class EquivariantTransformer(PointNetwork):
         if self.n_globals:
             self.embed_times = nn.Sequential(nn.Linear(self.n_globals, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
         self.spread = nn.Parameter(torch.randn(n_vectors))
-        change = (2 * n_blocks) ** -0.5  # of the residual streams by a block, at the start
+        change = (2 * n_blocks) ** -0.5  # initial scale of the changes that a block makes
         self.pairs = nn.ModuleList(
             PairAttention(hidden, n_vectors, config.pair_hidden, n_heads, change) for _ in range(n_blocks)
         )

@@ -115,7 +115,7 @@ def _requests(splits: Splits[Any], batches: Batches, first: int, total_steps: in
 
 def _check_start(config: ExperimentConfig, resume: bool, start_from: Path | None) -> None:
     if resume and start_from is not None:
-        raise MolflowError("a resumed run goes on with its own weights; leave out --resume or --start-from")
+        raise MolflowError("a resumed run continues with its own weights; leave out --resume or --start-from")
     if not resume and start_from is None and (reason := config.objective.needs_weights):
         raise MolflowError(reason)
 

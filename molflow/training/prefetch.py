@@ -48,7 +48,7 @@ def prefetch(prepare: Preparation, requests: Iterable[Request], workers: int) ->
     Args:
         prepare: can be pickled.
         requests: in order; taken one by one.
-        workers: number of processes; with 0 each batch is prepared when it is asked for.
+        workers: number of processes; with 0 each batch is prepared when it is needed.
 
     Raises:
         MolflowError: a worker process died.

@@ -34,7 +34,7 @@ def test_names():
         assert DATASETS[name].task in ("molecules", "particles", "vectors")
 
 
-def test_names_need_nothing_heavy():
+def test_listing_names_imports_nothing_heavy():
     script = """
 import sys
 from molflow.data.registry import prepared_names
@@ -62,7 +62,7 @@ def test_a_table_chooses_by_name():
         ({"name": "dw4", "fil": "a.npy"}, "a.toml: unknown key data.fil; did you mean data.file?"),
     ],
 )
-def test_what_a_table_may_not_say(table, message):
+def test_invalid_tables_are_refused(table, message):
     with pytest.raises(MolflowError, match=re.escape(message)):
         data_set(**table)
 
@@ -172,12 +172,11 @@ def test_too_few_data(tmp_path):
         data_set(name="vectors", file=str(tmp_path / "a.npy")).load("train")
 
 
-def test_a_data_set_of_ones_own():
+def test_a_data_set_of_a_user():
     """One class in one file: it is listed, chosen by name, and its settings are checked."""
 
     class Water(DataSetConfig):
         task = "molecules"
-        one_shape = True
         angle: Annotated[float, "degrees"] = 104.5
 
         def load(self, split):

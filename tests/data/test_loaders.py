@@ -53,7 +53,7 @@ def test_mixed_batches_are_full_and_visit_no_molecule_twice(batch_size):
     assert set(indices.tolist()) <= set(range(1000))
 
 
-def test_what_mixed_batches_leave_out_changes_with_the_epoch():
+def test_mixed_batches_omit_other_data_in_each_epoch():
     batches = MixedSizeBatches(10, 7)
     left_out = [set(range(10)) - set(batches.epoch(i)[0].tolist()) for i in range(30)]
     assert set().union(*left_out) == set(range(10))

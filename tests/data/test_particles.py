@@ -128,7 +128,7 @@ def test_a_users_own_file(tmp_path):
         (np.full((3, 4, 2), "a"), "holds <U1 values, expected numbers of shape (n, 4, 2)"),
     ],
 )
-def test_what_a_file_must_hold(tmp_path, array, message):
+def test_invalid_files_are_refused(tmp_path, array, message):
     path = tmp_path / "a.npy"
     np.save(path, array)
     with pytest.raises(MolflowError) as error:

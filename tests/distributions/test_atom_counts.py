@@ -19,6 +19,6 @@ def test_samples_follow_it():
 
 
 @pytest.mark.parametrize("frequencies", [[], [0, 0], [1, 2], [0, -1, 2], [[0, 1]], [0, float("nan")]])
-def test_what_is_no_distribution_is_refused(frequencies):
+def test_frequencies_that_are_no_distribution_are_refused(frequencies):
     with pytest.raises(ValueError, match="counts of molecules by number of atoms"):
         AtomCounts(frequencies)

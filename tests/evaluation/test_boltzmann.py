@@ -93,7 +93,7 @@ def test_the_bootstrap_agrees_with_the_analytic_error(scores):
     assert error == pytest.approx(mean_and_error(values)[1], rel=0.2)
 
 
-def test_the_seed_decides_the_bootstrap_and_nothing_else():
+def test_the_seed_determines_the_bootstrap_alone():
     x, log_q = gaussian(SIGMA, n=500)
     first, again, other = (evaluate_boltzmann(x, harmonic, log_prob=log_q, seed=seed) for seed in (0, 0, 1))
     assert first == again
@@ -184,7 +184,7 @@ def test_likelihoods_that_are_not_finite_are_counted_and_have_no_mean():
     assert (scores.nll_decoder, scores.nll_decoder_error, scores.nll_decoder_bgflow, scores.kl_decoder) == (None,) * 4
 
 
-def test_scores_that_were_not_asked_for_are_none():
+def test_scores_that_were_not_requested_are_none():
     x, log_q = gaussian(1, n=2)
     alone = evaluate_boltzmann(x[:1], harmonic)
     assert alone.mean_energy == alone.median_energy

@@ -128,7 +128,7 @@ def test_the_largest_fragment_can_be_valid_where_the_whole_is_not():
     assert (report.valid, report.largest_fragment_valid, report.edm_smiles) == (False, True, None)
 
 
-def test_two_atoms_on_one_spot():
+def test_coincident_atoms():
     methane = embedded("C")
     report = inspect(with_atom(methane, 1, methane.positions[3]))
     assert report.status == "invalid"
@@ -272,7 +272,7 @@ def test_a_coarse_histogram_has_all_counts(name):
     assert coarse(reference * 0, reference, name) is None
 
 
-def test_metrics_are_also_functions_of_their_own():
+def test_metrics_are_also_functions():
     from molflow.chem import bonded_mol, perceive
     from molflow.chem.bonds import orders_of_one
     from molflow.chem.build import bond_list

@@ -92,7 +92,7 @@ def test_an_unknown_metric_is_named_with_the_nearest_one():
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_a_metric_says_what_it_counts_by_which_rule(name, options):
+def test_a_metric_has_its_count_denominator_and_protocol(name, options):
     metric = METRICS[name]
     assert metric.kind == name
     assert metric.scope in SCOPES

@@ -72,7 +72,7 @@ def test_novelty_counted_by_hand(qm9):
     assert scores.nearest_training_similarity_median == pytest.approx(np.median(nearest))
 
 
-def test_nothing_new():
+def test_no_novel_molecule():
     scores = evaluate([HCN, HCN], training=TRAINED_ON_HCN)
     assert (scores.novelty, scores.n_novel, scores.novel_compositions) == (0, 0, 0)
     assert scores.nearest_training_similarity is None
@@ -240,7 +240,7 @@ def test_each_scope_has_the_scores_of_the_one_before():
             assert json.dumps(most.to_dict()[key]) == json.dumps(value)
 
 
-def test_a_file_and_its_records_are_scored_with_what_cannot_be_read(tmp_path):
+def test_unreadable_records_are_counted(tmp_path):
     path, seen = tmp_path / "mine.xyz", []
     path.write_text("1\n\nO 0 0 0\n1\n\nXx 0 0 0\n2\n\nH 0 0 0\nH 0 0 0.74\n")
     scores = evaluate(path, each=lambda *pair: seen.append(pair))

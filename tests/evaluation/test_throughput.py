@@ -164,7 +164,7 @@ def test_training_throughput():
     assert record["molecules_per_s"] == pytest.approx(64e3 / record["ms_per_step"])
 
 
-def test_peak_memory_grows_and_stays():
+def test_peak_memory_grows_and_does_not_fall():
     before = peak_memory_mb()
     assert 10 < before < 1e6
     block = np.ones(int(1e6 * before / 8))  # as much again

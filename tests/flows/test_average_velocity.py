@@ -69,7 +69,7 @@ def test_one_evaluation_is_the_default_and_the_one_with_a_density(flow, case):
     assert (several.x - flow.decode(z, context).x).abs().max() > 0.1
 
 
-def test_samples_take_the_evaluations_asked_for(flow):
+def test_samples_take_the_given_number_of_evaluations(flow):
     z, context, _ = next(latents(flow, 6, None, 3, 1.0, 6))
     sampled = flow.sample(6, seed=3, n_evaluations=3)
     expected = flow.domain.from_points(flow.decode(z, context, 3), context)
@@ -150,7 +150,7 @@ def test_unrolled_it_is_one_evaluation_with_the_same_result(flow, case):
     assert (expected.x - flow.decode(z, context).x).abs().max() > 0.1
 
 
-def test_unrolled_backward_the_encoder_goes_back(flow, case):
+def test_an_encoder_unrolled_backward_runs_from_data_to_latents(flow, case):
     points, context = case
     expected = points
     for t, r in pairwise(TIMES[::-1]):

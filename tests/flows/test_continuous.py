@@ -264,7 +264,7 @@ def test_evaluations_are_counted(method):
     assert evaluations.configurations == 10 * expected + 12
 
 
-def test_an_adaptive_solver_takes_what_it_needs():
+def test_an_adaptive_solver_chooses_its_number_of_evaluations():
     points, context = random_case(2, 0, 0, [3, 3])
     rough, fine = (network_flow(AdaptiveSolver(rtol=e, atol=e)) for e in (1e-3, 1e-8))
     assert fine.n_evaluations is None

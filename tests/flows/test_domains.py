@@ -60,7 +60,7 @@ def test_all_types_come_back_from_their_names():
 @pytest.mark.parametrize(
     "name", ["", "H2O", "CH1", "CH0", "CH8", "CH25", "CH3x", "C2", "c", "3", "CH ", "CHH", "carbon"]
 )
-def test_what_is_no_type_is_named(name):
+def test_an_invalid_type_is_named(name):
     with pytest.raises(ValueError, match=f"'{name}' is not a type; expected an element, or one with its hydrogens"):
         united("C", name)
 

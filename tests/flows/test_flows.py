@@ -118,7 +118,7 @@ def close(a, b, atol=1e-10, **kwargs):
 # What is known in closed form
 
 
-def test_a_flow_that_does_nothing_is_the_latent_in_other_units(name, flow):
+def test_the_identity_flow_is_the_latent_in_data_units(name, flow):
     for key, parameter in flow.named_parameters():
         if not key.startswith("domain."):
             nn.init.zeros_(parameter)
@@ -259,7 +259,7 @@ def test_padding_of_molecules_changes_nothing(flow):
 
 
 @pytest.mark.parametrize("which", WHICH)
-def test_a_batch_gives_what_its_configurations_give_alone(flow, which):
+def test_a_batch_equals_its_configurations_one_by_one(flow, which):
     points, context = case_of(flow, [4, 2, 4, 3])
     together = torch.stack(flow.points_log_prob(points, context, which), 1)
 
@@ -428,7 +428,7 @@ def test_a_size_without_data_has_no_probability(molecule_flow):
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (1, 3)], ids=["no molecules", "no atoms"])
-def test_nothing_has_no_likelihood(molecule_flow, shape):
+def test_an_empty_batch_has_no_likelihood(molecule_flow, shape):
     nothing = MoleculeBatch(
         torch.zeros(*shape, 3), torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.bool)
     )

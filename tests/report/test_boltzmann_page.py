@@ -39,7 +39,7 @@ def written(evaluated, tmp_path_factory):
     return path
 
 
-def test_the_page_is_whole_accessible_and_asks_for_nothing(written):
+def test_the_page_is_complete_accessible_and_makes_no_requests(written):
     html = written.read_text(encoding="utf-8")
     parser = Tags()
     parser.feed(html)

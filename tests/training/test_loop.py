@@ -19,12 +19,12 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from molflow import train
+from molflow import load, train
 from molflow.data import EqualSizeBatches, load_qm9
 from molflow.data.batches import Batch
 from molflow.errors import MolflowError
 from molflow.flows.storage import CARD, WEIGHTS
-from molflow.training import load, loop
+from molflow.training import loop
 from molflow.training.config import OptimizerConfig, load_experiment, read_experiment
 from molflow.training.run import AdaptiveClip, schedule
 from molflow.training.run import new_run as new_run_
@@ -298,7 +298,7 @@ def new_run(*overrides):
     return new_run_(load_splits(tiny(*overrides)), torch.device("cpu"), 10, None)
 
 
-def test_roll_back_restores_everything_but_goes_on():
+def test_roll_back_restores_everything_but_the_step():
     run = new_run()
     parameters = [*run.objective.parameters()]
 

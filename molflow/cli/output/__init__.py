@@ -20,19 +20,9 @@ if TYPE_CHECKING:
     from molflow.cli.output.particles import show_boltzmann
 
 __all__ = [
-    "Record",
-    "check_json",
-    "columns",
-    "console",
-    "epochs",
-    "show",
-    "show_boltzmann",
-    "show_lines",
-    "show_models",
-    "show_scores",
-    "text",
-    "write_json",
-]
+    "Record", "check_json", "columns", "console", "epochs", "show", "show_boltzmann", "show_lines", "show_models",
+    "show_scores", "text", "write_json",
+]  # fmt: skip
 
 # A table that is piped or redirected need not fit a screen.
 console = Console(highlight=False, soft_wrap=True, markup=False, width=None if sys.stdout.isatty() else 1000)
@@ -40,13 +30,7 @@ console = Console(highlight=False, soft_wrap=True, markup=False, width=None if s
 Record = dict[str, Any]
 
 __getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "epochs": f"{__name__}.models",
-        "show_boltzmann": f"{__name__}.particles",
-        "show_models": f"{__name__}.models",
-        "show_scores": f"{__name__}.molecules",
-    },
+    __name__, {"models": ("epochs", "show_models"), "molecules": ("show_scores",), "particles": ("show_boltzmann",)}
 )
 
 

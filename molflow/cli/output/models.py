@@ -9,7 +9,8 @@ def show_models(cards: dict[str, Record]) -> None:
     """Print the main figures on the cards of models, in a table for each task."""
     tables: dict[str, list[Record]] = {task: [] for task in _ROWS}
     for name, card in cards.items():
-        tables.setdefault(card["task"], []).append(_ROWS.get(card["task"], _model)(name, card))
+        task = card.get("task", "")
+        tables.setdefault(task, []).append(_ROWS.get(task, _model)(name, card))
     for place, records in enumerate(filter(None, tables.values())):
         if place:
             console.print()

@@ -1,20 +1,8 @@
 """Contracts of metrics: a `MoleculeMetric` counts molecules one by one, a `SetMetric` needs the whole set.
 
-Implementing a metric
----------------------
-A metric is one class in one file:
-
-    from molflow.evaluation import METRICS, MoleculeMetric
-
-    @METRICS.register("small_molecules")
-    class SmallMolecules(MoleculeMetric):
-        protocol = "at most 9 atoms"
-
-        def counts(self, report):
-            return report.n_atoms <= 9
-
-After that module is imported, or named by an entry point of the group `molflow.metrics`, its value is in the scores of
-`molflow.evaluate`, the tables and the page.
+Implementing a metric: derive a class from one of them and register it with `METRICS.register`. After its module is
+imported, or named by an entry point of the group `molflow.metrics`, its value is in the scores of `molflow.evaluate`,
+the tables and the page.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Domains: what a flow is a distribution over."""
+"""Domains: the kinds of data that a flow can be a distribution over."""
 
 from molflow.flows.domains.base import Data, Domain, DomainChoice, DomainConfig
 from molflow.flows.domains.molecules import (

@@ -1,4 +1,4 @@
-"""The contract of a domain: what a flow is a distribution over, and how data become points of a space and back."""
+"""The contract of a domain: the data that a flow is a distribution over, and their conversion to points and back."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -51,11 +51,11 @@ class Domain(nn.Module, ABC, Generic[Data]):
 
     @abstractmethod
     def space(self, mask: Tensor) -> Space[Any]:
-        """The space of points with this mask, which is that of their context."""
+        """The space of points, by the mask of their context."""
 
     @abstractmethod
     def log_unit(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
-        """log |det d(points) / d(data)|, nats (B,): what the change to model units adds to a log density."""
+        """log |det d(points) / d(data)|, nats (B,): the term that model units add to a log density."""
 
     @abstractmethod
     def to_points(self, data: Data, generator: torch.Generator | None) -> tuple[Any, Context, Tensor]:
@@ -77,16 +77,16 @@ class Domain(nn.Module, ABC, Generic[Data]):
 
     @abstractmethod
     def from_points(self, points: Any, context: Context) -> Data:
-        """The data that points stand for."""
+        """The data of given points: the inverse of `to_points`."""
 
     @abstractmethod
     def sample_context(
         self, n: int, generator: torch.Generator | None, device: torch.device, dtype: torch.dtype
     ) -> Context:
-        """Draw what is given about n new configurations, such as sizes and types."""
+        """Draw the contexts of n new configurations, such as sizes and types."""
 
     def log_prob_context(self, context: Context) -> Tensor:
-        """Log probability of what is given, (B,); by default nothing is drawn and it is 0."""
+        """Log probability of a context, (B,); by default 0, for contexts that are not random."""
         return torch.zeros(len(context.mask), device=context.mask.device)
 
     @abstractmethod

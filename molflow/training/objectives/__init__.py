@@ -19,7 +19,4 @@ OBJECTIVES: "Registry[type[ObjectiveConfig]]" = Registry(
     group="molflow.objectives",
 )
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    dict.fromkeys(("Objective", "ObjectiveConfig", "Parts", "accumulate_gradients"), f"{__name__}.base"),
-)
+__getattr__, __dir__ = lazy_names(__name__, {"base": ("Objective", "ObjectiveConfig", "Parts", "accumulate_gradients")})

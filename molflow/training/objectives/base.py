@@ -51,7 +51,7 @@ class ObjectiveConfig(KindConfig):
         requires: names of the attributes that a flow must have; one that is False counts as missing.
         remedy: the setting of a model that gives a flow these attributes, for error messages.
         exact_likelihood: whether validation computes the exact likelihood of held-out data: always, never, or where it
-            is cheap, which the data set decides.
+            is cheap, which the task decides.
     """
 
     requires: ClassVar[tuple[str, ...]] = ()
@@ -114,7 +114,7 @@ class Objective(nn.Module, ABC):
         self.teacher: nn.Module | None = None
 
     def preparation(self) -> Preparation:
-        """The function (batch, generator) -> prepared batch, both on the CPU, with the flow's domain as it is now.
+        """The function (batch, generator) -> prepared batch, both on the CPU, with the present domain of the flow.
 
         It holds no network and can be pickled. A prepared batch has a length, can be sliced, and has `to(device)`.
         """
@@ -158,7 +158,7 @@ def _lacking(flow: Flow[Any], config: type[ObjectiveConfig]) -> list[str]:
 
 
 def unprepared(batch: Batch, generator: torch.Generator | None) -> Batch:
-    """The preparation of an objective that draws its noise in the training step: the batch as it is."""
+    """The preparation of an objective that draws its noise in the training step: the unchanged batch."""
     return batch
 
 

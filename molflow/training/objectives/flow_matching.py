@@ -121,7 +121,7 @@ class FlowMatchingObjective(PathObjective):
     A mean over configurations, |.|^2 per degree of freedom. For a = 0 the minimum is the mean of v given p_t, which
     carries the noise to the data at t = 0. The features of p are what the domain makes of types: dequantised ones where
     types are generated, one draw of q(h | types), and none where types are given and for particles. No gradient flows
-    through p, so that a dequantiser stays as it is.
+    through p, so that a dequantiser is not trained.
 
     Near the data, t <= `near_until`, the error of a configuration is `near_weight` times the mean of |d'_ij - d_ij|
     over pairs of points, divided by t + 0.01. Here d are distances in the data and d' those in the prediction

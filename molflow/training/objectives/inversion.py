@@ -1,4 +1,4 @@
-"""Inversion: an encoder learns to invert a decoder that stays as it is."""
+"""Inversion: an encoder learns to invert a decoder that is not trained."""
 
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ from molflow.training.objectives.base import Objective, ObjectiveConfig, Parts
 
 @OBJECTIVES.register("inversion")
 class InversionObjectiveConfig(ObjectiveConfig):
-    """Warm-up of an encoder: it learns to invert the decoder, which stays as it is."""
+    """Warm-up of an encoder: it learns to invert the decoder, which is not trained."""
 
     requires: ClassVar[tuple[str, ...]] = ("encoder", "decoder")
     remedy: ClassVar[str] = "model.kind = 'free_form'"

@@ -56,7 +56,7 @@ class MeanFlowObjective(PathObjective):
     Args:
         flow: a flow with an average velocity.
         config: settings.
-        teacher: a decoder, for the lagrangian target; by default a frozen copy of the flow's own as it is now.
+        teacher: a decoder, for the lagrangian target; by default a frozen copy of the flow's present decoder.
     """
 
     flow: FreeFormFlow[Any]

@@ -1,4 +1,4 @@
-"""Tasks: what training, sampling and scoring do for each kind of data."""
+"""Tasks: how each kind of data is trained on, sampled and scored."""
 
 from typing import TYPE_CHECKING, Any
 

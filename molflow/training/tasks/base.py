@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from molflow.training.objectives.base import ObjectiveConfig
 
 
-_SEVERAL_EVALUATIONS = (4, 16)  # of an average velocity, in validation
+_SEVERAL_EVALUATIONS = (4, 16)  # numbers of evaluations at which validation samples an average velocity
 
 
 class Splits(ABC, Generic[Data]):
@@ -52,7 +52,7 @@ class Splits(ABC, Generic[Data]):
 
     @property
     def split(self) -> str:
-        """What the model is trained on, in words, for its card."""
+        """Words for the data that the model is trained on, for its card."""
         return self.config.data.split_text(len(self.training))
 
     @property
@@ -61,7 +61,7 @@ class Splits(ABC, Generic[Data]):
         return None
 
     def fit(self, domain: Domain[Any]) -> None:
-        """Give a new domain what it takes from the training data."""
+        """Fit a new domain to the training data."""
 
     def batches(self) -> Batches:
         """The order of training data in batches; by default full batches in random order."""
@@ -138,14 +138,14 @@ Novelty = Callable[[], "TrainingReference | None"]
 
 
 class Task(ABC, Generic[Data]):
-    """What training, sampling and scoring do for one kind of data.
+    """The contract of training, sampling and scoring for one kind of data.
 
     Args:
         data: the data set of the model, if it is known.
 
     Attributes:
         name: the name in the registry and in `Domain.task`.
-        noun: what one counts, in the plural.
+        noun: the plural noun for samples, such as "configurations".
         default_output: file of `molflow sample`.
         exact_likelihood: whether exact likelihoods are cheap enough for every validation.
         rate_key: key of the speed in the record of `molflow benchmark training`.

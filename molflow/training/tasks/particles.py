@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("molflow")
 
-_CHAIN_LENGTH = 100  # configurations that a Metropolis chain gives; its burn-in takes half as many more
-_TICKS = 40  # of the progress bar of likelihoods
+_CHAIN_LENGTH = 100  # configurations that a Metropolis chain gives, after half as many of burn-in
+_TICKS = 40  # steps of the progress bar of likelihoods
 _MINUTE = 6_000_000  # degrees of freedom times pairs: exact densities that two CPU cores manage in about a minute
 _FEW = 10  # configurations
 
@@ -172,7 +172,7 @@ class ParticleSplits(Splits[Tensor]):
     def target(self) -> Potential | None:
         """The energy, softened above the mean plus ten standard deviations over validation data.
 
-        A lower limit would not do: most of space has particles that nearly touch, and an energy that is not high there
+        A lower limit fails: in most configurations some particles nearly touch, and an energy that is not high there
         attracts samples.
         """
         if self.energy is None:

@@ -89,7 +89,7 @@ class SampleWriter(Closing, Generic[Data]):
 
 
 class Sampling(Generic[Data]):
-    """Draws samples of a flow for a command, counts and times them. Iterate over it once, then ask for its figures.
+    """Draws samples of a flow for a command, counts and times them. Iterate over it once, then call `figures`.
 
     Attributes:
         n_drawn: samples drawn.
@@ -126,7 +126,7 @@ class Sampling(Generic[Data]):
         return ()
 
     def none_left(self) -> str:
-        """Why there are no samples to write."""
+        """The error message for no samples to write."""
         return f"no {self.noun} were drawn"
 
     def _bar(self, total: int) -> "tqdm[Any]":

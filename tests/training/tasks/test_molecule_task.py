@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from molflow import train
+from molflow import load, train
 from molflow.data import EqualSizeBatches, MixedSizeBatches, load_qm9
 from molflow.distributions import composition_model
 from molflow.errors import MolflowError
 from molflow.flows.storage import CARD, WEIGHTS
-from molflow.training import load, loop
+from molflow.training import loop
 from molflow.training.config import load_experiment, read_experiment
 from molflow.training.tasks import load_splits
 from molflow.training.tasks.base import Splits
@@ -112,7 +112,7 @@ def test_all_atoms_can_be_composed_too():
     assert int((table.sum(1) * counts).sum()) == int(data.training.n_atoms.sum())
 
 
-def test_what_was_filled_in_is_not_changed_by_filling_it_in_again(composed):
+def test_filling_in_twice_changes_nothing(composed):
     again = load_splits(composed.config)
     assert again.config == composed.config
     assert all(torch.equal(a, b) for a, b in zip(again.compositions, composed.compositions, strict=True))
@@ -174,7 +174,7 @@ def lines(folder):
     return [{key: value for key, value in line.items() if key != "steps_per_s"} for line in found]
 
 
-def test_what_a_mean_flow_run_leaves(warmed_up):
+def test_a_mean_flow_run_saves_its_model(warmed_up):
     found = lines(warmed_up)
     training = [line for line in found if "loss" in line]
     assert [line["step"] for line in training] == list(range(2, 25, 2))
@@ -229,7 +229,7 @@ def test_a_lagrangian_run_resumes_with_its_teacher(warmed_up, tmp_path, monkeypa
     assert whole == killed != (warmed_up / WEIGHTS).read_bytes()
 
 
-def test_inversion_goes_on_from_a_mean_flow_run_and_leaves_its_decoder(warmed_up, tmp_path):
+def test_inversion_starts_from_a_mean_flow_run_and_keeps_its_decoder(warmed_up, tmp_path):
     inversion = (
         *MEAN_FLOW[:3],
         'objective={kind = "inversion"}',
@@ -257,7 +257,7 @@ def test_a_regression_run_resumes_with_its_teacher(warmed_up, tmp_path, monkeypa
         train(tiny(*options, "model.domain.scale=2.0"), tmp_path / "scaled")
 
 
-def test_a_free_form_run_goes_on_from_it(warmed_up, tmp_path):
+def test_a_free_form_run_continues_from_it(warmed_up, tmp_path):
     free_form = (*MEAN_FLOW[:3], "training.batch_size=16", "training.max_steps=2")
     train(tiny(*free_form), tmp_path, start_from=warmed_up / WEIGHTS)
     assert math.isfinite(lines(tmp_path)[-1]["validation_reconstruction_error"])
@@ -279,7 +279,7 @@ def test_a_free_form_run_goes_on_from_it(warmed_up, tmp_path):
         ([COMPOSED, SMALL, "model.decoder.hidden=9"], "model: hidden (9) must be a multiple of n_heads (2)"),
     ],
 )
-def test_what_does_not_go_together_is_named(tmp_path, overrides, message):
+def test_settings_that_contradict_are_named(tmp_path, overrides, message):
     with pytest.raises(MolflowError, match=re.escape(message)):
         train(tiny(*overrides), tmp_path)
     assert not (tmp_path / CARD).exists()

@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from molflow import train
+from molflow import load, train
 from molflow.data import load_particles
 from molflow.energies import get_system
 from molflow.errors import MolflowError
 from molflow.flows import ContinuousFlow, IntegrationError
 from molflow.flows.storage import CARD
-from molflow.training import load
 from molflow.training.config import load_experiment, read_experiment
 from molflow.training.tasks import load_splits
 from molflow.training.validation import validate
@@ -107,7 +106,7 @@ def test_a_users_array_takes_the_place_of_the_data(file):
         (["data.name=particles", "data.file='none.npy'"], "none.npy"),
     ],
 )
-def test_what_does_not_fit_is_named(overrides, message):
+def test_a_model_that_does_not_fit_the_data_is_named(overrides, message):
     with pytest.raises(MolflowError, match=re.escape(message)):
         load_splits(particles(*overrides))
 
