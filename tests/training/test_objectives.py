@@ -828,6 +828,7 @@ COMPILED = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # a compiler may share its cores
 @pytest.mark.parametrize("name", COMPILED)
 def test_the_compiled_loss_is_the_eager_one(name):
     """Value and gradients on one batch."""
