@@ -11,9 +11,9 @@ import typer
 
 from molflow.cli.benchmark import benchmark
 from molflow.cli.data import data
-from molflow.cli.evaluate import evaluate, metrics
+from molflow.cli.evaluate import evaluate, references_and_metrics
 from molflow.cli.models import models
-from molflow.cli.options import UsageError, listing
+from molflow.cli.options import UsageError, data_sets, listing
 from molflow.cli.sample import sample
 from molflow.cli.train import choices, train
 from molflow.errors import MolflowError
@@ -26,10 +26,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(data)
+app.command(cls=listing(data_sets))(data)
 app.command(cls=listing(choices))(train)
 app.command()(sample)
-app.command(cls=listing(metrics))(evaluate)
+app.command(cls=listing(references_and_metrics))(evaluate)
 app.command()(models)
 app.add_typer(benchmark, name="benchmark")
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from molflow.cli.options import DataSet, Json, refuse
+from molflow.cli.options import Json, known_data_set, refuse
 from molflow.cli.output import check_json, console, show, show_lines, write_json
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def data(
-    name: Annotated[DataSet, typer.Argument(help="The data set.")],
+    name: Annotated[str, typer.Argument(help="The data set.", callback=known_data_set)],
     source: Annotated[
         Literal["wheel", "pyg"] | None,
         typer.Option(help="QM9: the qm9pack wheel (the default), or PyTorch Geometric's download."),

@@ -6,18 +6,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from molflow.cli.options import DataSet, Json, Workers, refuse, refuse_other_tasks
+from molflow.cli.options import Json, Workers, data_sets, known_data_set, refuse, refuse_other_tasks
 from molflow.cli.output import check_json
 from molflow.evaluation.options import SECONDS, EvaluationOptions, Scope
 from molflow.files import check_apart
 from molflow.pretrained import DEFAULT_REFERENCE
 
 
-def metrics() -> dict[str, Iterable[str]]:
-    """The metrics of molecules."""
+def references_and_metrics() -> dict[str, Iterable[str]]:
+    """The data sets to compare with, and the metrics."""
     from molflow.evaluation import METRICS
 
-    return {"Metrics of molecules": METRICS}
+    return data_sets() | {"Metrics of molecules": METRICS}
 
 
 def evaluate(
@@ -29,10 +29,11 @@ def evaluate(
         ),
     ],
     reference: Annotated[
-        DataSet | None,
+        str | None,
         typer.Option(
+            callback=known_data_set,
             help="Molecules: a data set whose own scores are shown beside these. Particles: the system they are "
-            "samples of, unless the files name it."
+            "samples of, unless the files name it.",
         ),
     ] = None,
     novelty: Annotated[

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-from molflow.data.registry import prepared_names
 from molflow.errors import MolflowError
 from molflow.pretrained import DEFAULT_REFERENCE, model_names
 
@@ -18,12 +17,6 @@ if TYPE_CHECKING:
 
 # typer carries its own copy of click in some versions, so click's name is reached through typer's.
 UsageError: Any = typer.BadParameter.__bases__[0]
-
-if TYPE_CHECKING:
-    DataSet = str
-else:
-    DataSet = Literal[prepared_names()]
-"""Name of a data set that molflow can prepare."""
 
 Model = Annotated[
     str, typer.Option("--model", "-m", help=f"A shipped model ({', '.join(model_names())}) or the folder of a model.")
@@ -68,6 +61,21 @@ def listing(names: Callable[[], dict[str, Iterable[str]]]) -> type[TyperCommand]
                     formatter.write_text(", ".join(known))
 
     return Listing
+
+
+def data_sets() -> dict[str, Iterable[str]]:
+    """The data sets that molflow can prepare, for --help."""
+    from molflow.data.registry import prepared_names
+
+    return {"Data sets": prepared_names()}
+
+
+def known_data_set(name: str | None) -> str | None:
+    """Raise a usage error for a name that is not among `data_sets`."""
+    known = () if name is None else data_sets()["Data sets"]
+    if name is not None and name not in known:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(known)}")
+    return name
 
 
 def refuse(why: str, **options: Any) -> None:
