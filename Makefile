@@ -2,7 +2,7 @@
 # make quick: lint, types and the fast tests; make coverage: untested lines; make lowest: the lowest supported versions.
 PYTHON ?= python3
 BIN := .venv/bin
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 EXTRAS := qm9,report,parquet,xtb,posebusters,dev
 
 .PHONY: setup run lint types fast quick test coverage lowest clean
@@ -33,7 +33,7 @@ fast: setup
 	$(PYTEST) -m 'not slow' --durations 5
 
 test: lint types
-	$(PYTEST) -n 2 --dist loadfile
+	$(PYTEST)
 
 coverage: setup
 	$(BIN)/python -m pytest --cov --cov-report term-missing

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ import torch
 
 from experiments import save_experiment
 from molflow import load, pretrained
-from molflow.cli.options import DataSet
+from molflow.cli.options import data_sets
 from molflow.data import load_particles
 from molflow.energies import get_system
 from molflow.report.page import number
@@ -89,10 +88,10 @@ def exact(tmp_path):
 
 
 def test_the_command_line_lists_all_data_sets(molflow):
-    assert get_args(DataSet)[:6] == ("qm9", "dw4", "lj13", "lj13-unordered", "lj55", "lj55-unordered")
+    assert data_sets()["Data sets"][:6] == ("qm9", "dw4", "lj13", "lj13-unordered", "lj55", "lj55-unordered")
     code, text, _ = molflow("data", "--help")
     assert code == 0
-    assert all(name in text for name in get_args(DataSet))
+    assert all(name in text for name in data_sets()["Data sets"])
 
 
 # ---- what works ------------------------------------------------------------------------------------------------------
