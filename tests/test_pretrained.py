@@ -6,7 +6,8 @@ from laws import MOLECULE_FLOWS
 
 from molflow import MolflowError, load_pretrained, pretrained
 from molflow.flows import save_model
-from molflow.pretrained import load_named, model_cards
+from molflow.pretrained import folder_of, load_named, model_cards
+from molflow.training.config import read_experiment
 
 CONFIGURATION = MOLECULE_FLOWS["molecules-argmax"]
 
@@ -28,6 +29,13 @@ def test_every_shipped_model(name):
     assert len(positions) == 8
     assert positions.isfinite().all()
     assert torch.equal(again, positions)
+
+
+@pytest.mark.parametrize("name", sorted(model_cards()))
+def test_every_shipped_model_can_be_trained_from(name):
+    experiment = read_experiment(folder_of(name))
+    assert experiment.data.name == model_cards()[name]["data"]
+    assert experiment.model.build().state_dict().keys() == load_pretrained(name).state_dict().keys()
 
 
 @pytest.fixture

@@ -118,6 +118,9 @@ def _from_format_0(content: dict[str, Any]) -> dict[str, Any]:
         experiment["objective"] = {
             "loss_exponent" if key == "power" else key: value for key, value in objective.items()
         }
+    data = experiment.get("data")
+    if isinstance(data, dict) and data.get("file", "") is None:
+        experiment["data"] = {key: value for key, value in data.items() if key != "file"}
     return {"format": FORMAT, "model": model, "experiment": experiment}
 
 
