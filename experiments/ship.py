@@ -88,7 +88,7 @@ def molecule_scores(flow: molflow.Flow, arguments: argparse.Namespace) -> dict[s
         "evaluations_per_sample": evaluations_per_sample(flow, arguments.evaluations),
         "other_seeds": [{key: row[key] for key in ("sampling_seed", *REPEATED)} for row in by_seed[1:]],
     }
-    if read_experiment(arguments.run).objective.kind != "mean_flow":  # it does not train the encoder
+    if arguments.test and read_experiment(arguments.run).objective.kind != "mean_flow":  # it does not train the encoder
         scores |= likelihoods(flow, load_qm9("test").batch(slice(arguments.test)))
     return scores
 
@@ -126,7 +126,9 @@ def main() -> None:
     parser.add_argument("--evaluations", type=int, help="of the network for each sample; by default the model's own")
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--seeds", type=int, default=3, help="how many times to sample")
-    parser.add_argument("--test", type=int, default=256, help="test molecules or configurations for the likelihood")
+    parser.add_argument(
+        "--test", type=int, default=256, help="test molecules or configurations for the likelihood; 0: none"
+    )
     arguments = parser.parse_args()
 
     keep_freed_memory()
