@@ -5,6 +5,7 @@ Drawing and pairing need no network, so they can be done ahead of the training s
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -21,13 +22,12 @@ class Times(NamedTuple):
 
     Attributes:
         r, t: as in `Paths`.
-        n_intervals, n_near: as in `Paths`.
+        n_intervals: number of configurations, the first, whose r differs from t.
     """
 
     r: Tensor
     t: Tensor
     n_intervals: int = 0
-    n_near: int = 0
 
 
 DrawTimes = Callable[[int, torch.Generator | None], Times]
@@ -38,14 +38,16 @@ DrawTimes = Callable[[int, torch.Generator | None], Times]
 class Paths:
     """Points p_t = (1 - t) p + t z on the paths of a batch, from data p at t = 0 to noise z at t = 1.
 
+    A batch has three parts, in this order: near the data, intervals of time, and single times.
+
     Attributes:
         at: p_t, (B, N, D) and (B, N, F).
         velocity: z - p, the same shapes.
         context: context of the data; its condition is in the user's units, as in `Batch`.
         r: the other end of an interval of time, (B,).
         t: time, (B,).
-        n_intervals: number of configurations, the first of the batch, whose r differs from t.
-        n_near: number of configurations, the first of the batch, that are near the data.
+        n_near: number of configurations near the data.
+        n_intervals: number of configurations whose r differs from t.
     """
 
     at: Points
@@ -53,22 +55,23 @@ class Paths:
     context: Context
     r: Tensor
     t: Tensor
+    n_near: int
     n_intervals: int
-    n_near: int = 0
 
     def __len__(self) -> int:
         return len(self.t)
 
     def __getitem__(self, part: slice) -> "Paths":
         start, stop, _ = part.indices(len(self))
-        at, velocity = (_part(point, part) for point in (self.at, self.velocity))
-        n_intervals, n_near = (min(max(n - start, 0), stop - start) for n in (self.n_intervals, self.n_near))
-        return Paths(at, velocity, self.context.select(part), self.r[part], self.t[part], n_intervals, n_near)
+        at, velocity = (part_of(point, part) for point in (self.at, self.velocity))
+        ends = (min(max(n, start), stop) for n in (0, self.n_near, self.n_near + self.n_intervals))
+        n_near, n_intervals = (end - begin for begin, end in pairwise(ends))
+        return Paths(at, velocity, self.context.select(part), self.r[part], self.t[part], n_near, n_intervals)
 
     def to(self, device: torch.device | str) -> "Paths":
         at, velocity = (_map(point, lambda tensor: tensor.to(device)) for point in (self.at, self.velocity))
         r, t = self.r.to(device), self.t.to(device)
-        return Paths(at, velocity, self.context.to(device), r, t, self.n_intervals, self.n_near)
+        return Paths(at, velocity, self.context.to(device), r, t, self.n_near, self.n_intervals)
 
 
 @dataclass(frozen=True)
@@ -81,15 +84,18 @@ class DrawPaths:
         domain: domain of the data, on the CPU.
         dtype: dtype of the paths.
         pairing: a name in `PAIRINGS`, how noise is assigned to data.
-        times: how times are drawn.
-        unpaired_fraction: share of a batch, its first configurations, that keep their noise as it was drawn.
+        times: how times are drawn, except near the data.
+        near_fraction: share of a batch near the data. Half of it keeps its noise as it was drawn, since the errors left
+            at the end of a sampled path are not aligned with the data.
+        near_until: latest time of that share; a time is this times u^(3/2), u uniform in (0, 1).
     """
 
     domain: Domain[Any]
     dtype: torch.dtype
     pairing: str
     times: DrawTimes
-    unpaired_fraction: float = 0.0
+    near_fraction: float = 0.0
+    near_until: float = 0.2
 
     @torch.no_grad()
     def __call__(self, batch: Batch, generator: torch.Generator | None) -> Paths:
@@ -97,42 +103,33 @@ class DrawPaths:
         if batch.condition is not None:
             context = context._replace(condition=batch.condition)
         latent = self.domain.space(context.mask).randn(generator, self.dtype)
-        n = round(self.unpaired_fraction * len(context.mask))
-        rest = slice(n, None)
-        paired = PAIRINGS[self.pairing](_part(points, rest), _part(latent, rest), context.select(rest), generator)
-        points, latent = (_joined(head(p, n), q) for p, q in zip((points, latent), paired, strict=True))
-        r, t, n_intervals, n_near = self.times(len(context.mask), generator)
-        r, t = r.to(self.dtype), t.to(self.dtype)
+        n_near = round(self.near_fraction * len(context.mask))
+        rest = slice(n_near // 2, None)
+        paired = PAIRINGS[self.pairing](part_of(points, rest), part_of(latent, rest), context.select(rest), generator)
+        unpaired = (part_of(points, slice(rest.start)), part_of(latent, slice(rest.start)))
+        points, latent = (joined(p, q) for p, q in zip(unpaired, paired, strict=True))
+        near = self.near_until * torch.rand(n_near, generator=generator) ** 1.5
+        times = self.times(len(context.mask) - n_near, generator)
+        r, t = (torch.cat([near, rest]).to(self.dtype) for rest in (times.r, times.t))
         velocity = latent - points
-        return Paths(points + scale(velocity, t), velocity, context, r, t, n_intervals, n_near)
+        return Paths(points + scale(velocity, t), velocity, context, r, t, n_near, times.n_intervals)
 
 
-def head(point: Points, n: int) -> Points:
-    """The first n configurations."""
-    return _part(point, slice(n))
+def part_of(point: Points, part: slice) -> Points:
+    """Some configurations of a point."""
+    return _map(point, lambda tensor: tensor[part])
+
+
+def joined(*parts: Points) -> Points:
+    """The configurations of several points, one after another."""
+    tensors = zip(*(tensors_of(part) for part in parts), strict=True)
+    return point_of([torch.cat(each) for each in tensors])  # type: ignore[return-value]
 
 
 def logistic_normal_times(batch: int, generator: torch.Generator | None) -> Times:
     """Times t in (0, 1), logistic-normal about 1/2 with scale 1.2, and r = t."""
     t = torch.randn(batch, generator=generator).mul(1.2).sigmoid()
     return Times(t, t)
-
-
-def times_near_the_data(fraction: float, until: float, batch: int, generator: torch.Generator | None) -> Times:
-    """`logistic_normal_times`, but the first share of the batch has t = until u^(3/2) with u uniform in (0, 1)."""
-    t, _, _, _ = logistic_normal_times(batch, generator)
-    n = round(fraction * batch)
-    t[:n] = until * torch.rand(n, generator=generator) ** 1.5
-    return Times(t, t, n_near=n)
-
-
-def _part(point: Points, part: slice) -> Points:
-    return _map(point, lambda tensor: tensor[part])
-
-
-def _joined(first: Points, second: Points) -> Points:
-    pairs = zip(tensors_of(first), tensors_of(second), strict=True)
-    return point_of([torch.cat(pair) for pair in pairs])  # type: ignore[return-value]
 
 
 def _map(point: Points, function: Callable[[Tensor], Tensor]) -> Points:

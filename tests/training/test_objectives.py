@@ -28,7 +28,7 @@ from molflow.training.objectives.likelihood import LikelihoodObjectiveConfig
 from molflow.training.objectives.mean_flow import MeanFlowObjectiveConfig, interval_times
 from molflow.training.objectives.regression import RegressionObjectiveConfig
 from molflow.training.pairing import NEED_POSITIONS, PAIRINGS, random_orthogonal
-from molflow.training.paths import logistic_normal_times, times_near_the_data
+from molflow.training.paths import DrawPaths, logistic_normal_times
 from molflow.volume import surrogate_encoder_jvp
 
 TARGETS = ["mean_flow", "lagrangian"]
@@ -497,7 +497,7 @@ def test_times_both_ways():
 
 def test_times():
     config = MeanFlowObjectiveConfig(average_fraction=0.5, from_latent_fraction=0.2)
-    r, t, n, _ = interval_times(config, 20_000, rng())
+    r, t, n = interval_times(config, 20_000, rng())
     assert n == 10_000
     assert ((r >= 0) & (r <= t) & (t <= 1)).all()
     assert torch.equal(r[n:], t[n:])
@@ -863,13 +863,32 @@ def test_the_compiled_loss_is_the_eager_one(name):
 
 
 def test_times_near_the_data():
-    r, t, n_intervals, n_near = times_near_the_data(0.25, 0.3, 20_000, rng())
-    assert (n_intervals, n_near) == (0, 5000)
-    assert torch.equal(r, t)
-    assert torch.equal(t[n_near:], logistic_normal_times(20_000, rng()).t[n_near:])
-    u = (t[:n_near] / 0.3) ** (2 / 3)
+    """The first share of a batch has times until u^(3/2) with u uniform, the rest those of the objective."""
+    n, domain = 20_000, ParticleDomain(2, 2)
+    draw = DrawPaths(domain, torch.float32, "none", logistic_normal_times, near_fraction=0.25, near_until=0.3)
+    paths = draw(Batch(torch.zeros(n, 2, 2)), rng())
+    assert (paths.n_near, paths.n_intervals) == (5000, 0)
+    assert torch.equal(paths.r, paths.t)
+    u = (paths.t[:5000] / 0.3) ** (2 / 3)
     assert ((u >= 0) & (u <= 1)).all()
     assert u.quantile(torch.tensor([0.25, 0.5, 0.75])).tolist() == pytest.approx([0.25, 0.5, 0.75], abs=0.03)
+    assert paths.t[5000:].median().item() == pytest.approx(0.5, abs=0.02)
+
+
+def test_average_velocities_may_have_a_share_near_the_data():
+    """It comes before the intervals of time, and its loss is that of the velocity, as in flow matching."""
+    flow = flow_for("mean_flow")
+    objective = mean_flow(flow, near_fraction=0.5, average_fraction=0.5, near_weight=2.0)
+    batch = batch_of(objective, random_data(flow), rng())
+    assert (batch.n_near, batch.n_intervals) == (2, 1)
+    assert (batch.r[:2] == batch.t[:2]).all()
+    assert batch.r[2] < batch.t[2]
+    loss, parts = objective(batch, None)
+    alone, _ = objective(batch[:2], None)
+    close(alone, 2 * parts["near"])
+    close(loss, (alone * 2 + objective(batch[2:], None)[0] * 2) / 4)
+    pieces = [batch[:1], batch[1:3], batch[2:]]
+    assert [(p.n_near, p.n_intervals) for p in pieces] == [(1, 0), (1, 1), (0, 1)]
 
 
 def test_without_a_share_near_the_data_flow_matching_is_that_of_velocities():

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from molflow.energies.base import Potential
 from molflow.flows.base import Flow
 from molflow.flows.free_form import FreeFormFlow, average_velocity
-from molflow.geometry import Context, Points, point_of, scale, squared_norm, tensors_of
+from molflow.geometry import Context, Points, point_of, scale, tensors_of
 from molflow.training.objectives import OBJECTIVES
 from molflow.training.objectives.flow_matching import PathObjective, PathObjectiveConfig
-from molflow.training.paths import DrawTimes, Times, head, logistic_normal_times
+from molflow.training.paths import DrawTimes, Times, logistic_normal_times
 
 
 @OBJECTIVES.register("mean_flow")
@@ -43,11 +43,10 @@ class MeanFlowObjectiveConfig(PathObjectiveConfig):
 
 
 class MeanFlowObjective(PathObjective):
-    """Average velocity u(p_t, r, t) of the paths that flow matching follows, p_t = (1 - t) p + t z, v = z - p.
+    """`PathObjective` of the average velocity u(p_t, r, t) of the paths that flow matching follows.
 
-    The loss is |u - sg(target)|^(2 - 2 a) with the loss exponent a, a mean over configurations, |.|^2 per degree of
-    freedom. For r = t the target is v, which is flow matching. Otherwise it is, with q = p_t - (t - r) u, the point to
-    which u leads at time r,
+    For r = t the target is z - p, which is flow matching. Otherwise it is, with q = p_t - (t - r) u, the point to which
+    u leads at time r,
 
     - mean_flow: v - (t - r) du/dt along (v, 0, 1), which needs no velocity but the sample's (arXiv 2505.13447);
     - lagrangian: w(q, r, r) + (t - r) du/dr, by which q moves with the velocity w of a teacher (arXiv 2505.18825; with
@@ -67,25 +66,12 @@ class MeanFlowObjective(PathObjective):
         if config.target == "lagrangian":
             self.teacher = copy.deepcopy(self.flow.decoder).requires_grad_(False) if teacher is None else teacher
 
-    def _of_tensors(
-        self,
-        at: Points,
-        velocity: Points,
-        context: Context,
-        r: Tensor,
-        t: Tensor,
-        dof: Tensor,
-        n_intervals: int,
-        n_near: int,
-    ) -> Tensor:
-        target: Any = velocity
-        if n := n_intervals:
-            with torch.no_grad():
-                make = self._mean_flow_target if self.config.target == "mean_flow" else self._lagrangian_target
-                averaged = make(head(at, n), context.select(slice(n)), head(velocity, n), r[:n], t[:n])
-            pairs = zip(tensors_of(averaged), tensors_of(velocity), strict=True)
-            target = point_of([torch.cat([a, b[n:]]) for a, b in pairs])
-        return squared_norm(self.flow.average_velocity(at, context, r, t) - target) / dof
+    def _velocity(self, at: Points, context: Context, r: Tensor, t: Tensor) -> Points:
+        return self.flow.average_velocity(at, context, r, t)
+
+    def _targets(self, at: Points, velocity: Points, context: Context, r: Tensor, t: Tensor) -> Points:
+        target = self._mean_flow_target if self.config.target == "mean_flow" else self._lagrangian_target
+        return target(at, context, velocity, r, t)
 
     def _times(self) -> DrawTimes:
         return partial(interval_times, self.config)
