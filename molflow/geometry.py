@@ -85,21 +85,22 @@ class Context(NamedTuple):
         mask: True for a real point, padding at the end, (B, N); for vectors (B, 1).
         labels: fixed features of the points, zero at padding, (B, N, L); L may be 0.
         condition: numbers that describe the whole configuration, (B, C); None in a model without conditions.
+        noise: standard deviation of the Gaussian noise that was added to the points, model units (B,); None for none.
     """
 
     mask: Tensor
     labels: Tensor
     condition: Tensor | None = None
+    noise: Tensor | None = None
 
     def select(self, index: Tensor | slice, n: int | None = None) -> "Context":
         """The configurations `index`, cut to their first n points."""
-        condition = None if self.condition is None else self.condition[index]
-        return Context(self.mask[index, :n], self.labels[index, :n], condition)
+        whole = (None if value is None else value[index] for value in (self.condition, self.noise))
+        return Context(self.mask[index, :n], self.labels[index, :n], *whole)
 
     def to(self, device: torch.device | str) -> "Context":
         """The same context on another device."""
-        condition = None if self.condition is None else self.condition.to(device)
-        return Context(self.mask.to(device), self.labels.to(device), condition)
+        return Context(*(None if value is None else value.to(device) for value in self))  # type: ignore[arg-type]
 
 
 def project(x: Tensor, mask: Tensor) -> Tensor:

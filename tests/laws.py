@@ -17,6 +17,7 @@ from molflow.flows import (
     Flow,
     FlowConfig,
     FreeFormConfig,
+    NoiseRange,
 )
 from molflow.flows.domains import (
     ComposedMoleculesConfig,
@@ -153,11 +154,13 @@ MOLECULE_FLOWS: dict[str, FlowConfig] = {
     ),
     "composed-environment-continuous": _continuous(_COMPOSED_ENVIRONMENT, _SMALL_TRANSFORMER, 1, last_step=0.1),
     "united-model-of-compositions": _free_form(_MODELLED),
+    "composed-environment-noise": _free_form(_COMPOSED_ENVIRONMENT, noise=NoiseRange()),
     "molecules-tensor-product": _free_form(_MOLECULES, _TENSOR_PRODUCT),
 }
 PARTICLE_FLOWS: dict[str, FlowConfig] = {
     "particles-2d": _free_form(_PLANE),
     "particles-3d": _free_form(_SPACE),
+    "particles-noise-conditional": _free_form(_PLANE, noise=NoiseRange(lowest=0.1), conditions=CONDITIONS),
     "particles-continuous": _continuous(_PLANE, _NARROW, 2),
     "particles-average-velocity-tensor-product": _free_form(_SPACE, _TENSOR_PRODUCT, average_velocity=True),
     "particles-continuous-tensor-product": _continuous(_SPACE, _TENSOR_PRODUCT, 1),
@@ -174,6 +177,7 @@ VECTOR_FLOWS: dict[str, FlowConfig] = {
     "vectors": _free_form(_VECTORS, _MLP),
     "vectors-conditional": _free_form(_VECTORS, _MLP, conditions=CONDITIONS),
     "vectors-average-velocity-conditional": _free_form(_VECTORS, _MLP, average_velocity=True, conditions=CONDITIONS),
+    "vectors-noise": _free_form(_VECTORS, _MLP, noise=NoiseRange(lowest=0.05, highest=0.5)),
     "vectors-continuous": _continuous(_VECTORS, _MLP, 4),
     "vectors-continuous-conditional": _continuous(_VECTORS, _MLP, 4, conditions=CONDITIONS),
 }

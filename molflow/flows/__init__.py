@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         ParticleDomain,
         VectorDomain,
     )
-    from molflow.flows.free_form import FreeFormConfig, FreeFormFlow, unroll
+    from molflow.flows.free_form import FreeFormConfig, FreeFormFlow, NoiseRange, unroll
     from molflow.flows.solvers import AdaptiveSolver, FixedStepSolver, IntegrationError, Solver
     from molflow.flows.storage import load, save_model
 
@@ -25,8 +25,8 @@ __all__ = [
     "DEQUANTIZERS", "DIVERGENCES", "DOMAINS", "FLOWS", "SOLVERS", "SURROGATES", "AdaptiveSolver",
     "ComposedMoleculeDomain", "Conditions", "ConditionsConfig", "ContinuousConfig", "ContinuousFlow", "Domain",
     "DomainConfig", "Evaluations", "FixedStepSolver", "Flow", "FlowChoice", "FlowConfig", "FreeFormConfig",
-    "FreeFormFlow", "IntegrationError", "Likelihood", "MoleculeDomain", "ParticleDomain", "Path", "Solver",
-    "VectorDomain", "load", "save_model", "unroll",
+    "FreeFormFlow", "IntegrationError", "Likelihood", "MoleculeDomain", "NoiseRange", "ParticleDomain", "Path",
+    "Solver", "VectorDomain", "load", "save_model", "unroll",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
@@ -43,7 +43,7 @@ __getattr__, __dir__ = lazy_names(
             "ParticleDomain",
             "VectorDomain",
         ),
-        "free_form": ("FreeFormConfig", "FreeFormFlow", "unroll"),
+        "free_form": ("FreeFormConfig", "FreeFormFlow", "NoiseRange", "unroll"),
         "solvers": ("AdaptiveSolver", "FixedStepSolver", "IntegrationError", "Solver"),
         "storage": ("load", "save_model"),
     },

@@ -3,6 +3,7 @@
 A flow gives two maps between latent points and data points with their log-determinants. Everything else follows.
 """
 
+import math
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from molflow.flows.conditions import Conditions, ConditionsConfig
 from molflow.flows.domains.base import Data, Domain, DomainChoice
 from molflow.flows.registry import FLOWS
 from molflow.flows.sampling import PAIRS_AT_ONCE, PAIRS_WITH_DENSITY, by_size, latents
-from molflow.geometry import Context, P, squared_norm
+from molflow.geometry import Context, P, scale, squared_norm
 
 Which = Literal["encoder", "decoder"]
 
@@ -129,6 +130,11 @@ class Flow(nn.Module, ABC, Generic[Data]):
         """Whether `decode` accepts more than one evaluation."""
         return False
 
+    @property
+    def noise(self) -> float:
+        """Standard deviation of the noise that `likelihood` adds to data by default, model units."""
+        return 0.0
+
     def has_density(self, n_evaluations: int | None) -> bool:
         """Whether `sample_and_log_prob` gives the density of what `decode` makes with this number of evaluations."""
         return n_evaluations in (None, 1)
@@ -219,11 +225,15 @@ class Flow(nn.Module, ABC, Generic[Data]):
         """The batches that `sample` joins, as they are made."""
 
         def decode(z: P, context: Context) -> tuple[P, Tensor]:
-            return self.decode(z, context, n_evaluations), context.mask.sum(1)
+            return self.denoise(self.decode(z, context, n_evaluations), context), context.mask.sum(1)
 
         for z, context, _ in latents(self, n, condition, seed, temperature, batch_size):
             points, _ = by_size(decode, z, context, PAIRS_AT_ONCE)
             yield self.domain.from_points(points, context)
+
+    def denoise(self, points: P, context: Context) -> P:
+        """What `sample` does to decoded points, for a flow whose density is that of data with noise."""
+        return points
 
     def sample_and_log_prob(
         self,
@@ -260,13 +270,32 @@ class Flow(nn.Module, ABC, Generic[Data]):
             density = log_p - log_det + self.domain.log_unit(context.mask, self.dtype)
             yield self.domain.from_points(points, context), density
 
-    def log_prob(self, data: Data, *, condition: Any = None, which: Which = "encoder", seed: int = 0) -> Tensor:
+    def log_prob(
+        self,
+        data: Data,
+        *,
+        condition: Any = None,
+        which: Which = "encoder",
+        seed: int = 0,
+        noise: float | None = None,
+    ) -> Tensor:
         """Log-likelihood of data, nats, (B,); arguments as in `likelihood`."""
-        return self.likelihood(data, condition=condition, which=which, seed=seed).log_prob
+        return self.likelihood(data, condition=condition, which=which, seed=seed, noise=noise).log_prob
 
     @torch.no_grad()
-    def likelihood(self, data: Data, *, condition: Any = None, which: Which = "encoder", seed: int = 0) -> Likelihood:
+    def likelihood(
+        self,
+        data: Data,
+        *,
+        condition: Any = None,
+        which: Which = "encoder",
+        seed: int = 0,
+        noise: float | None = None,
+    ) -> Likelihood:
         """Log-likelihood in data units, with the exact volume change of one of the maps.
+
+        With noise it is the density of x + s e at one draw of e, standard normal on the space of the points: data that
+        lie on a surface have no density of their own, and a figure has a meaning only at a stated noise.
 
         Where types are dequantised it is the variational bound at one draw of the noise. Otherwise it is exact, and
         -inf for a molecule whose composition is not in the model's table.
@@ -276,17 +305,24 @@ class Flow(nn.Module, ABC, Generic[Data]):
             data: a `MoleculeBatch` (angstrom), or a tensor: (B, N, D) for particles, (B, F) for vectors.
             condition: as in `sample`.
             which: the map whose volume change is computed.
-            seed: of the dequantisation noise; unused without dequantisation.
+            seed: of the noise; unused without noise and dequantisation.
+            noise: s, standard deviation in model units, by default `flow.noise`; 0 takes the data as they are.
+
+        Raises:
+            ValueError: another `which`, or noise that the flow was not made for.
         """
         if which not in ("encoder", "decoder"):
             raise ValueError(f"which must be 'encoder' or 'decoder', got {which!r}")
-        points, context, correction = self.to_points(data, self.generator(seed), condition)
+        generator = self.generator(seed)
+        points, context, correction = self.to_points(data, generator, condition)
+        points, context = self.add_noise(points, context, self.noise if noise is None else noise, generator)
         log_p, error = self.points_log_prob(points, context, which)
         return Likelihood(log_p + correction, error, which)
 
     def nll(self, data: Data, condition: Any = None, generator: torch.Generator | None = None) -> Tensor:
         """Negative log-likelihood of data through the encoder, nats (B,), for training: it can be differentiated."""
         points, context, correction = self.to_points(data, generator, condition)
+        points, context = self.add_noise(points, context, self.noise, generator)
         z, log_det = by_size(self.encode_with_log_det, points, context, PAIRS_WITH_DENSITY)
         return -StandardNormal(self.domain.space(context.mask)).log_prob(z) - log_det - correction
 
@@ -305,6 +341,29 @@ class Flow(nn.Module, ABC, Generic[Data]):
         """
         points, context, correction = self.domain.to_points_in(self.dtype, data, generator)
         return points, context._replace(condition=self.standardized(condition, len(context.mask))), correction
+
+    def add_noise(
+        self, points: P, context: Context, noise: float | Tensor, generator: torch.Generator | None
+    ) -> tuple[P, Context]:
+        """Points with Gaussian noise, and their context that says how much.
+
+        Args:
+            points: in model units.
+            context: of the points.
+            noise: standard deviation, one for all or (B,); the number 0 leaves both unchanged.
+            generator: source of the noise.
+
+        Raises:
+            ValueError: noise below 0.
+        """
+        if not isinstance(noise, Tensor):
+            if not 0 <= noise < math.inf:
+                raise ValueError(f"noise must be a number from 0, got {noise}")
+            if noise == 0:
+                return points, context
+        level = torch.as_tensor(noise, dtype=self.dtype, device=context.mask.device).expand(len(context.mask))
+        noisy = points + scale(self.domain.space(context.mask).randn(generator, self.dtype), level)
+        return noisy, context._replace(noise=level)
 
     def standardized(self, condition: Any, n: int) -> Tensor | None:
         """The condition of n configurations as networks take it, (n, C); None for an unconditional flow.

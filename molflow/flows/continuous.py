@@ -1,5 +1,6 @@
 """Continuous normalizing flows (arXiv 1806.07366, 1810.01367): points move along a velocity that a network gives."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -99,6 +100,9 @@ class ContinuousFlow(Flow[Data]):
     log p(p_0) = log p(p_1) + int_0^1 div f dt, where the divergence is the trace of df/dp on that space. The likelihood
     and the density of samples compute it exactly, with one derivative for each dimension; training may estimate it.
 
+    Data with noise, p + s e, are points (1 - t) p + t e of straight paths at t = s / (1 + s), divided by 1 - t. Their
+    likelihood starts at that time, where the velocity of a flow trained by flow matching is smooth.
+
     Args:
         domain: what the flow is a distribution over.
         network: (x, h, mask, t) -> (dx, dh) with one time, as in `molflow.nn`; on vectors (x, condition, t) -> y.
@@ -179,7 +183,8 @@ class ContinuousFlow(Flow[Data]):
         return Path(point_of(joined.split(sizes, -1)), tuple(solved.state[1:]), solved.n_evaluations)
 
     def encode(self, points: P, context: Context) -> P:
-        return self.integrate(points, context, 0.0, 1.0).points  # type: ignore[no-any-return]
+        start = _time_of_noise(context)
+        return self.integrate(points * (1 - start), context, start, 1.0).points  # type: ignore[no-any-return]
 
     def decode(self, latent: P, context: Context, n_evaluations: int | None = None) -> P:
         """Latent points -> data points, by the flow's solver, or by as many Euler steps as evaluations are given.
@@ -195,13 +200,22 @@ class ContinuousFlow(Flow[Data]):
         euler = n_evaluations and FixedStepSolver(
             method="euler", n_steps=n_evaluations, last_step=self.last_step, adjoint=self.solver.adjoint
         )
-        return self.integrate(latent, context, 1.0, 0.0, solver=euler or None).points  # type: ignore[no-any-return]
+        end = _time_of_noise(context)
+        points = self.integrate(latent, context, 1.0, end, solver=euler or None).points
+        return points * (1 / (1 - end))  # type: ignore[no-any-return]
 
     def encode_with_log_det(self, points: P, context: Context) -> tuple[P, Tensor]:
-        return self._with_log_det(points, context, 0.0, 1.0)
+        start = _time_of_noise(context)
+        z, log_det = self._with_log_det(points * (1 - start), context, start, 1.0)
+        return z, log_det + self._log_det_of_scaling(1 - start, context)
 
     def decode_with_log_det(self, latent: P, context: Context) -> tuple[P, Tensor]:
-        return self._with_log_det(latent, context, 1.0, 0.0)
+        end = _time_of_noise(context)
+        points, log_det = self._with_log_det(latent, context, 1.0, end)
+        return points * (1 / (1 - end)), log_det - self._log_det_of_scaling(1 - end, context)
+
+    def _log_det_of_scaling(self, factor: float, context: Context) -> Tensor:
+        return self.domain.space(context.mask).dof.to(self.dtype) * math.log(factor)
 
     def _with_log_det(self, points: P, context: Context, start: float, end: float) -> tuple[P, Tensor]:
         space = self.domain.space(context.mask)
@@ -281,3 +295,14 @@ class ContinuousFlow(Flow[Data]):
         log_det, kinetic_energy = path.integrals
         latent = -StandardNormal(space).log_prob(path.points)
         return ContinuousTerms(latent, log_det, kinetic_energy, correction, path.n_evaluations)
+
+
+def _time_of_noise(context: Context) -> float:
+    """The time at which straight paths carry the noise of a context: s / (1 + s)."""
+    if context.noise is None:
+        return 0.0
+    levels = context.noise.unique()
+    if len(levels) > 1:
+        raise ValueError("a continuous flow takes one level of noise for all configurations")
+    s = float(levels)
+    return s / (1 + s)

@@ -1,12 +1,15 @@
 """Free-form flows (arXiv 2310.16624): two unconstrained networks, one the approximate inverse of the other."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from molflow.config import Config
 from molflow.distributions import StandardNormal
 from molflow.errors import MolflowError
 from molflow.flows.base import Flow, FlowConfig
@@ -22,6 +25,29 @@ SURROGATES.register("encoder_jvp")(surrogate_encoder_jvp)
 SURROGATES.register("decoder_jvp")(surrogate_decoder_jvp)
 
 
+class NoiseRange(Config):
+    """Standard deviations of the noise that a flow is trained for, model units (SoftFlow, arXiv 2006.04604)."""
+
+    lowest: float = Field(0.01, gt=0, description="noise at which samples are drawn and likelihoods are computed")
+    highest: float = Field(0.15, gt=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> "NoiseRange":
+        if not self.lowest < self.highest:
+            raise ValueError("lowest must be below highest")
+        return self
+
+    def draw(self, n: int, generator: torch.Generator | None, dtype: torch.dtype) -> Tensor:
+        """n levels whose logarithm is uniform."""
+        device = None if generator is None else generator.device
+        u = torch.rand(n, generator=generator, dtype=dtype, device=device)
+        return self.lowest * (self.highest / self.lowest) ** u
+
+    def scaled(self, level: Tensor) -> Tensor:
+        """The logarithm of a level as networks take it: -1 at the lowest and 1 at the highest."""
+        return 2 * (level / self.lowest).log() / math.log(self.highest / self.lowest) - 1
+
+
 @FLOWS.register("free_form")
 class FreeFormConfig(FlowConfig):
     """`FreeFormFlow`. With `average_velocity` the decoder takes two times and can use several evaluations."""
@@ -29,12 +55,20 @@ class FreeFormConfig(FlowConfig):
     encoder: Network = EGNNConfig()
     decoder: Network = EGNNConfig()
     average_velocity: bool = False
+    noise: NoiseRange | None = None
+    denoiser: Network | None = None
 
     def build(self) -> "FreeFormFlow[Any]":
+        if self.average_velocity and self.noise:
+            raise ValueError("an average velocity takes two times and no noise; leave out average_velocity or noise")
+        if self.denoiser and not self.noise:
+            raise ValueError("a denoiser needs noise to remove; set model.noise")
         domain, conditions = self.build_domain()
-        encoder = build_network(self.encoder, domain, conditions)
-        decoder = build_network(self.decoder, domain, conditions, 2 if self.average_velocity else 0)
-        return FreeFormFlow(domain, encoder, decoder, conditions)
+        of_noise = 1 if self.noise else 0
+        encoder = build_network(self.encoder, domain, conditions, of_noise)
+        decoder = build_network(self.decoder, domain, conditions, 2 if self.average_velocity else of_noise)
+        denoiser = None if self.denoiser is None else build_network(self.denoiser, domain, conditions)
+        return FreeFormFlow(domain, encoder, decoder, conditions, self.noise, denoiser)
 
 
 class FreeFormTerms(NamedTuple):
@@ -45,16 +79,19 @@ class FreeFormTerms(NamedTuple):
         latent: -log p(f(p)), nats.
         surrogate: a number whose gradient is that of log |det f'(p)|; its value is not the log-determinant.
         correction: what the domain adds to the log-likelihood, nats.
+        weight: of the reconstruction: the highest noise over the noise of the points, 1 without noise. What is left of
+            an error must be small against the noise.
     """
 
     reconstruction: Tensor
     latent: Tensor
     surrogate: Tensor
     correction: Tensor
+    weight: Tensor
 
     def loss(self, beta: float) -> Tensor:
-        """The mean of beta |p - g(f(p))|^2 - log p(f(p)) - surrogate - correction."""
-        return (beta * self.reconstruction + self.latent - self.surrogate - self.correction).mean()
+        """The mean of beta weight |p - g(f(p))|^2 - log p(f(p)) - surrogate - correction."""
+        return (beta * self.weight * self.reconstruction + self.latent - self.surrogate - self.correction).mean()
 
 
 class FreeFormFlow(Flow[Data]):
@@ -65,6 +102,11 @@ class FreeFormFlow(Flow[Data]):
     latent at time 1, g(z) = z - u(z, 0, 1), and k evaluations can refine it: z_r = z_t - (t - r) u(z_t, r, t) between
     the times (i / k)^2, which are dense where bonds are decided.
 
+    Molecules lie so close to a surface that their density has no bound, and likelihood training ends in a blow-up. With
+    a `noise` range the flow is the density of p + s e for every s of the range, e standard normal: training draws s,
+    networks are told s as their time, likelihoods and samples are those at the lowest s (SoftFlow, arXiv 2006.04604).
+    A denoiser takes a sample at that noise to data without; it is no part of the density.
+
     Args:
         domain: what the flow is a distribution over.
         encoder: a network (x, h, mask) -> (dx, dh) as in `molflow.nn`; on vectors any module x -> z, which takes the
@@ -72,13 +114,28 @@ class FreeFormFlow(Flow[Data]):
             derivative, which is silently wrong for `nn.LayerNorm` and `torch.linalg.solve` (torch 2.13).
         decoder: another one, of any size; with two times (r, t) it is an average velocity.
         conditions: as in `Flow`.
+        noise: levels of noise, for encoder and decoder with one time.
+        denoiser: a network without times whose change is added to samples.
     """
 
     def __init__(
-        self, domain: Domain[Data], encoder: nn.Module, decoder: nn.Module, conditions: Conditions | None = None
+        self,
+        domain: Domain[Data],
+        encoder: nn.Module,
+        decoder: nn.Module,
+        conditions: Conditions | None = None,
+        noise: NoiseRange | None = None,
+        denoiser: nn.Module | None = None,
     ):
         super().__init__(domain, conditions)
-        self.encoder, self.decoder = encoder, decoder
+        self.encoder, self.decoder, self.noise_range, self.denoiser = encoder, decoder, noise, denoiser
+
+    @property
+    def noise(self) -> float:
+        return self.noise_range.lowest if self.noise_range else 0.0
+
+    def has_density(self, n_evaluations: int | None) -> bool:
+        return self.denoiser is None and super().has_density(n_evaluations)
 
     @property
     def has_average_velocity(self) -> bool:
@@ -89,7 +146,7 @@ class FreeFormFlow(Flow[Data]):
         return self.has_average_velocity
 
     def encode(self, points: P, context: Context) -> P:
-        return transform(self.encoder, points, context)
+        return transform(self.encoder, points, context, self._noise_input(context))
 
     def decode(self, latent: P, context: Context, n_evaluations: int | None = None) -> P:
         """Latent points -> data points, by default with one evaluation.
@@ -104,12 +161,31 @@ class FreeFormFlow(Flow[Data]):
         if not self.has_average_velocity:
             if n_evaluations != 1:
                 raise MolflowError("this model has a decoder for one evaluation; only an average velocity can use more")
-            return transform(self.decoder, latent, context)
+            return transform(self.decoder, latent, context, self._noise_input(context))
         points = latent
         for early, late in pairwise((k / n_evaluations) ** 2 for k in range(n_evaluations, -1, -1)):
             r, t = (tensors_of(latent)[0].new_full((len(context.mask),), time) for time in (late, early))
             points = points - self.average_velocity(points, context, r, t) * (early - late)
         return points
+
+    def denoise(self, points: P, context: Context) -> P:
+        return points if self.denoiser is None else transform(self.denoiser, points, context)
+
+    def add_noise(
+        self, points: P, context: Context, noise: float | Tensor, generator: torch.Generator | None
+    ) -> tuple[P, Context]:
+        known = self.noise_range
+        if known and not isinstance(noise, Tensor) and noise != 0 and not known.lowest <= noise <= known.highest:
+            raise ValueError(f"this flow is one of data with noise {known.lowest} to {known.highest}, got {noise}")
+        return super().add_noise(points, context, noise, generator)
+
+    def _noise_input(self, context: Context) -> Tensor | None:
+        """The level of noise as networks take it, (B, 1); None for a flow without."""
+        if self.noise_range is None:
+            return None
+        if context.noise is None:
+            return torch.full((len(context.mask), 1), -1.0, dtype=self.dtype, device=context.mask.device)
+        return self.noise_range.scaled(context.noise).unsqueeze(-1)
 
     def average_velocity(self, points: P, context: Context, r: Tensor, t: Tensor) -> P:
         """u(z_t, r, t) for r and t (B,); times t - r it is the displacement from time r to time t."""
@@ -142,10 +218,19 @@ class FreeFormFlow(Flow[Data]):
         n_probes: int = 1,
         surrogate: str = "encoder_jvp",
     ) -> FreeFormTerms:
-        """The terms of the free-form loss for a batch of data."""
+        """The terms of the free-form loss for a batch of data, with noise of all levels."""
         points, context, correction = self.to_points(data, generator, condition)
+        points, context = self.add_drawn_noise(points, context, generator)
         probes = self.domain.space(context.mask).probes(n_probes, generator, self.dtype)
         return self.terms_of_points(points, context, correction, probes, surrogate)
+
+    def add_drawn_noise(self, points: P, context: Context, generator: torch.Generator | None) -> tuple[P, Context]:
+        """Points with noise of a level drawn for each configuration; as they are, for a flow without noise."""
+        if self.noise_range is None:
+            return points, context
+        return self.add_noise(
+            points, context, self.noise_range.draw(len(context.mask), generator, self.dtype), generator
+        )
 
     def terms_of_points(
         self, points: P, context: Context, correction: Tensor, probes: Sequence[P], surrogate: str
@@ -159,7 +244,13 @@ class FreeFormFlow(Flow[Data]):
             latent=-StandardNormal(self.domain.space(context.mask)).log_prob(z),
             surrogate=value,
             correction=correction,
+            weight=self._weight(context),
         )
+
+    def _weight(self, context: Context) -> Tensor:
+        if self.noise_range is None or context.noise is None:
+            return torch.ones((), dtype=self.dtype, device=context.mask.device)
+        return self.noise_range.highest / context.noise
 
     def reverse_terms(
         self, latent: P, context: Context, probes: Sequence[P], surrogate: str

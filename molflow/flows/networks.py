@@ -29,9 +29,9 @@ def evaluate(network: nn.Module, points: P, context: Context, t: Tensor | None =
     return Points(*_trimmed(network, points.x, features, context.mask, t, condition))
 
 
-def transform(network: nn.Module, points: P, context: Context) -> P:
+def transform(network: nn.Module, points: P, context: Context, t: Tensor | None = None) -> P:
     """The image of points under a network: p + (dx, dh) for point clouds, y for vectors."""
-    image = evaluate(network, points, context)
+    image = evaluate(network, points, context, t)
     return image if isinstance(points, Tensor) else points + image
 
 

@@ -64,11 +64,11 @@ def test_the_likelihood_is_the_change_of_variables(name, flow, which):
     function, sign, at = (encode, 1, data) if which == "encoder" else (decode, -1, z)
     log_det = sign * torch.linalg.slogdet(jacobians(function, at)).logabsdet
     log_normal = -0.5 * z.square().sum(1) - 0.5 * 3 * math.log(2 * math.pi)
-    likelihood = flow.likelihood(data, which=which, **asked(flow))
+    likelihood = flow.likelihood(data, which=which, noise=0.0, **asked(flow))
     close(likelihood.log_prob, log_normal + log_det, LOG_DET_ERROR.get(name, 1e-8))
     close(likelihood.reconstruction_error, ((data - decode(z)) / domain.std).norm(dim=1), 1e-8)
     assert likelihood.which == which
-    assert torch.equal(flow.log_prob(data, which=which, **asked(flow)), likelihood.log_prob)
+    assert torch.equal(flow.log_prob(data, which=which, noise=0.0, **asked(flow)), likelihood.log_prob)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])

@@ -43,6 +43,9 @@ class FreeFormObjectiveConfig(ObjectiveConfig):
 class FreeFormObjective(Objective):
     """beta |p - g(f(p))|^2 - log p(f(p)) - surrogate - correction, averaged over the batch (arXiv 2310.16624).
 
+    A flow with a range of noise gets p with noise of a level s drawn for each configuration, log s uniform, and the
+    weight beta times the highest s over s.
+
     With an energy U and a weight w it is (1 - w) times that plus w times its mirror image over latents z, the reverse
     Kullback-Leibler divergence: beta |z - f(g(z))|^2 + U(g(z)) - surrogate of log |det g'(z)|. So the maps invert each
     other wherever latents are drawn, not only at data points.
@@ -65,6 +68,7 @@ class FreeFormObjective(Objective):
 
     def forward(self, batch: Batch, generator: torch.Generator | None) -> tuple[Tensor, Parts]:
         points, context, correction = self.to_points(batch, generator)
+        points, context = self.flow.add_drawn_noise(points, context, generator)
         probes = self._probes(context, generator)
         terms = self._terms(points, context, correction, probes, self.config.surrogate)
         loss = terms.loss(self.config.beta)
