@@ -27,7 +27,7 @@ from molflow.energies import get_system
 from molflow.evaluation import TrainingReference, evaluate_boltzmann, qm9_training_reference
 from molflow.evaluation.throughput import count_stable, sampling_record, seconds
 from molflow.files import read_json, write_json
-from molflow.flows import ParticleDomain
+from molflow.flows import AdaptiveSolver, ContinuousFlow, ParticleDomain
 from molflow.flows.storage import CARD, CONFIG, WEIGHTS
 from molflow.memory import keep_freed_memory
 from molflow.training.config import read_experiment
@@ -57,13 +57,17 @@ def score(
 
 
 @torch.no_grad()
-def likelihoods(flow: molflow.Flow, molecules: molflow.MoleculeBatch) -> dict[str, object]:
-    """Negative log-likelihood of held-out molecules by either map, in nats."""
-    encoder = flow.likelihood(molecules, which="encoder")
-    decoder = flow.likelihood(molecules, which="decoder")
+def likelihoods(flow: molflow.Flow, molecules: molflow.MoleculeBatch, noise: float | None) -> dict[str, object]:
+    """Negative log-likelihood of held-out molecules by either map, in nats; a continuous flow is solved by dopri5."""
+    if isinstance(flow, ContinuousFlow):
+        flow.solver = AdaptiveSolver()
+    noise = flow.noise if noise is None else noise
+    encoder = flow.likelihood(molecules, which="encoder", noise=noise)
+    decoder = flow.likelihood(molecules, which="decoder", noise=noise)
     known = decoder.log_prob > -torch.inf
     return {
         "test_molecules": len(molecules),
+        "test_noise": noise,
         "test_known_compositions": known.double().mean().item(),
         "test_nll_encoder": -encoder.log_prob[known].mean().item(),
         "test_nll_decoder": -decoder.log_prob[known].mean().item(),
@@ -89,7 +93,7 @@ def molecule_scores(flow: molflow.Flow, arguments: argparse.Namespace) -> dict[s
         "other_seeds": [{key: row[key] for key in ("sampling_seed", *REPEATED)} for row in by_seed[1:]],
     }
     if arguments.test and read_experiment(arguments.run).objective.kind != "mean_flow":  # it does not train the encoder
-        scores |= likelihoods(flow, load_qm9("test").batch(slice(arguments.test)))
+        scores |= likelihoods(flow, load_qm9("test").batch(slice(arguments.test)), arguments.noise)
     return scores
 
 
@@ -129,6 +133,7 @@ def main() -> None:
     parser.add_argument(
         "--test", type=int, default=256, help="test molecules or configurations for the likelihood; 0: none"
     )
+    parser.add_argument("--noise", type=float, help="of the likelihood, model units; by default the model's own")
     arguments = parser.parse_args()
 
     keep_freed_memory()

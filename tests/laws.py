@@ -146,6 +146,7 @@ MOLECULE_FLOWS: dict[str, FlowConfig] = {
     ),
     "composed-all-atom": _free_form(ComposedMoleculesConfig(types=ALL_ATOM, n_compositions=4)),
     "composed-united-average-velocity": _free_form(_COMPOSED_UNITED, _TRANSFORMER, average_velocity=True),
+    "composed-united-stages": _free_form(_COMPOSED_UNITED, _STAGES),
     "composed-united-conditional": _free_form(_COMPOSED_UNITED, conditions=CONDITIONS),
     "molecules-continuous": _continuous(_MOLECULES, _SMALL_TRANSFORMER, 2),
     "composed-united-continuous-transformer": _continuous(_COMPOSED_UNITED, _SMALL_TRANSFORMER, 1),

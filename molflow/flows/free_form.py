@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, model_validator
@@ -144,6 +144,11 @@ class FreeFormFlow(Flow[Data]):
     @property
     def takes_evaluations(self) -> bool:
         return self.has_average_velocity
+
+    @property
+    def stages(self) -> Sequence[nn.Module] | Literal[False]:
+        """The stages of a decoder that is a `Chain`; False for another one."""
+        return list(self.decoder.stages) if isinstance(self.decoder, Chain) else False
 
     def encode(self, points: P, context: Context) -> P:
         return transform(self.encoder, points, context, self._noise_input(context))

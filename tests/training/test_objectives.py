@@ -15,9 +15,10 @@ from molflow.data.batches import Batch
 from molflow.errors import MolflowError
 from molflow.flows import ConditionsConfig, ContinuousConfig, ContinuousFlow, FreeFormConfig, FreeFormFlow
 from molflow.flows.domains import ComposedMoleculesConfig, ParticleDomain, VectorsConfig
+from molflow.flows.networks import transform
 from molflow.flows.solvers import FixedStepSolver
 from molflow.geometry import Points
-from molflow.nn import EGNN, EGNNConfig, MLPConfig, TransformerConfig
+from molflow.nn import EGNN, Chain, EGNNConfig, MLPConfig, TransformerConfig
 from molflow.training.metrics import mean
 from molflow.training.objectives import OBJECTIVES
 from molflow.training.objectives.base import accumulate_gradients
@@ -33,8 +34,13 @@ from molflow.volume import surrogate_encoder_jvp
 
 TARGETS = ["mean_flow", "lagrangian"]
 CONTINUOUS_KINDS = ["flow_matching", "likelihood"]
-SETTINGS = {"regression": {"teacher": "a run", "evaluations": 3}}
+SETTINGS = {
+    "regression": {"teacher": "a run", "evaluations": 3},
+    "stages": {"teacher": "a run", "times": (1.0, 0.3, 0.0), "substeps": 2},
+}
 """Settings of the objectives that have no defaults for all of them."""
+
+ON_VECTORS = [kind for kind in OBJECTIVES if kind != "stages"]
 
 
 @pytest.fixture
@@ -45,6 +51,8 @@ def flow():
 def flow_for(kind, domain="molecules"):
     """A flow that the objective can train; on vectors one with two conditions."""
     continuous = kind in CONTINUOUS_KINDS
+    if kind == "stages":
+        return make_flow("composed-united-stages")
     if domain == "molecules":
         return make_flow(f"composed-united-{'continuous-transformer' if continuous else 'average-velocity'}")
     parts = {
@@ -71,7 +79,13 @@ def build(flow, kind, **settings):
     if flow.conditions is not None and "pairing" in OBJECTIVES[kind].model_fields:
         settings = {"pairing": "none"} | settings
     config = OBJECTIVES[kind](**SETTINGS.get(kind, {}), **settings)
-    return config.build(flow, teacher=randomize(copy.deepcopy(flow), seed=1) if kind == "regression" else None)
+    return config.build(flow, teacher=teacher_for(flow, kind))
+
+
+def teacher_for(flow, kind):
+    if kind == "stages":
+        return make_flow("composed-united-continuous-transformer", seed=1)
+    return randomize(copy.deepcopy(flow), seed=1) if kind == "regression" else None
 
 
 def mean_flow(flow, **options):
@@ -139,7 +153,9 @@ def particles(function):
 # ---- laws ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=[(kind, domain) for kind in OBJECTIVES for domain in ("molecules", "vectors")], ids="-".join)
+@pytest.fixture(
+    params=[(kind, "molecules") for kind in OBJECTIVES] + [(kind, "vectors") for kind in ON_VECTORS], ids="-".join
+)
 def case(request):
     """The name of an objective, a flow that it can train, and data with their conditions."""
     kind, domain = request.param
@@ -170,7 +186,11 @@ def test_each_objective_trains_its_networks(case):
     kind, flow, batch = case
     loss, _ = loss_of(build(flow, kind), batch, rng())
     found = {name: g for name, g in gradients(flow, loss).items() if g.abs().max() > 0}
-    networks = {"mean_flow": ("decoder",), "inversion": ("encoder",), **dict.fromkeys(CONTINUOUS_KINDS, ("network",))}
+    networks = {
+        **dict.fromkeys(("mean_flow", "stages"), ("decoder",)),
+        **dict.fromkeys(CONTINUOUS_KINDS, ("network",)),
+        "inversion": ("encoder",),
+    }
     trained = networks.get(kind, ("encoder", "decoder"))
     assert found.keys() == {name for name, _ in flow.named_parameters() if name.startswith(trained)}
 
@@ -199,7 +219,7 @@ def test_padding_does_not_change_the_loss(kind):
     close(loss_of(objective, wide, rng())[0], loss_of(objective, data, rng())[0], atol=1e-8)
 
 
-@pytest.mark.parametrize("kind", OBJECTIVES)
+@pytest.mark.parametrize("kind", ON_VECTORS)
 def test_the_condition_decides_the_loss(kind):
     """In the user's units: (1, 0) and (3, 3) are 0 and 1 to the networks, and a part of a batch keeps its own."""
     flow = flow_for(kind, "vectors")
@@ -214,7 +234,7 @@ def test_the_condition_decides_the_loss(kind):
     assert torch.equal(other[1:3].condition, other.condition[1:3])
 
 
-@pytest.mark.parametrize("kind", OBJECTIVES)
+@pytest.mark.parametrize("kind", ON_VECTORS)
 def test_a_condition_is_required_or_refused(kind):
     flow = flow_for(kind, "vectors")
     with pytest.raises(MolflowError, match="this model needs a condition: a, b"):
@@ -232,7 +252,7 @@ def test_a_flow_serves_exactly_the_objectives_that_the_error_names(kind, name):
         "particles-2d": {"free_form", "inversion", "regression", "likelihood"},
         "particles-continuous": {"flow_matching", "likelihood"},
     }
-    served = served.get(name, set(OBJECTIVES) - {"flow_matching"})
+    served = served.get(name, set(OBJECTIVES) - {"flow_matching", "stages"})
     flow = make_flow(name)
     if kind in served:
         teacher = make_flow("particles-continuous")
@@ -242,6 +262,7 @@ def test_a_flow_serves_exactly_the_objectives_that_the_error_names(kind, name):
     remedy = {
         "flow_matching": "velocity (model.kind = 'continuous')",
         "mean_flow": "model.average_velocity = true",
+        "stages": "(a decoder of several n_stages)",
     }.get(kind, "(model.kind = 'free_form')")
     with pytest.raises(ValueError, match=f"the {kind} objective needs a flow with ") as caught:
         OBJECTIVES[kind](**SETTINGS.get(kind, {})).build(flow)
@@ -678,6 +699,56 @@ def test_a_continuous_flow_is_a_teacher_by_its_own_solver():
     assert loss.isfinite()
 
 
+# ---- stages ----------------------------------------------------------------------------------------------------------
+
+
+def stages(flow, teacher, **options):
+    return OBJECTIVES["stages"](teacher="a run", **options).build(flow, teacher=teacher)
+
+
+def test_stages_follow_the_teacher_from_their_own_inputs():
+    """The loss is the formula, with the steps of the teacher written out."""
+    flow, teacher = make_flow("composed-united-stages"), make_flow("composed-united-continuous-transformer", seed=1)
+    objective = stages(flow, teacher, times=(1.0, 0.4, 0.0), substeps=2, last_step=0.1, distance_weight=2.0)
+    data = random_data(flow)
+    loss, parts = objective(Batch(data), rng())
+    generator = rng()
+    _, context, _ = flow.to_points(data, generator)
+    space = flow.domain.space(context.mask)
+    p, expected = space.randn(generator, torch.float64), 0.0
+    for i, times in enumerate([(1.0, 0.7, 0.4), (0.4, 0.1, 0.0)]):
+        q = p
+        for t, r in pairwise(times):
+            q = q - teacher.velocity(q, context, torch.tensor(t).double()) * (t - r)
+        image = transform(flow.decoder.stages[i], p, context)
+        e = (image - q).squared_norm() / space.dof / (times[0] - times[-1]) ** 2
+        close(parts[f"stage_{i + 1}"], e.sqrt().mean())
+        expected = expected + (e / (e.detach() + 1e-3).sqrt()).mean()
+        p = Points(image.x.detach(), image.h.detach())
+    distances = [(torch.pdist(image.x[b, m]) - torch.pdist(q.x[b, m])).abs().mean() for b, m in enumerate(context.mask)]
+    close(parts["distances"], torch.stack(distances).mean(), atol=1e-6)
+    close(loss, expected + 2.0 / 0.4 * parts["distances"], atol=1e-8)
+
+
+def test_stages_that_are_steps_of_the_teacher_have_nothing_to_learn():
+    teacher, times = make_flow("composed-united-continuous-transformer"), (1.0, 0.5, 0.2, 0.0)
+    steps = [teacher.network.at_times(torch.tensor([t]).double(), r - t) for t, r in pairwise(times)]
+    flow = FreeFormFlow(teacher.domain, Scaled(1.0), Chain(steps))
+    assert float(stages(flow, teacher, times=times, substeps=1)(Batch(random_data(teacher)), rng())[0]) < 1e-12
+    assert float(stages(flow, teacher, times=times, substeps=2)(Batch(random_data(teacher)), rng())[0]) > 1e-3
+
+
+def test_stages_need_times_and_a_teacher():
+    flow, teacher = make_flow("composed-united-stages"), make_flow("composed-united-continuous-transformer")
+    with pytest.raises(ValueError, match="4 times are those of 3 stages, the decoder has 2"):
+        stages(flow, teacher, times=(1.0, 0.5, 0.2, 0.0))
+    with pytest.raises(ValueError, match="needs a continuous flow as teacher"):
+        stages(flow, flow, times=(1.0, 0.5, 0.0))
+    for times in ((1.0, 0.5), (1.0, 0.5, 0.5, 0.0), (0.9, 0.5, 0.0), (1.0, 0.0)):
+        with pytest.raises(ValueError, match="times must fall from 1 to 0"):
+            stages(flow, teacher, times=times)
+
+
 # ---- what does not go together ---------------------------------------------------------------------------------------
 
 
@@ -823,6 +894,7 @@ COMPILED = {
     "lagrangian": MeanFlowObjectiveConfig(target="lagrangian"),
     "free_form": FreeFormObjectiveConfig(surrogate="decoder_jvp", n_probes=2),
     "flow_matching": FlowMatchingObjectiveConfig(),
+    "stages": OBJECTIVES["stages"](teacher="a run", times=(1, 0.5, 0)),
     "flow_matching near the data": FlowMatchingObjectiveConfig(near_fraction=0.5),
 }
 
@@ -842,12 +914,13 @@ def test_the_compiled_loss_is_the_eager_one(name):
         flow = FreeFormConfig(
             domain=domain,
             encoder=EGNNConfig(hidden=4, n_blocks=1),
-            decoder=network,
+            decoder=network.model_copy(update={"n_stages": 2 if name == "stages" else 1}),
             average_velocity=COMPILED[name].kind == "mean_flow",
         ).build()
     randomize(flow)
     data = random_data(flow, torch.float32)
-    objective = COMPILED[name].build(flow)
+    teacher = randomize(ContinuousConfig(domain=domain, network=network).build(), seed=1)
+    objective = COMPILED[name].build(flow, teacher=teacher)
     eager, _ = loss_of(objective, data, rng())
     expected = gradients(flow, eager)
     objective.compile_loss()

@@ -117,7 +117,7 @@ class PathObjective(Objective):
         if not (n := n_near):
             return errors
         predicted, data = (at.x[:n] - v.x[:n] * t[:n, None, None] for v in (found, velocity))
-        near = _distance_errors(predicted, data, context.mask[:n]) / (t[:n] + 0.01)
+        near = distance_errors(predicted, data, context.mask[:n]) / (t[:n] + 0.01)
         features = (found.h[:n] - velocity.h[:n]).square().sum((1, 2)) / dof[:n]
         return torch.cat([near + features, errors[n:]])
 
@@ -154,7 +154,7 @@ class FlowMatchingObjective(PathObjective):
         return self.flow.velocity(at, context, t)
 
 
-def _distance_errors(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+def distance_errors(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
     """Mean over pairs of points of the difference between their distances in x and in y, (B, N, D) -> (B,)."""
     pairs = pair_mask(mask).to(x.dtype)
     difference = (safe_sqrt(squared_distances(x)) - safe_sqrt(squared_distances(y))).abs()

@@ -32,14 +32,23 @@ class RegressionObjectiveConfig(ObjectiveConfig):
     loss_exponent: float = Field(0.5, ge=0, le=1, description="a of the loss |d|^(2 - 2 a); 0 is the squared error")
 
     def load_teacher(self, model: FlowConfig) -> Flow[Any]:
-        if read_model_config(self.teacher).domain != model.domain:
-            raise MolflowError(f"{self.teacher}: its model.domain differs from that of the experiment")
-        return load(self.teacher)
+        return load_teacher_of(model, self.teacher)
 
     def build(
         self, flow: Flow[Any], *, teacher: nn.Module | None = None, energy: Potential | None = None
     ) -> "RegressionObjective":
         return RegressionObjective(flow, self, teacher)
+
+
+def load_teacher_of(model: FlowConfig, folder: Path) -> Flow[Any]:
+    """The flow of a folder, as a teacher of the flow that a configuration describes.
+
+    Raises:
+        MolflowError: it cannot be loaded, or has another domain.
+    """
+    if read_model_config(folder).domain != model.domain:
+        raise MolflowError(f"{folder}: its model.domain differs from that of the experiment")
+    return load(folder)
 
 
 class RegressionObjective(Objective):

@@ -1,0 +1,124 @@
+"""Distillation stage by stage: the stages of a deep decoder learn consecutive parts of a teacher's paths."""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from molflow.data.batches import Batch
+from molflow.energies.base import Potential
+from molflow.flows.base import Flow, FlowConfig
+from molflow.flows.continuous import ContinuousFlow
+from molflow.flows.free_form import FreeFormFlow
+from molflow.flows.networks import transform
+from molflow.geometry import Context, Points, squared_norm
+from molflow.training.objectives import OBJECTIVES
+from molflow.training.objectives.base import CheckedCompile, Objective, ObjectiveConfig, Parts, robust
+from molflow.training.objectives.flow_matching import distance_errors
+from molflow.training.objectives.regression import load_teacher_of
+
+
+@OBJECTIVES.register("stages")
+class StagesObjectiveConfig(ObjectiveConfig):
+    """The stages of a decoder learn where a continuous flow leads their own inputs, each in its interval of time."""
+
+    requires: ClassVar[tuple[str, ...]] = ("stages",)
+    remedy: ClassVar[str] = "a decoder of several n_stages"
+
+    teacher: Path = Field(description="folder of a trained continuous flow on the same domain")
+    times: tuple[float, ...] = Field(description="of the stages, from 1 down to 0; one more than stages")
+    substeps: int = Field(4, gt=0, description="Euler steps of the teacher in each stage")
+    last_step: float = Field(0.0, ge=0, lt=1, description="length of the last of the teacher's steps; 0: as the others")
+    loss_exponent: float = Field(0.5, ge=0, le=1, description="a of the loss |d|^(2 - 2 a); 0 is the squared error")
+    distance_weight: float = Field(3.0, ge=0, description="weight of the errors of distances in the last stage")
+
+    @field_validator("times")
+    @classmethod
+    def _fall(cls, times: tuple[float, ...]) -> tuple[float, ...]:
+        if len(times) < 3 or times[0] != 1 or times[-1] != 0 or any(r >= t for t, r in pairwise(times)):
+            raise ValueError("times must fall from 1 to 0, with at least one between")
+        return times
+
+    def load_teacher(self, model: FlowConfig) -> Flow[Any]:
+        return load_teacher_of(model, self.teacher)
+
+    def build(
+        self, flow: Flow[Any], *, teacher: nn.Module | None = None, energy: Potential | None = None
+    ) -> "StagesObjective":
+        return StagesObjective(flow, self, teacher)
+
+
+class StagesObjective(Objective):
+    """Stage i takes p at time t_i to p + d_i(p), and the teacher's path leads from the same p to q at time t_(i + 1).
+
+    The error of a stage is |p + d_i(p) - q|^2 per degree of freedom over (t_i - t_(i + 1))^2, to the power 1 - a with
+    the loss exponent a; it is summed over stages, a mean over latents. The last stage adds `distance_weight` times the
+    mean of |d_jk - d'_jk| over pairs of points, over t_i. The input of the first stage is a latent, and that of every
+    other one the output of the stage before, without gradient. So a stage learns on the inputs that it will have, their
+    errors included, and corrects them as far as the teacher does. Of the data only the context is used.
+
+    Raises:
+        ValueError: another teacher, or other numbers of stages and times.
+    """
+
+    flow: FreeFormFlow[Any]
+    config: StagesObjectiveConfig
+    teacher: ContinuousFlow[Any]
+
+    def __init__(self, flow: Flow[Any], config: StagesObjectiveConfig, teacher: nn.Module | None):
+        super().__init__(flow, config)
+        if not isinstance(teacher, ContinuousFlow):
+            raise ValueError("the stages objective needs a continuous flow as teacher")
+        stages = self.flow.stages or []
+        n, has = len(config.times), len(stages)
+        if has != n - 1:
+            raise ValueError(f"{n} times are those of {n - 1} stages, the decoder has {has}")
+        self.teacher, self.stages = teacher.requires_grad_(False), stages
+        self.flow.encoder.requires_grad_(False)
+        self._stages: list[Callable[..., Points]] = [partial(self._stage, i) for i in range(len(self.stages))]
+
+    def forward(self, batch: Batch, generator: torch.Generator | None) -> tuple[Tensor, Parts]:
+        _, context, _ = self.to_points(batch, generator)
+        space = self.flow.domain.space(context.mask)
+        dof = space.dof_or_one(self.flow.dtype)
+        point = space.randn(generator, self.flow.dtype)
+        loss, parts = torch.zeros((), dtype=self.flow.dtype, device=self.flow.device), {}
+        for i, (t, r) in enumerate(pairwise(self.config.times)):
+            with torch.no_grad():
+                target = self._path(point, context, t, r)
+            image = self._stages[i](point, context)
+            errors = squared_norm(image - target) / (dof * (t - r) ** 2)
+            parts[f"stage_{i + 1}"] = errors.detach().sqrt().mean()
+            loss = loss + robust(errors, self.config.loss_exponent).mean()
+            point = Points(*(tensor.detach() for tensor in image))
+        distances = distance_errors(image.x, target.x, context.mask).mean()
+        parts["distances"] = distances.detach()
+        return loss + self.config.distance_weight / t * distances, parts
+
+    def _path(self, point: Points, context: Context, t: float, r: float) -> Points:
+        """Euler steps of the teacher from time t to time r."""
+        for early, late in pairwise(self._times_of_path(t, r)):
+            at = torch.full((len(context.mask),), early, dtype=self.flow.dtype, device=context.mask.device)
+            point = point - self._velocity(point, context, at) * (early - late)
+        return point
+
+    def _times_of_path(self, t: float, r: float) -> list[float]:
+        n, last = self.config.substeps, self.config.last_step
+        if r > 0 or last == 0:
+            return torch.linspace(t, r, n + 1, dtype=torch.float64).tolist()
+        return [*torch.linspace(t, last, n, dtype=torch.float64).tolist(), 0.0]
+
+    def _velocity(self, point: Points, context: Context, t: Tensor) -> Points:
+        return self.teacher.velocity(point, context, t)
+
+    def _stage(self, i: int, point: Points, context: Context) -> Points:
+        return transform(self.stages[i], point, context)
+
+    def compile_loss(self) -> None:
+        self._velocity = CheckedCompile(self._velocity)  # type: ignore[method-assign, assignment]
+        self._stages = [CheckedCompile(stage) for stage in self._stages]
