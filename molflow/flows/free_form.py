@@ -254,7 +254,7 @@ class FreeFormFlow(Flow[Data]):
 
     def _weight(self, context: Context) -> Tensor:
         if self.noise_range is None or context.noise is None:
-            return torch.ones((), dtype=self.dtype, device=context.mask.device)
+            return torch.ones(len(context.mask), dtype=self.dtype, device=context.mask.device)
         return self.noise_range.highest / context.noise
 
     def reverse_terms(
