@@ -17,14 +17,14 @@ if TYPE_CHECKING:
         ParticleDomain,
         VectorDomain,
     )
-    from molflow.flows.free_form import FreeFormConfig, FreeFormFlow, NoiseRange, unroll
+    from molflow.flows.free_form import DenoiserConfig, FreeFormConfig, FreeFormFlow, NoiseRange, unroll
     from molflow.flows.solvers import AdaptiveSolver, FixedStepSolver, IntegrationError, Solver
     from molflow.flows.storage import load, save_model
 
 __all__ = [
     "DEQUANTIZERS", "DIVERGENCES", "DOMAINS", "FLOWS", "SOLVERS", "SURROGATES", "AdaptiveSolver",
-    "ComposedMoleculeDomain", "Conditions", "ConditionsConfig", "ContinuousConfig", "ContinuousFlow", "Domain",
-    "DomainConfig", "Evaluations", "FixedStepSolver", "Flow", "FlowChoice", "FlowConfig", "FreeFormConfig",
+    "ComposedMoleculeDomain", "Conditions", "ConditionsConfig", "ContinuousConfig", "ContinuousFlow", "DenoiserConfig",
+    "Domain", "DomainConfig", "Evaluations", "FixedStepSolver", "Flow", "FlowChoice", "FlowConfig", "FreeFormConfig",
     "FreeFormFlow", "IntegrationError", "Likelihood", "MoleculeDomain", "NoiseRange", "ParticleDomain", "Path",
     "Solver", "VectorDomain", "load", "save_model", "unroll",
 ]  # fmt: skip
@@ -43,7 +43,7 @@ __getattr__, __dir__ = lazy_names(
             "ParticleDomain",
             "VectorDomain",
         ),
-        "free_form": ("FreeFormConfig", "FreeFormFlow", "NoiseRange", "unroll"),
+        "free_form": ("DenoiserConfig", "FreeFormConfig", "FreeFormFlow", "NoiseRange", "unroll"),
         "solvers": ("AdaptiveSolver", "FixedStepSolver", "IntegrationError", "Solver"),
         "storage": ("load", "save_model"),
     },

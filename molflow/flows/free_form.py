@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from molflow.config import Config
@@ -18,7 +18,7 @@ from molflow.flows.domains.base import Data, Domain
 from molflow.flows.networks import build_network, evaluate, transform
 from molflow.flows.registry import FLOWS, SURROGATES
 from molflow.geometry import Context, P, squared_norm, tensors_of
-from molflow.nn import Chain, EGNNConfig, EquivariantTransformer, Network
+from molflow.nn import Chain, EGNNConfig, EquivariantTransformer, Network, TransformerConfig
 from molflow.volume import exact_log_det, surrogate_decoder_jvp, surrogate_encoder_jvp
 
 SURROGATES.register("encoder_jvp")(surrogate_encoder_jvp)
@@ -48,6 +48,20 @@ class NoiseRange(Config):
         return 2 * (level / self.lowest).log() / math.log(self.highest / self.lowest) - 1
 
 
+class DenoiserConfig(Config):
+    """The velocity of a continuous flow, and the times at which it is evaluated."""
+
+    network: Network = TransformerConfig()
+    times: tuple[float, ...] = Field((0.1, 0.0), description="of the steps, falling to 0")
+
+    @field_validator("times")
+    @classmethod
+    def _check(cls, times: tuple[float, ...]) -> tuple[float, ...]:
+        if len(times) < 2 or times[0] >= 1 or times[-1] != 0 or any(r >= t for t, r in pairwise(times)):
+            raise ValueError("times must fall from below 1 to 0")
+        return times
+
+
 @FLOWS.register("free_form")
 class FreeFormConfig(FlowConfig):
     """`FreeFormFlow`. With `average_velocity` the decoder takes two times and can use several evaluations."""
@@ -56,7 +70,7 @@ class FreeFormConfig(FlowConfig):
     decoder: Network = EGNNConfig()
     average_velocity: bool = False
     noise: NoiseRange | None = None
-    denoiser: Network | None = None
+    denoiser: DenoiserConfig | None = None
 
     def build(self) -> "FreeFormFlow[Any]":
         if self.average_velocity and self.noise:
@@ -67,8 +81,9 @@ class FreeFormConfig(FlowConfig):
         of_noise = 1 if self.noise else 0
         encoder = build_network(self.encoder, domain, conditions, of_noise)
         decoder = build_network(self.decoder, domain, conditions, 2 if self.average_velocity else of_noise)
-        denoiser = None if self.denoiser is None else build_network(self.denoiser, domain, conditions)
-        return FreeFormFlow(domain, encoder, decoder, conditions, self.noise, denoiser)
+        denoiser = None if self.denoiser is None else build_network(self.denoiser.network, domain, conditions, 1)
+        times = () if self.denoiser is None else self.denoiser.times
+        return FreeFormFlow(domain, encoder, decoder, conditions, self.noise, denoiser, times)
 
 
 class FreeFormTerms(NamedTuple):
@@ -105,7 +120,9 @@ class FreeFormFlow(Flow[Data]):
     Molecules lie so close to a surface that their density has no bound, and likelihood training ends in a blow-up. With
     a `noise` range the flow is the density of p + s e for every s of the range, e standard normal: training draws s,
     networks are told s as their time, likelihoods and samples are those at the lowest s (SoftFlow, arXiv 2006.04604).
-    A denoiser takes a sample at that noise to data without; it is no part of the density.
+    A denoiser takes a sample at that noise to data without; it is no part of the density. It is the velocity v of a
+    continuous flow: with times t_0 > ... > t_k = 0 a sample p becomes (1 - t_0) p, a point of a path at time t_0, and
+    then follows the path by Euler steps p - (t_i - t_(i + 1)) v(p, t_i).
 
     Args:
         domain: what the flow is a distribution over.
@@ -115,7 +132,8 @@ class FreeFormFlow(Flow[Data]):
         decoder: another one, of any size; with two times (r, t) it is an average velocity.
         conditions: as in `Flow`.
         noise: levels of noise, for encoder and decoder with one time.
-        denoiser: a network without times whose change is added to samples.
+        denoiser: a network with one time, a velocity.
+        denoiser_times: of its steps.
     """
 
     def __init__(
@@ -126,9 +144,11 @@ class FreeFormFlow(Flow[Data]):
         conditions: Conditions | None = None,
         noise: NoiseRange | None = None,
         denoiser: nn.Module | None = None,
+        denoiser_times: Sequence[float] = (),
     ):
         super().__init__(domain, conditions)
-        self.encoder, self.decoder, self.noise_range, self.denoiser = encoder, decoder, noise, denoiser
+        self.encoder, self.decoder, self.noise_range = encoder, decoder, noise
+        self.denoiser, self.denoiser_times = denoiser, tuple(denoiser_times)
 
     @property
     def noise(self) -> float:
@@ -174,7 +194,13 @@ class FreeFormFlow(Flow[Data]):
         return points
 
     def denoise(self, points: P, context: Context) -> P:
-        return points if self.denoiser is None else transform(self.denoiser, points, context)
+        if self.denoiser is None:
+            return points
+        points = points * (1 - self.denoiser_times[0])
+        for t, r in pairwise(self.denoiser_times):
+            at = torch.full((len(context.mask), 1), t, dtype=self.dtype, device=context.mask.device)
+            points = points - evaluate(self.denoiser, points, context, at) * (t - r)
+        return points
 
     def add_noise(
         self, points: P, context: Context, noise: float | Tensor, generator: torch.Generator | None

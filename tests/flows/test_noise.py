@@ -7,10 +7,18 @@ import torch
 from laws import ALL_FLOWS, asked, make_flow, random_data, randomize
 from torch.distributions import Normal
 
-from molflow.flows import AdaptiveSolver, ContinuousFlow, FreeFormConfig, NoiseRange, VectorDomain
+from molflow.flows import (
+    AdaptiveSolver,
+    ContinuousFlow,
+    DenoiserConfig,
+    FixedStepSolver,
+    FreeFormConfig,
+    NoiseRange,
+    VectorDomain,
+)
 from molflow.flows.domains import ParticlesConfig
 from molflow.geometry import squared_norm
-from molflow.nn import EGNNConfig, TransformerConfig
+from molflow.nn import TransformerConfig
 
 NOISY = [name for name in ALL_FLOWS if "noise" in name]
 
@@ -123,21 +131,38 @@ def test_samples_are_denoised_and_densities_are_not():
     drawn, _ = flow.sample_and_log_prob(6, seed=0)
     assert torch.equal(flow.sample(6, seed=0).positions, drawn.positions)
     assert flow.has_density(None)
-    flow.denoiser = randomize(TransformerConfig(hidden=6, n_vectors=2, n_heads=1, n_blocks=1).build(0, 5)).double()
+    velocity = randomize(TransformerConfig(hidden=6, n_vectors=2, n_heads=1, n_blocks=1).build(0, 5, 1)).double()
+    flow.denoiser, flow.denoiser_times = velocity, (0.2, 0.05, 0.0)
     assert not flow.has_density(None)
     with flow.counted() as evaluations:
         samples = flow.sample(6, seed=0)
-    assert evaluations.configurations == 12
+    assert evaluations.configurations == 6 + 12
     assert torch.equal(flow.sample_and_log_prob(6, seed=0)[0].positions, drawn.positions)
     heavy = [batch.positions[batch.atomic_numbers > 1] for batch in (samples, drawn)]
     assert (heavy[0] - heavy[1]).abs().max() > 1e-3
+
+
+def test_a_denoiser_follows_a_path_to_the_data():
+    """It is the end of the path of the continuous flow whose velocity it has."""
+    flow, path = make_flow("composed-environment-noise"), make_flow("composed-environment-continuous")
+    flow.denoiser, flow.denoiser_times = path.network, (0.4, 0.3, 0.2, 0.1, 0.0)
+    points, context, _ = flow.to_points(random_data(flow), None)
+    euler = FixedStepSolver(method="euler", n_steps=4)
+    end = path.integrate(points * 0.6, context, 0.4, 0.0, solver=euler).points
+    close(flow.denoise(points, context).x, end.x, 1e-7)
+
+
+@pytest.mark.parametrize("times", [(0.1,), (1.0, 0.0), (0.1, 0.2, 0.0), (0.2, 0.1)])
+def test_times_of_a_denoiser_fall_to_the_data(times):
+    with pytest.raises(ValueError, match="times must fall from below 1 to 0"):
+        DenoiserConfig(times=times)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"noise": NoiseRange(), "average_velocity": True}, "takes two times and no noise"),
-        ({"denoiser": EGNNConfig()}, "a denoiser needs noise to remove"),
+        ({"denoiser": DenoiserConfig()}, "a denoiser needs noise to remove"),
     ],
 )
 def test_parts_that_do_not_fit(settings, message):
