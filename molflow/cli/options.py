@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
@@ -37,6 +37,22 @@ Evaluations = Annotated[
     ),
 ]
 
+Compile = Annotated[
+    bool | None,
+    typer.Option(
+        "--compile/--no-compile",
+        help="Molecules and particles: compile the networks for this CPU, which needs a C++ compiler and takes about a "
+        "minute the first time. The samples stay the same to 0.0001 Å, but for rare ones that amplify any rounding.",
+    ),
+]
+Precision = Annotated[
+    Literal["float32", "bfloat16"],
+    typer.Option(
+        help="Molecules and particles: precision of the products of matrices in the networks. bfloat16 pays on "
+        "processors that have instructions for it, together with --compile, and gives other molecules."
+    ),
+]
+
 _TASKS_OF = {
     "only": ("molecules",),
     "novelty": ("molecules",),
@@ -47,6 +63,8 @@ _TASKS_OF = {
     "n_atoms": ("molecules",),
     "correct": ("particles",),
     "no_density": ("particles", "vectors"),
+    "compile": ("molecules", "particles"),
+    "precision": ("molecules", "particles"),
 }
 """Options that only some tasks take."""
 
