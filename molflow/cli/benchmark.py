@@ -63,6 +63,7 @@ def benchmark_sampling(
     samples as take about a minute. With --compile or --precision each model is timed without and with them; the time
     that compiling takes is not counted.
     """
+    from molflow.flows.acceleration import check
     from molflow.training.tasks.sampling import SamplingOptions
 
     check_json(json)
@@ -74,6 +75,8 @@ def benchmark_sampling(
     chosen = plain
     if compile or precision != "float32":
         chosen = [each for o in plain for each in (o, replace(o, compile=compile, precision=precision))]
+        for flow in flows:
+            check(flow, compile, precision)
         flows = [flow for flow in flows for _ in range(2)]
     show(_measure_sampling(flows, chosen), json)
 

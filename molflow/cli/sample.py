@@ -92,6 +92,7 @@ def sample(
     from molflow.cli.scores import show_samples
     from molflow.evaluation import EvaluationOptions
     from molflow.evaluation.parallel import default_workers
+    from molflow.flows.acceleration import check
     from molflow.training.tasks import task_of
     from molflow.training.tasks.sampling import SamplingOptions
 
@@ -115,6 +116,7 @@ def sample(
     )
     out = out or Path(task.default_output)
     task.check_output(out)
+    check(flow, compile, precision)
     if workers is None:
         workers = min(1, default_workers()) if n > batch_size else 0
     scoring = EvaluationOptions(scope="lookup", training=training_reference(novelty), workers=workers)

@@ -55,8 +55,7 @@ class Acceleration:
         precision: of the products of matrices in the networks.
 
     Raises:
-        MolflowError: compiling was asked for, and there is no compiler, no network on point clouds, another device, or
-            a compiled network that fails or gives other samples. An unknown precision.
+        MolflowError: as `check`; or compiling was asked for, and it fails or gives other samples.
     """
 
     def __init__(
@@ -67,15 +66,10 @@ class Acceleration:
         compile: bool | None = None,
         precision: Precision = "float32",
     ):
-        if precision not in ("float32", "bfloat16"):
-            raise MolflowError(f"unknown precision {precision!r}; expected float32 or bfloat16")
+        check(flow, compile, precision)
         self.flow, self.n, self.decode, self.precision = flow, n, decode, precision
-        self.networks = [m for m in flow.modules() if isinstance(m, PointNetwork) and not isinstance(m, Chain)]
-        if precision != "float32" and not self.networks:
-            raise MolflowError("this flow has no network on point clouds that could use another precision")
+        self.networks = networks_of(flow)
         self.compile, self._asked = compile, bool(compile)
-        if compile and (obstacle := self._obstacle()):
-            raise MolflowError(f"these networks cannot be compiled: {obstacle}")
 
     @contextmanager
     def __call__(self, latent: Any, context: Context) -> Iterator[None]:
@@ -86,14 +80,6 @@ class Acceleration:
             self._check(latent, context)
         with self._faster(bool(self.compile), self.precision):
             yield
-
-    def _obstacle(self) -> str | None:
-        """The reason why nothing can be compiled, if there is one."""
-        if not self.networks:
-            return "the flow has none on point clouds"
-        if self.flow.device.type != "cpu":
-            return f"only those on a CPU can be, these are on {self.flow.device.type}"
-        return None if has_compiler() else f"no C++ compiler {compiler()!r} was found; install one or name one in CXX"
 
     def _repays(self, latent: Any, context: Context) -> bool:
         if self.n < _FEW or self.flow.device.type != "cpu" or not self.networks:
@@ -106,7 +92,7 @@ class Acceleration:
             self.decode(select(latent, index, context.mask.shape[1]), context.select(few))
         if self.n * counter.get_total_flops() / len(index) < REPAYS:
             return False
-        if obstacle := self._obstacle():
+        if obstacle := _obstacle(self.flow):
             log.info("sampling is not compiled, although that would pay: %s", obstacle)
             return False
         log.info("sampling is compiled, which takes about a minute the first time; --no-compile leaves it out")
@@ -154,6 +140,30 @@ class Acceleration:
         finally:
             for network in self.networks:
                 del network.forward
+
+
+def check(flow: "Flow[Any]", compile: bool | None, precision: Precision) -> None:
+    """Raise MolflowError for an unknown precision, and for networks that cannot be compiled or have no other one."""
+    if precision not in ("float32", "bfloat16"):
+        raise MolflowError(f"unknown precision {precision!r}; expected float32 or bfloat16")
+    if precision != "float32" and not networks_of(flow):
+        raise MolflowError("this flow has no network on point clouds that could use another precision")
+    if compile and (obstacle := _obstacle(flow)):
+        raise MolflowError(f"these networks cannot be compiled: {obstacle}")
+
+
+def networks_of(flow: "Flow[Any]") -> list[PointNetwork]:
+    """The networks that can be compiled one by one: those on point clouds, and of a `Chain` its stages."""
+    return [m for m in flow.modules() if isinstance(m, PointNetwork) and not isinstance(m, Chain)]
+
+
+def _obstacle(flow: "Flow[Any]") -> str | None:
+    """The reason why nothing can be compiled, if there is one."""
+    if not networks_of(flow):
+        return "the flow has none on point clouds"
+    if flow.device.type != "cpu":
+        return f"only those on a CPU can be, these are on {flow.device.type}"
+    return None if has_compiler() else f"no C++ compiler {compiler()!r} was found; install one or name one in CXX"
 
 
 def compiler() -> str:
