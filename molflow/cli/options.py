@@ -49,9 +49,9 @@ Compile = Annotated[
 Precision = Annotated[
     Literal["float32", "bfloat16"],
     typer.Option(
-        help="Molecules and particles: precision of the products of matrices in the networks. bfloat16, with --compile, "
-        "is faster on processors that have instructions for it. It gives other molecules, of which as many are stable: of "
-        "2,000, 71.8 % instead of 72.1 % (qm9) and 89.5 % instead of 89.2 % (qm9-environment)."
+        help="Molecules and particles: precision of the products of matrices in the networks. bfloat16 with --compile "
+        "is faster on processors that have instructions for it. It gives other molecules, of which as many are stable: "
+        "of 2,000, 71.8 % instead of 72.1 % (qm9) and 89.5 % instead of 89.2 % (qm9-environment)."
     ),
 ]
 
