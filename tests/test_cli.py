@@ -154,6 +154,28 @@ def test_the_seed_determines_the_samples(molflow, model, tmp_path):
     assert sampled("--seed", 1, "--temperature", 0.5) != first
 
 
+def test_scoring_beside_sampling_changes_no_score(molflow, model, tmp_path):
+    def sampled(workers):
+        out, figures = tmp_path / "a.sdf", tmp_path / "a.json"
+        words = ("sample", "-m", model, "-n", 60, "--batch-size", 16, "-o", out, "--json", figures)
+        assert molflow(*words, "--workers", workers)[0] == 0
+        return out.read_bytes(), {key: value for key, value in json.loads(figures.read_text()).items() if key in SCORES}
+
+    expected = sampled(0)
+    assert expected[1].keys() == SCORES
+    assert sampled(1) == sampled(2) == expected
+
+
+def test_compiling_that_cannot_be(fails, model, monkeypatch, tmp_path):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    code, line = fails("sample", "-m", model, "-n", 4, "-o", tmp_path / "a.sdf", "--compile")
+    assert code == 1
+    assert "no C++ compiler 'no-such-compiler' was found" in line
+    assert "no C++ compiler" in fails("benchmark", "sampling", "-m", model, "-n", 4, "--compile")[1]
+    code, line = fails("sample", "-m", "dw4", "-n", 4, "-o", tmp_path / "a.npz", "--precision", "bfloat16")
+    assert (code, "add --no-density" in line) == (2, True)
+
+
 def test_only_stable_draws_until_there_are_enough(molflow, single_atoms, tmp_path):
     out, figures, all_of_them = (tmp_path / name for name in ("a.npz", "a.json", "b.npz"))
     options = "sample", "-m", single_atoms["half"], "--batch-size", 8, "-o"

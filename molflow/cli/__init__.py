@@ -39,6 +39,7 @@ _INTERRUPTED = 130  # typer's exit code after KeyboardInterrupt
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: run a command and exit with its code; errors are one line on stderr."""
     logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("molflow").setLevel(logging.INFO)
     keep_freed_memory()
     try:
         words = list(sys.argv[1:] if arguments is None else arguments)

@@ -1,6 +1,7 @@
 """molflow benchmark: measure the speed of sampling, of training steps and of evaluations on this machine."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,10 +9,12 @@ import typer
 
 from molflow.cli.options import (
     BatchSize,
+    Compile,
     Device,
     Evaluations,
     Json,
     Model,
+    Precision,
     UsageError,
     Workers,
     data_of,
@@ -49,22 +52,32 @@ def benchmark_sampling(
     evaluations: Evaluations = None,
     batch_size: BatchSize = 1024,
     device: Device = "cpu",
+    compile: Compile = None,
+    precision: Precision = "float32",
     json: Json = None,
 ) -> None:
     """Time sampling, and its cost for each stable, each new molecule or effective sample: the median of three runs.
 
     A warm-up comes first. Models that are compared take turns. A new molecule is valid, connected, distinct and not in
     QM9's training split, where that is available. For particles and vectors the exact density is timed too, of as many
-    samples as take about a minute.
+    samples as take about a minute. With --compile or --precision each model is timed without and with them; the time
+    that compiling takes is not counted.
     """
+    from molflow.flows.acceleration import check
     from molflow.training.tasks.sampling import SamplingOptions
 
     check_json(json)
-    chosen = [
+    plain = [
         SamplingOptions(name, n, batch_size, device, k or evaluations)
         for name, k in map(label_and_evaluations, models.split(","))
     ]
-    flows = [load_flow(options.model, device, options.evaluations) for options in chosen]
+    flows = [load_flow(options.model, device, options.evaluations) for options in plain]
+    chosen = plain
+    if compile or precision != "float32":
+        chosen = [each for o in plain for each in (o, replace(o, compile=compile, precision=precision))]
+        for flow in flows:
+            check(flow, compile, precision)
+        flows = [flow for flow in flows for _ in range(2)]
     show(_measure_sampling(flows, chosen), json)
 
 
@@ -134,6 +147,7 @@ def _measure_sampling(flows: "Sequence[Flow[Any]]", chosen: "Sequence[SamplingOp
     records = tasks[0].throughput(samplers, first.n, partial(training_reference, None), **settings)
     return [
         {"model": record["model"], "evaluations_per_sample": sampler.evaluations, **record}
+        | {"compiled": bool(sampler.options.compile), "precision": sampler.options.precision}
         | {"evaluations": sampler.options.evaluations_of(sampler.flow), **_likelihoods_of_card(sampler.options.model)}
         | ({f"relative_{price}": record[price] / records[0][price]} if len(records) > 1 else {})
         for record, sampler in zip(records, samplers.values(), strict=True)

@@ -8,10 +8,12 @@ import typer
 
 from molflow.cli.options import (
     BatchSize,
+    Compile,
     Device,
     Evaluations,
     Json,
     Model,
+    Precision,
     UsageError,
     data_of,
     load_flow,
@@ -25,7 +27,7 @@ from molflow.pretrained import DEFAULT_MODEL
 if TYPE_CHECKING:
     from molflow.flows import Flow
     from molflow.training.tasks.base import Task
-    from molflow.training.tasks.sampling import Samples, Sampling
+    from molflow.training.tasks.sampling import Sampling, Scoring
 
 
 def sample(
@@ -73,12 +75,24 @@ def sample(
             help="Molecules: compare with the training split of QM9, prepared on first use in under a minute.",
         ),
     ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Molecules: processes that score molecules while further ones are drawn; by default one if there are "
+            "several batches. The scores do not depend on it.",
+        ),
+    ] = None,
+    compile: Compile = None,
+    precision: Precision = "float32",
     json: Json = None,
 ) -> None:
     """Draw samples of a model, write them to a file, and score them."""
     from molflow.chem.io import check_writable
     from molflow.cli.scores import show_samples
     from molflow.evaluation import EvaluationOptions
+    from molflow.evaluation.parallel import default_workers
+    from molflow.flows.acceleration import check
     from molflow.training.tasks import task_of
     from molflow.training.tasks.sampling import SamplingOptions
 
@@ -96,18 +110,39 @@ def sample(
         novelty=novelty,
         correct=correct,
         no_density=not density,
+        workers=workers,
+        compile=compile,
+        precision=precision != "float32" and precision,
     )
     out = out or Path(task.default_output)
     task.check_output(out)
-    scoring = EvaluationOptions(scope="lookup", training=training_reference(novelty), progress=True)
+    check(flow, compile, precision)
+    if workers is None:
+        workers = min(1, default_workers()) if n > batch_size else 0
+    scoring = EvaluationOptions(scope="lookup", training=training_reference(novelty), workers=workers)
     options = SamplingOptions(
-        model, n, batch_size, device, evaluations, seed, temperature, density, only, correct, values or None
+        model,
+        n,
+        batch_size,
+        device,
+        evaluations,
+        seed,
+        temperature,
+        density,
+        only,
+        correct,
+        values or None,
+        compile,
+        precision,
     )
     sampling = task.sampling(flow, options)
     if correct and not sampling.with_density:
         raise UsageError("--correct needs the density of samples: leave out --no-density and --evaluations")
-    samples = _write(flow, task, sampling, out)
-    record = task.score(samples, scoring) | sampling.figures() | {"file": str(out)}
+    if sampling.with_density and (compile or precision != "float32"):
+        raise UsageError("--compile and --precision are for samples without their density: add --no-density")
+    with task.scoring(flow, scoring) as scores:
+        _write(task, sampling, scores, out)
+        record = scores.record() | sampling.figures() | {"file": str(out)}
     show_samples(task.name, {model: record}, json)
     for note in sampling.notes():
         console.print(note)
@@ -137,16 +172,13 @@ def _check_condition(flow: "Flow[Any]", model: str, values: dict[str, float]) ->
         raise MolflowError(f"{model}: needs {needed}{given}")
 
 
-def _write(flow: "Flow[Any]", task: "Task[Any]", sampling: "Sampling[Any]", out: Path) -> "Samples[Any]":
-    """Write samples to a file as they are drawn, and return them."""
-    from molflow.training.tasks.sampling import join
-
-    parts = []
+def _write(task: "Task[Any]", sampling: "Sampling[Any]", scoring: "Scoring[Any]", out: Path) -> None:
+    """Write samples to a file and pass them on to be scored, as they are drawn."""
     with task.writer(out) as writer:
         try:
             for samples in sampling:
-                parts.append(samples)
                 writer.write(samples)
+                scoring.add(samples)
         except KeyboardInterrupt as error:
             if not writer.count:
                 raise
@@ -155,4 +187,3 @@ def _write(flow: "Flow[Any]", task: "Task[Any]", sampling: "Sampling[Any]", out:
     if not writer.count:
         out.unlink()
         raise MolflowError(sampling.none_left())
-    return join(parts, flow.domain.concatenate)

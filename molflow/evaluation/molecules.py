@@ -92,6 +92,9 @@ def _items(molecules: Any) -> Iterable[Structure | Record]:
 
 def _looked_up(items: Iterable[Structure | Record], options: EvaluationOptions) -> Generator[Inspected]:
     """Each molecule with the report on its look-up bonds alone, in order."""
+    if options.workers:
+        yield from inspected(items, options, inspect_lookup)
+        return
     with bar(items, "inspecting", options) as progress:
         for record, report in prepared(items):
             if report is None:

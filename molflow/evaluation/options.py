@@ -30,8 +30,8 @@ class EvaluationOptions:
         strain: method of `molflow.chem.relaxation.METHODS` for strain energies. "mmff94" doubles the time,
             "gfn2-xtb" (extra `xtb`) takes far longer.
         posebusters: run the checks of PoseBusters (extra `posebusters`), which take longer than everything else.
-        workers: number of worker processes, one for each core by default. 0 inspects in this process, where a molecule
-            that hangs cannot be stopped; this is the default on Windows.
+        workers: number of worker processes, by default one for each core with the scope "all", and none with "lookup".
+            0 inspects in this process, where a molecule that hangs cannot be stopped; this is the default on Windows.
         seconds: limit of processor time for one molecule.
         progress: show progress bars on stderr.
 

@@ -12,7 +12,7 @@ from molflow.geometry import Context, P, point_of, select, tensors_of
 if TYPE_CHECKING:
     from molflow.flows.base import Flow
 
-PAIRS_AT_ONCE = 32768  # pairs of points; with 64 channels in float32, eight megabytes
+PAIRS_AT_ONCE = 12288  # pairs of points: 150 molecules of nine; more no longer fit in the cache of a core
 PAIRS_WITH_DENSITY = 8192  # fewer, as a Jacobian multiplies them by its columns
 
 

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
@@ -18,7 +19,16 @@ from molflow.evaluation.options import EvaluationOptions
 from molflow.flows.base import Flow
 from molflow.flows.conditions import ConditionsConfig
 from molflow.flows.domains import Domain
-from molflow.training.tasks.sampling import Data, Record, Sampler, Samples, SampleWriter, Sampling, SamplingOptions
+from molflow.training.tasks.sampling import (
+    Data,
+    Record,
+    Sampler,
+    Samples,
+    SampleWriter,
+    Sampling,
+    SamplingOptions,
+    Scoring,
+)
 
 if TYPE_CHECKING:
     from molflow.evaluation import TrainingReference
@@ -191,6 +201,10 @@ class Task(ABC, Generic[Data]):
             samples: at least one.
             options: molecules: how much is computed, and the training molecules for novelty.
         """
+
+    def scoring(self, flow: Flow[Data], options: EvaluationOptions) -> Scoring[Data]:
+        """Prepare to score samples of a flow that arrive in batches; arguments as in `score`."""
+        return Scoring(partial(self.score, options=options), flow.domain.concatenate)
 
     @abstractmethod
     def random_data(self, flow: Flow[Data], n: int, n_atoms: int | None = None) -> tuple[Data, Record]:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from molflow.data.structures import MoleculeSet
 from molflow.distributions import COMPOSITIONS
 from molflow.errors import MolflowError
 from molflow.evaluation import EvaluationOptions, evaluate
+from molflow.evaluation.background import BackgroundEvaluation
 from molflow.evaluation.throughput import sampling_record, sampling_throughput
 from molflow.flows.base import Flow
 from molflow.flows.domains import (
@@ -32,7 +34,7 @@ from molflow.interrupts import held_interrupts
 from molflow.training.metrics import attempt
 from molflow.training.tasks.base import Novelty, Splits, Task, evaluations_to_try, suffix, with_model
 from molflow.training.tasks.registry import TASKS
-from molflow.training.tasks.sampling import Record, Sampler, Samples, SampleWriter, Sampling, SamplingOptions
+from molflow.training.tasks.sampling import Record, Sampler, Samples, SampleWriter, Sampling, SamplingOptions, Scoring
 
 if TYPE_CHECKING:
     from molflow.training.config import ExperimentConfig
@@ -93,8 +95,13 @@ class MoleculesTask(Task[MoleculeBatch]):
         return MoleculeWriter(path)
 
     def score(self, samples: Samples[MoleculeBatch], options: EvaluationOptions) -> Record:
-        reference = None if self.data is None else self.data.reference
-        return evaluate(samples.data, options=options, reference=reference).to_dict()
+        return evaluate(samples.data, options=self._with_reference(options)).to_dict()
+
+    def scoring(self, flow: Flow[MoleculeBatch], options: EvaluationOptions) -> "MoleculeScoring":
+        return MoleculeScoring(self._with_reference(options))
+
+    def _with_reference(self, options: EvaluationOptions) -> EvaluationOptions:
+        return replace(options, reference=None if self.data is None else self.data.reference)
 
     def random_data(
         self, flow: Flow[MoleculeBatch], n: int, n_atoms: int | None = None
@@ -211,7 +218,12 @@ class MoleculeSampling(Sampling[MoleculeBatch]):
     def figures(self) -> Record:
         ask = self.options
         speed = sampling_record(ask.model, self.n_drawn, self.n_stable, self.seconds, ask.device, ask.batch_size)
-        settings = {"seed": ask.seed, "temperature": ask.temperature, "evaluations": ask.evaluations_of(self.flow)}
+        settings = {
+            "seed": ask.seed,
+            "temperature": ask.temperature,
+            "evaluations": ask.evaluations_of(self.flow),
+            "precision": ask.precision,
+        }
         realised = {} if self.n_realised is None else {"realised": self.n_realised / self.n_drawn}
         return speed | settings | {"only": ask.only} | realised
 
@@ -227,6 +239,22 @@ class MoleculeSampling(Sampling[MoleculeBatch]):
 
     def none_left(self) -> str:
         return f"none of {self.n_drawn:,} molecules is stable: this model needs more training"
+
+
+class MoleculeScoring(Scoring[MoleculeBatch]):
+    """Scores molecules beside sampling."""
+
+    def __init__(self, options: EvaluationOptions):
+        self._evaluation = BackgroundEvaluation(options)
+
+    def add(self, samples: Samples[MoleculeBatch]) -> None:
+        self._evaluation.add(samples.data)
+
+    def record(self) -> Record:
+        return self._evaluation.scores().to_dict()
+
+    def close(self) -> None:
+        self._evaluation.close()
 
 
 class MoleculeWriter(SampleWriter[MoleculeBatch]):

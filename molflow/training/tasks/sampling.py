@@ -16,6 +16,7 @@ from molflow.data.files import save_arrays
 from molflow.errors import MolflowError
 from molflow.evaluation.throughput import conditions
 from molflow.files import Closing, check_writable
+from molflow.flows.acceleration import Precision
 from molflow.flows.base import Flow
 
 Data = TypeVar("Data", bound=Sized)
@@ -38,6 +39,7 @@ class SamplingOptions:
         only: "stable" draws until n molecules are stable and keeps those.
         correct: how samples are turned into samples of the target density.
         condition: value of each condition of a conditional model.
+        compile, precision: as in `Flow.sample`; samples with their density take neither.
     """
 
     model: str
@@ -51,11 +53,15 @@ class SamplingOptions:
     only: Literal["stable"] | None = None
     correct: Literal["metropolis", "importance"] | None = None
     condition: Mapping[str, float] | None = None
+    compile: bool | None = None
+    precision: Precision = "float32"
 
     @property
     def label(self) -> str:
-        """The model, with the number of evaluations if one was given."""
-        return self.model if self.evaluations is None else f"{self.model}@{self.evaluations}"
+        """The model, with the number of evaluations if one was given, and with what makes it faster."""
+        name = self.model if self.evaluations is None else f"{self.model}@{self.evaluations}"
+        faster = ["compiled"] * bool(self.compile) + [self.precision] * (self.precision != "float32")
+        return ", ".join([name, *faster])
 
     def evaluations_of(self, flow: Flow[Any]) -> int | None:
         """The given number of evaluations, or else the flow's own; None where an adaptive solver decides."""
@@ -86,6 +92,30 @@ class SampleWriter(Closing, Generic[Data]):
     def write(self, samples: Samples[Data]) -> None:
         """Append samples. Ctrl-C takes effect between two samples."""
         raise NotImplementedError
+
+
+class Scoring(Closing, Generic[Data]):
+    """Collects samples and scores them in the end.
+
+    Args:
+        score: gives the scores of all samples.
+        concatenate: joins batches.
+    """
+
+    def __init__(self, score: Callable[[Samples[Data]], Record], concatenate: Callable[[list[Data]], Data]):
+        self._score, self._concatenate = score, concatenate
+        self._parts: list[Samples[Data]] = []
+
+    def add(self, samples: Samples[Data]) -> None:
+        """Take further samples."""
+        self._parts.append(samples)
+
+    def record(self) -> Record:
+        """Scores of all samples, of which there must be one."""
+        return self._score(join(self._parts, self._concatenate))
+
+    def close(self) -> None:
+        """Nothing has to be ended."""
 
 
 class Sampling(Generic[Data]):
@@ -119,6 +149,7 @@ class Sampling(Generic[Data]):
             "sampling_seed": ask.seed,
             "temperature": ask.temperature,
             "evaluations": ask.evaluations_of(self.flow),
+            "precision": ask.precision,
         }
 
     def notes(self) -> Sequence[str]:
@@ -140,7 +171,14 @@ class Sampling(Generic[Data]):
             batches = self.flow.iter_samples_and_log_prob(n, seed, ask.temperature, ask.batch_size, condition=condition)
         else:
             plain = self.flow.iter_samples(
-                n, seed, ask.temperature, ask.evaluations, ask.batch_size, condition=condition
+                n,
+                seed,
+                ask.temperature,
+                ask.evaluations,
+                ask.batch_size,
+                condition=condition,
+                compile=ask.compile if n == ask.n else bool(ask.compile),  # n may be without end
+                precision=ask.precision,
             )
             batches = ((data, None) for data in plain)
         before = time.perf_counter()
@@ -172,6 +210,8 @@ class Sampler(Generic[Data]):
                 n_evaluations=ask.evaluations,
                 batch_size=ask.batch_size,
                 condition=mean_condition(self.flow),
+                compile=bool(ask.compile),
+                precision=ask.precision,
             )
         self.evaluations = used.configurations / n
         return samples
