@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -166,9 +166,9 @@ class FreeFormFlow(Flow[Data]):
         return self.has_average_velocity
 
     @property
-    def stages(self) -> Sequence[nn.Module] | Literal[False]:
-        """The stages of a decoder that is a `Chain`; False for another one."""
-        return list(self.decoder.stages) if isinstance(self.decoder, Chain) else False
+    def has_stages(self) -> bool:
+        """Whether encoder or decoder is a `Chain`."""
+        return isinstance(self.encoder, Chain) or isinstance(self.decoder, Chain)
 
     def encode(self, points: P, context: Context) -> P:
         return transform(self.encoder, points, context, self._noise_input(context))

@@ -262,7 +262,7 @@ def test_a_flow_serves_exactly_the_objectives_that_the_error_names(kind, name):
     remedy = {
         "flow_matching": "velocity (model.kind = 'continuous')",
         "mean_flow": "model.average_velocity = true",
-        "stages": "(a decoder of several n_stages)",
+        "stages": "(a decoder or encoder of several n_stages)",
     }.get(kind, "(model.kind = 'free_form')")
     with pytest.raises(ValueError, match=f"the {kind} objective needs a flow with ") as caught:
         OBJECTIVES[kind](**SETTINGS.get(kind, {})).build(flow)
@@ -736,6 +736,26 @@ def test_stages_that_are_steps_of_the_teacher_have_nothing_to_learn():
     flow = FreeFormFlow(teacher.domain, Scaled(1.0), Chain(steps))
     assert float(stages(flow, teacher, times=times, substeps=1)(Batch(random_data(teacher)), rng())[0]) < 1e-9
     assert float(stages(flow, teacher, times=times, substeps=2)(Batch(random_data(teacher)), rng())[0]) > 1e-3
+
+
+def test_stages_of_an_encoder_follow_the_path_back():
+    """From data with noise, which are on the path at time s / (1 + s)."""
+    teacher, times, s = make_flow("composed-united-continuous-transformer"), (1.0, 0.5, 0.2, 0.0), 0.1
+    points, context, _ = teacher.to_points(random_data(teacher), None)
+    settings = {"times": times, "map": "encoder", "substeps": 2, "noise": s}
+    encoder = Chain([TransformerConfig(hidden=6, n_vectors=2, n_heads=1, n_blocks=1).build(0, 5) for _ in range(3)])
+    flow = FreeFormFlow(teacher.domain, encoder.double(), Scaled(1.0))
+    objective = stages(flow, teacher, **settings)
+    loss, parts = objective(Batch(random_data(teacher)), rng())
+    start, _ = teacher.add_noise(points, context, s, rng())
+    first = s / (1 + s)
+    euler = FixedStepSolver(method="euler", n_steps=2)
+    target = teacher.integrate(start * (1 - first), context, first, 0.2, solver=euler).points
+    image = transform(encoder.stages[0], start, context)
+    e = (image - target).squared_norm() / teacher.domain.space(context.mask).dof / 0.2**2
+    close(parts["stage_1"], e.sqrt().mean(), atol=1e-8)
+    assert parts.keys() == {"stage_1", "stage_2", "stage_3"}
+    assert set(gradients(flow, loss)) == {f"encoder.{name}" for name, _ in encoder.named_parameters()}
 
 
 def test_stages_need_times_and_a_teacher():

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, field_validator
@@ -17,6 +17,7 @@ from molflow.flows.continuous import ContinuousFlow
 from molflow.flows.free_form import FreeFormFlow
 from molflow.flows.networks import transform
 from molflow.geometry import Context, Points, squared_norm
+from molflow.nn import Chain
 from molflow.training.objectives import OBJECTIVES
 from molflow.training.objectives.base import CheckedCompile, Objective, ObjectiveConfig, Parts, robust
 from molflow.training.objectives.flow_matching import distance_errors
@@ -25,17 +26,19 @@ from molflow.training.objectives.regression import load_teacher_of
 
 @OBJECTIVES.register("stages")
 class StagesObjectiveConfig(ObjectiveConfig):
-    """The stages of a decoder learn where a continuous flow leads their own inputs, each in its interval of time."""
+    """The stages of one map learn where a continuous flow leads their own inputs, each in its interval of time."""
 
-    requires: ClassVar[tuple[str, ...]] = ("stages",)
-    remedy: ClassVar[str] = "a decoder of several n_stages"
+    requires: ClassVar[tuple[str, ...]] = ("has_stages",)
+    remedy: ClassVar[str] = "a decoder or encoder of several n_stages"
 
+    map: Literal["decoder", "encoder"] = "decoder"
     teacher: Path = Field(description="folder of a trained continuous flow on the same domain")
     times: tuple[float, ...] = Field(description="of the stages, from 1 down to 0; one more than stages")
     substeps: int = Field(4, gt=0, description="Euler steps of the teacher in each stage")
     last_step: float = Field(0.0, ge=0, lt=1, description="length of the last of the teacher's steps; 0: as the others")
     loss_exponent: float = Field(0.5, ge=0, le=1, description="a of the loss |d|^(2 - 2 a); 0 is the squared error")
-    distance_weight: float = Field(3.0, ge=0, description="weight of the errors of distances in the last stage")
+    distance_weight: float = Field(3.0, ge=0, description="weight of the errors of distances in data that are made")
+    noise: float = Field(0.0, ge=0, description="of the data that an encoder starts from, model units")
 
     @field_validator("times")
     @classmethod
@@ -57,10 +60,11 @@ class StagesObjective(Objective):
     """Stage i takes p at time t_i to p + d_i(p), and the teacher's path leads from the same p to q at time t_(i + 1).
 
     The error of a stage is |p + d_i(p) - q|^2 per degree of freedom over (t_i - t_(i + 1))^2, to the power 1 - a with
-    the loss exponent a; it is summed over stages, a mean over latents. The last stage adds `distance_weight` times the
-    mean of |d_jk - d'_jk| over pairs of points, over t_i. The input of the first stage is a latent, and that of every
-    other one the output of the stage before, without gradient. So a stage learns on the inputs that it will have, their
-    errors included, and corrects them as far as the teacher does. Of the data only the context is used.
+    the loss exponent a; it is summed over stages, a mean over a batch. A decoder starts from latents at time 1, and its
+    last stage adds `distance_weight` times the mean of |d_jk - d'_jk| over pairs of points, over t_i. An encoder starts
+    from data, times reversed, with noise s if there is any, which is where the path is at time s / (1 + s). The input
+    of every other stage is the output of the stage before, without gradient. So a stage learns on the inputs that it
+    will have, their errors included, and corrects them as far as the teacher does.
 
     Raises:
         ValueError: another teacher, or other numbers of stages and times.
@@ -74,21 +78,28 @@ class StagesObjective(Objective):
         super().__init__(flow, config)
         if not isinstance(teacher, ContinuousFlow):
             raise ValueError("the stages objective needs a continuous flow as teacher")
-        stages = self.flow.stages or []
-        n, has = len(config.times), len(stages)
-        if has != n - 1:
-            raise ValueError(f"{n} times are those of {n - 1} stages, the decoder has {has}")
-        self.teacher, self.stages = teacher.requires_grad_(False), stages
-        self.flow.encoder.requires_grad_(False)
+        maps = {"decoder": self.flow.decoder, "encoder": self.flow.encoder}
+        trained = maps.pop(config.map)
+        self.stages = list(trained.stages) if isinstance(trained, Chain) else [trained]
+        if (n := len(config.times)) != len(self.stages) + 1:
+            raise ValueError(f"{n} times are those of {n - 1} stages, the {config.map} has {len(self.stages)}")
+        self.teacher = teacher.requires_grad_(False)
+        for other in maps.values():
+            other.requires_grad_(False)
+        self.times = config.times if config.map == "decoder" else config.times[::-1]
         self._stages: list[Callable[..., Points]] = [partial(self._stage, i) for i in range(len(self.stages))]
 
     def forward(self, batch: Batch, generator: torch.Generator | None) -> tuple[Tensor, Parts]:
-        _, context, _ = self.to_points(batch, generator)
+        point, context, _ = self.to_points(batch, generator)
         space = self.flow.domain.space(context.mask)
         dof = space.dof_or_one(self.flow.dtype)
-        point = space.randn(generator, self.flow.dtype)
+        decodes = self.config.map == "decoder"
+        if decodes:
+            point = space.randn(generator, self.flow.dtype)
+        else:
+            point, _ = self.flow.add_noise(point, context, self.config.noise, generator)
         loss, parts = torch.zeros((), dtype=self.flow.dtype, device=self.flow.device), {}
-        for i, (t, r) in enumerate(pairwise(self.config.times)):
+        for i, (t, r) in enumerate(pairwise(self.times)):
             with torch.no_grad():
                 target = self._path(point, context, t, r)
             image = self._stages[i](point, context)
@@ -96,12 +107,17 @@ class StagesObjective(Objective):
             parts[f"stage_{i + 1}"] = errors.detach().sqrt().mean()
             loss = loss + robust(errors, self.config.loss_exponent).mean()
             point = Points(*(tensor.detach() for tensor in image))
-        distances = distance_errors(image.x, target.x, context.mask).mean()
-        parts["distances"] = distances.detach()
-        return loss + self.config.distance_weight / t * distances, parts
+        if decodes:
+            distances = distance_errors(image.x, target.x, context.mask).mean()
+            parts["distances"] = distances.detach()
+            loss = loss + self.config.distance_weight / t * distances
+        return loss, parts
 
     def _path(self, point: Points, context: Context, t: float, r: float) -> Points:
-        """Euler steps of the teacher from time t to time r."""
+        """Euler steps of the teacher from time t to time r; data with noise are on the path a little later than 0."""
+        if t == 0:
+            t = self.config.noise / (1 + self.config.noise)
+            point = point * (1 - t)
         for early, late in pairwise(self._times_of_path(t, r)):
             at = torch.full((len(context.mask),), early, dtype=self.flow.dtype, device=context.mask.device)
             point = point - self._velocity(point, context, at) * (early - late)
