@@ -10,8 +10,8 @@ from pathlib import Path
 
 import molflow
 from molflow.files import read_json
-from molflow.flows import unroll
-from molflow.flows.storage import CARD, save_model
+from molflow.flows import ContinuousFlow, unroll
+from molflow.flows.storage import CARD, read_model_config, save_model
 from molflow.training.config import read_experiment
 from molflow.training.objectives.inversion import InversionObjectiveConfig
 
@@ -21,7 +21,9 @@ def main() -> None:
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("--times", type=float, nargs="+", required=True, help="from 1 down to 0")
-    parser.add_argument("--backward", type=Path, help="a run with objective.both_ways, to make the encoder of")
+    parser.add_argument(
+        "--backward", type=Path, help="a run with objective.both_ways, or a continuous flow: makes the encoder"
+    )
     arguments = parser.parse_args()
 
     if arguments.target.exists():
@@ -29,10 +31,13 @@ def main() -> None:
     backward = molflow.load(arguments.backward) if arguments.backward else None
     flow = unroll(molflow.load(arguments.source), arguments.times, backward)
     config = read_experiment(arguments.source)
-    made = {"decoder": arguments.source} | ({"encoder": arguments.backward} if backward else {})
     n_stages = {"n_stages": len(arguments.times) - 1}
     changed: dict[str, object] = {"average_velocity": False}
-    changed |= {name: read_experiment(run).model.decoder.model_copy(update=n_stages) for name, run in made.items()}
+    changed |= {"decoder": config.model.decoder.model_copy(update=n_stages)}
+    if backward:
+        made_of = read_model_config(arguments.backward)
+        network = made_of.network if isinstance(backward, ContinuousFlow) else made_of.decoder
+        changed |= {"encoder": network.model_copy(update=n_stages)}
     model = config.model.model_copy(update=changed)
     unrolled = config.model_copy(update={"model": model, "objective": InversionObjectiveConfig()})
     card = read_json(arguments.source / CARD) | {"unrolled_at": arguments.times, "validation": {}}

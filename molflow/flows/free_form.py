@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -20,6 +20,9 @@ from molflow.flows.registry import FLOWS, SURROGATES
 from molflow.geometry import Context, P, squared_norm, tensors_of
 from molflow.nn import Chain, EGNNConfig, EquivariantTransformer, Network, TransformerConfig
 from molflow.volume import exact_log_det, surrogate_decoder_jvp, surrogate_encoder_jvp
+
+if TYPE_CHECKING:
+    from molflow.flows.continuous import ContinuousFlow
 
 SURROGATES.register("encoder_jvp")(surrogate_encoder_jvp)
 SURROGATES.register("decoder_jvp")(surrogate_decoder_jvp)
@@ -299,7 +302,9 @@ def average_velocity(network: nn.Module, points: P, context: Context, r: Tensor,
 
 
 def unroll(
-    flow: FreeFormFlow[Data], times: Sequence[float], backward: FreeFormFlow[Data] | None = None
+    flow: FreeFormFlow[Data],
+    times: Sequence[float],
+    backward: "FreeFormFlow[Data] | ContinuousFlow[Data] | None" = None,
 ) -> FreeFormFlow[Data]:
     """A flow whose decoder is one deep network, equal to several evaluations of an average velocity.
 
@@ -310,8 +315,9 @@ def unroll(
     Args:
         flow: one with an `EquivariantTransformer` as average velocity.
         times: from 1 down to 0.
-        backward: a flow whose average velocity makes the encoder, by the steps back from 0 to 1. It must have been
-            trained for these steps and for the same paths as `flow`; it may be `flow` itself.
+        backward: a flow that makes the encoder, by the steps back from 0 to 1: an average velocity that was trained for
+            these steps and for the same paths as `flow`, which may be `flow` itself; or a continuous flow, whose steps
+            of Euler's method are a beginning that must be trained.
 
     Raises:
         MolflowError: another decoder, a conditional flow, or other times.
@@ -322,12 +328,15 @@ def unroll(
     return FreeFormFlow(flow.domain, encoder, _stages(flow, times), flow.conditions)
 
 
-def _stages(flow: FreeFormFlow[Data], times: Sequence[float]) -> nn.Module:
-    """The steps of an average velocity between times, one network after another."""
-    network = flow.decoder
-    if not flow.has_average_velocity or not isinstance(network, EquivariantTransformer):
+def _stages(flow: "FreeFormFlow[Data] | ContinuousFlow[Data]", times: Sequence[float]) -> nn.Module:
+    """The steps of an average velocity, or of Euler's method, between times, one network after another."""
+    averages = isinstance(flow, FreeFormFlow)
+    network = flow.decoder if averages else flow.network
+    if not isinstance(network, EquivariantTransformer) or (averages and not flow.has_average_velocity):
         raise MolflowError("only a flow whose average velocity is a transformer can be unrolled")
     if flow.conditions is not None:
         raise MolflowError("a conditional flow cannot be unrolled")
-    stages = [network.at_times(torch.tensor([r, t]).to(network.spread), r - t) for t, r in pairwise(times)]
+    at = [[r, t] if averages else [t] for t, r in pairwise(times)]
+    lengths = [r - t for t, r in pairwise(times)]
+    stages = [network.at_times(torch.tensor(a).to(network.spread), dt) for a, dt in zip(at, lengths, strict=True)]
     return Chain(stages) if len(stages) > 1 else stages[0]

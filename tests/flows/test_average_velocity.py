@@ -9,7 +9,7 @@ from laws import FREE_FORM, PARTICLE_FLOWS, asked, make_flow, random_case, rando
 from torch import nn
 
 from molflow.errors import MolflowError
-from molflow.flows import FreeFormFlow, ParticleDomain, unroll
+from molflow.flows import ContinuousFlow, FreeFormFlow, ParticleDomain, unroll
 from molflow.flows.sampling import latents
 from molflow.geometry import Context, Points
 from molflow.nn import EGNN, EquivariantTransformer, TransformerConfig
@@ -160,6 +160,16 @@ def test_an_encoder_unrolled_backward_runs_from_data_to_latents(flow, case):
     close(unrolled.encode(points, context), expected, atol=1e-8)
     close(unrolled.decode(points, context), unroll(flow, TIMES).decode(points, context), atol=0)
     close(unroll(flow, TIMES).encode(points, context), flow.encode(points, context), atol=0)
+
+
+def test_an_encoder_unrolled_from_a_continuous_flow_makes_steps_of_euler(flow, case):
+    points, context = case
+    network = randomize(EquivariantTransformer(flow.domain.n_features, flow.domain.n_labels, 1, **SMALL)).double()
+    path = ContinuousFlow(flow.domain, network)
+    expected = points
+    for t, r in pairwise(TIMES[::-1]):
+        expected = expected + path.velocity(expected, context, torch.tensor(t).double()) * (r - t)
+    close(unroll(flow, TIMES, backward=path).encode(points, context), expected, atol=1e-6)
 
 
 def test_one_stage_is_the_decoder_itself(flow, case):
