@@ -14,6 +14,7 @@ NETWORKS: "Registry[type[NetworkConfig]]" = Registry(
         "transformer": "molflow.nn.transformer",
         "tensor_product": "molflow.nn.tensor_product",
         "mlp": "molflow.nn.mlp",
+        "resnet": "molflow.nn.resnet",
     },
     group="molflow.networks",
 )
