@@ -32,6 +32,7 @@ from molflow.nn import (
     EquivariantTransformer,
     MLPConfig,
     NetworkConfig,
+    ResNetConfig,
     TensorProductConfig,
     TensorProductNetwork,
     TransformerConfig,
@@ -52,6 +53,7 @@ _PSEUDOVECTORS = TensorProductConfig(irreps="5x0e + 2x1o + 2x1e + 2x2e", pair_ch
 _ONE_TRANSFORMER = TransformerConfig(hidden=12, n_vectors=4, pair_hidden=6, n_heads=2, n_blocks=1)
 _ONE_TENSOR_PRODUCT = TensorProductConfig(irreps="4x0e + 2x1o", pair_channels=2, pair_hidden=3, n_blocks=1)
 _MLP = MLPConfig(hidden=12, n_blocks=2)
+_RESNET = ResNetConfig(hidden=12, n_blocks=2)
 
 
 class NetworkCase(NamedTuple):
@@ -98,6 +100,9 @@ VECTOR_NETWORKS = {
     "mlp-time": NetworkCase(0, _MLP, 3, n_times=1),
     "mlp-conditions": NetworkCase(0, _MLP, 2, n_conditions=3),
     "mlp-two-times-conditions": NetworkCase(0, MLPConfig(hidden=8, n_blocks=1), 1, 0, 2, 2),
+    "resnet": NetworkCase(0, _RESNET, 3),
+    "resnet-conditions": NetworkCase(0, _RESNET, 2, n_conditions=3),
+    "resnet-time-conditions": NetworkCase(0, ResNetConfig(hidden=8, n_layers=1, n_blocks=3), 1, 0, 1, 2),
 }
 
 ALL_ATOM, UNITED = ("H", "C", "N", "O", "F"), ("C", "CH", "CH3", "NH2", "O")

@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 DEFAULT_DATA_SET = "qm9"
 """The data set of an experiment that does not name one."""
 
-_FILES = {"particles": "molflow.data.particles", "vectors": "molflow.data.vectors"}
+_FILES = {
+    "particles": "molflow.data.particles",
+    "vectors": "molflow.data.vectors",
+    "simulations": "molflow.data.vectors",
+}
 _DENSITIES = ("two-moons", "eight-gaussians", "pinwheel", "checkerboard", "rings")
 _SIMULATORS = (
     "sbi-two-moons", "sbi-gaussian-mixture", "sbi-gaussian-linear", "sbi-gaussian-linear-uniform", "sbi-slcp",

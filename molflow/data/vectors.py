@@ -43,6 +43,16 @@ class VectorFile(DataSetConfig):
         return f"{n_training:,} vectors of {self.file.name}"
 
 
+@DATASETS.register("simulations")
+class SimulationFile(VectorFile):
+    """Parameters as vectors and observations as condition; a tenth is held out for validation, none for testing."""
+
+    splits = ("train", "validation")
+
+    def split_text(self, n_training: int) -> str:
+        return f"{n_training:,} simulations"
+
+
 def read_vectors(
     path: Path, names: tuple[str, ...] = (), condition: tuple[str, ...] = ()
 ) -> tuple[Tensor, Tensor | None]:

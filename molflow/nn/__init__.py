@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from molflow.nn.egnn import EGNN, EGNNConfig
     from molflow.nn.mlp import MLP, MLPConfig
     from molflow.nn.network import Network, NetworkConfig, PointNetwork, VectorNetwork
+    from molflow.nn.resnet import ResNet, ResNetConfig
     from molflow.nn.tensor_product import TensorProductConfig, TensorProductNetwork
     from molflow.nn.transformer import EquivariantTransformer, TransformerConfig
 
 __all__ = [
     "EGNN", "MLP", "NETWORKS", "Chain", "EGNNConfig", "EquivariantTransformer", "MLPConfig", "Network", "NetworkConfig",
-    "PointNetwork", "TensorProductConfig", "TensorProductNetwork", "TransformerConfig", "VectorNetwork",
+    "PointNetwork", "ResNet", "ResNetConfig", "TensorProductConfig", "TensorProductNetwork", "TransformerConfig",
+    "VectorNetwork",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
@@ -28,6 +30,7 @@ __getattr__, __dir__ = lazy_names(
         "egnn": ("EGNN", "EGNNConfig"),
         "mlp": ("MLP", "MLPConfig"),
         "network": ("Network", "NetworkConfig", "PointNetwork", "VectorNetwork"),
+        "resnet": ("ResNet", "ResNetConfig"),
         "tensor_product": ("TensorProductConfig", "TensorProductNetwork"),
         "transformer": ("EquivariantTransformer", "TransformerConfig"),
     },

@@ -16,7 +16,8 @@ class ResNetConfig(NetworkConfig):
     """`ResNet`. The defaults are those of the free-form flows for inverse problems (arXiv 2310.16624)."""
 
     acts_on: ClassVar[Literal["points", "vectors"]] = "vectors"
-    hidden: tuple[int, ...] = Field((256, 256), min_length=1, description="widths of the hidden layers of a block")
+    hidden: int = Field(256, gt=0, description="width of the hidden layers")
+    n_layers: int = Field(2, gt=0, description="hidden layers of a block")
     n_blocks: int = Field(3, gt=0, description="an MLP with a skip connection, and further residual blocks")
 
     def build(self, n_features: int, n_labels: int = 0, n_times: int = 0, n_conditions: int = 0) -> nn.Module:
@@ -32,7 +33,8 @@ class ResNet(VectorNetwork):
         n_features: F.
         n_times: T, times at the input of every block.
         n_conditions: C, conditions at the input of every block.
-        hidden: widths of the hidden layers of a block.
+        hidden: width of the hidden layers.
+        n_layers: hidden layers of a block.
         n_blocks: K.
     """
 
@@ -42,12 +44,13 @@ class ResNet(VectorNetwork):
         n_times: int = 0,
         n_conditions: int = 0,
         *,
-        hidden: tuple[int, ...] = (256, 256),
+        hidden: int = 256,
+        n_layers: int = 2,
         n_blocks: int = 3,
     ):
         super().__init__()
         self.n_features, self.n_times, self.n_conditions = n_features, n_times, n_conditions
-        self.blocks = nn.ModuleList(self._block(hidden) for _ in range(n_blocks))
+        self.blocks = nn.ModuleList(self._block([hidden] * n_layers) for _ in range(n_blocks))
 
     def forward(self, x: Tensor, condition: Tensor | None = None, t: Tensor | None = None) -> Tensor:
         more = global_inputs(t, condition, self.n_times, self.n_conditions)
@@ -55,7 +58,7 @@ class ResNet(VectorNetwork):
             x = x + block(x if more is None else torch.cat([x, more], -1))
         return x
 
-    def _block(self, hidden: tuple[int, ...]) -> nn.Sequential:
+    def _block(self, hidden: list[int]) -> nn.Sequential:
         widths = [self.n_features + self.n_times + self.n_conditions, *hidden]
         layers = [layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.SiLU())]
         last = nn.Linear(hidden[-1], self.n_features)
