@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from molflow.config import OneOf, parse
-from molflow.data.files import save_arrays
 from molflow.data.simulators import sample_prior
 from molflow.errors import MolflowError
 from molflow.flows.base import FlowConfig
@@ -104,25 +103,12 @@ def train(
         raise MolflowError(f"theta, row {int((~inside).long().argmax())}: outside of the support of the prior")
     with tempfile.TemporaryDirectory() as scratch:
         run = Path(folder or scratch)
-        arrays = run / "simulations.npz"
         u, features = bounds.free(theta)[0], observations.features(x)
-        config = _experiment(flow, arrays, features.shape, seed, epochs, overrides or {})
-        _save(arrays, u, features)
-        train_flow(config, run)
+        config = _experiment(flow, features.shape, seed, epochs, overrides or {})
+        train_flow(config, run, data=(u.float(), features.float()))
         posterior = Posterior(load(run), bounds, observations, names)
         posterior.save(run)
     return posterior
-
-
-def _save(path: Path, u: Tensor, features: Tensor) -> None:
-    """Write what the flow is trained on into the folder of its run."""
-    if path.exists():
-        raise MolflowError(f"{path.parent}: holds another posterior already; name another folder")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MolflowError(f"{path.parent}: cannot be created: {error.strerror}") from error
-    save_arrays(path, {"x": u.float().numpy(), "condition": features.float().numpy()})
 
 
 def _valid(theta: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -144,7 +130,6 @@ def _valid(theta: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _experiment(
     flow: str | Mapping[str, Any] | FlowConfig,
-    arrays: Path,
     shape: Sequence[int],
     seed: int,
     epochs: int,
@@ -158,7 +143,7 @@ def _experiment(
         "seed": seed,
         "data": {
             "name": "simulations",
-            "file": str(arrays),
+            "file": "vectors.npz",
             "condition": [f"x{k + 1}" for k in range(n_conditions)],
         },
         "objective": _objective(model),

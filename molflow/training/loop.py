@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from molflow.data.loaders import Batches
+from molflow.data.vectors import VectorFile, save_vectors
 from molflow.errors import MolflowError
 from molflow.flows.solvers import IntegrationError
 from molflow.interrupts import held_interrupts
@@ -23,7 +24,7 @@ from molflow.training.objectives.base import accumulate_gradients
 from molflow.training.prefetch import Request, prefetch
 from molflow.training.recorder import Recorder, forget_after, origin, prepare_folder
 from molflow.training.run import Run, new_run
-from molflow.training.state import restore_run
+from molflow.training.state import STATE, restore_run
 from molflow.training.tasks import load_splits
 from molflow.training.tasks.base import Splits
 
@@ -34,12 +35,20 @@ LARGE_CPU_RUN = 1_000_000
 
 
 def train(
-    config: ExperimentConfig, folder: str | Path, *, resume: bool = False, start_from: Path | None = None
+    config: ExperimentConfig,
+    folder: str | Path,
+    *,
+    data: Any = None,
+    resume: bool = False,
+    start_from: Path | None = None,
 ) -> Path:
     """Train a flow and leave its checkpoint, with metrics.jsonl, in `folder`.
 
     Args:
         config: the experiment.
+        data: vectors (n, F) to train on in place of those of the experiment, or a pair of them and their conditions
+            (n, C), which `config.data.condition` names. They are kept in `folder` as vectors.npz, which a resumed
+            run reads again.
         folder: made if it does not exist; must not hold another run unless `resume`.
         resume: continue the run in `folder` from its last checkpoint.
         start_from: weights (model.safetensors) to begin with in place of random ones.
@@ -54,6 +63,8 @@ def train(
     """
     folder = Path(folder)
     _check_start(config, resume, start_from)
+    if data is not None:
+        config = _with_vectors(config, folder, data, resume)
     splits = load_splits(config)
     batches, training, device = splits.batches(), splits.config.training, _device(config.training.device)
     total_steps = min(training.epochs * len(batches), training.max_steps or sys.maxsize)
@@ -111,6 +122,17 @@ def _requests(splits: Splits[Any], batches: Batches, first: int, total_steps: in
         for indices in batches.epoch(epoch)[done : done + total_steps - step]:
             yield Request(indices, splits.batch(indices), step_seed(splits.config.seed, step))
             step += 1
+
+
+def _with_vectors(config: ExperimentConfig, folder: Path, data: Any, resume: bool) -> ExperimentConfig:
+    """The experiment on arrays, which are written into the folder of a new run."""
+    path = folder / "vectors.npz"
+    if not resume:
+        if (folder / STATE).exists():
+            raise MolflowError(f"{folder}: holds another run already, with its data; name another")
+        save_vectors(path, *data) if isinstance(data, tuple) else save_vectors(path, data)
+    kind = type(config.data) if isinstance(config.data, VectorFile) else VectorFile
+    return config.model_copy(update={"data": kind(file=path, condition=config.data.condition)})
 
 
 def _check_start(config: ExperimentConfig, resume: bool, start_from: Path | None) -> None:

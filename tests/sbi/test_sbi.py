@@ -81,7 +81,7 @@ def test_a_posterior_is_loaded_from_its_folder(posterior):
     assert again.names == ("theta1", "theta2")
     assert repr(again) == "Posterior(FreeFormFlow, theta1, theta2 | 3 numbers)"
     assert molflow.load(posterior[1]).conditions is not None
-    with pytest.raises(MolflowError, match="run: holds another posterior already; name another folder"):
+    with pytest.raises(MolflowError, match="run: holds another run already, with its data; name another"):
         molflow.sbi.train(theta.repeat(10, 1), torch.zeros(50, 3), folder=posterior[1])
 
 
@@ -101,9 +101,7 @@ def bounded():
         def forward(self, u, condition):
             return u
 
-    flow = molflow.FreeFormFlow(
-        molflow.flows.VectorDomain(2), Identity(), Identity(), molflow.flows.Conditions(["a", "b", "c"])
-    )
+    flow = molflow.FreeFormFlow(Identity(), Identity(), features=2, condition=3)
     x = torch.randn(100, 3, generator=torch.Generator().manual_seed(0))
     return Posterior(flow, Bounds.of(BOX, 2), Observations.of(x), ["width", "height"])
 
