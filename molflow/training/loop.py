@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from molflow.data.loaders import Batches
 from molflow.data.vectors import VectorFile, save_vectors
@@ -21,6 +22,7 @@ from molflow.flows.solvers import IntegrationError
 from molflow.interrupts import held_interrupts
 from molflow.training.config import ExperimentConfig
 from molflow.training.objectives.base import accumulate_gradients
+from molflow.training.pairing import turn
 from molflow.training.prefetch import Request, prefetch
 from molflow.training.recorder import Recorder, forget_after, origin, prepare_folder
 from molflow.training.run import Run, new_run
@@ -76,7 +78,7 @@ def train(
     else:
         prepare_folder(folder)
 
-    requests = _requests(splits, batches, run.step, total_steps)
+    requests = _requests(splits, batches, run.step, total_steps, takes_turned(run.objective.flow))
     with (
         Recorder(run, splits, folder, total_steps, origin(start_from)) as recorder,
         held_interrupts() as interrupted,  # half a step cannot be resumed
@@ -99,6 +101,11 @@ def train(
     return folder
 
 
+def takes_turned(flow: nn.Module) -> bool:
+    """Whether a flow is trained on data in random orientations, as one of its networks does not follow rotations."""
+    return any(not getattr(network, "equivariant", True) for network in flow.modules())
+
+
 def step_seed(seed: int, step: int) -> int:
     """The seed of the noise of a step."""
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
@@ -114,13 +121,17 @@ def _gradients(run: Run, batch: Any, seed: int, micro_batch: int | None) -> tupl
         return math.nan, {}
 
 
-def _requests(splits: Splits[Any], batches: Batches, first: int, total_steps: int) -> Iterator[Request]:
-    """The data of each step from `first` on: a pure function of the configuration and the step."""
+def _requests(splits: Splits[Any], batches: Batches, first: int, total_steps: int, turned: bool) -> Iterator[Request]:
+    """The data of each step from `first` on: a pure function of the configuration and the step.
+
+    Networks that are not equivariant get them `turned`, in random orientations.
+    """
     step = first
     while step < total_steps:
         epoch, done = divmod(step, len(batches))
         for indices in batches.epoch(epoch)[done : done + total_steps - step]:
-            yield Request(indices, splits.batch(indices), step_seed(splits.config.seed, step))
+            batch, seed = splits.batch(indices), step_seed(splits.config.seed, step)
+            yield Request(indices, turn(batch, seed) if turned else batch, seed)
             step += 1
 
 
