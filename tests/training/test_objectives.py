@@ -744,7 +744,7 @@ def test_stages_of_an_encoder_follow_the_path_back():
     points, context, _ = teacher.to_points(random_data(teacher), None)
     settings = {"times": times, "map": "encoder", "substeps": 2, "noise": s}
     encoder = Chain([TransformerConfig(hidden=6, n_vectors=2, n_heads=1, n_blocks=1).build(0, 5) for _ in range(3)])
-    flow = FreeFormFlow(teacher.domain, encoder.double(), Scaled(1.0))
+    flow = FreeFormFlow(encoder.double(), Scaled(1.0), domain=teacher.domain)
     objective = stages(flow, teacher, **settings)
     loss, parts = objective(Batch(random_data(teacher)), rng())
     start, _ = teacher.add_noise(points, context, s, rng())
