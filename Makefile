@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
-EXTRAS := qm9,report,parquet,xtb,posebusters,dev
+EXTRAS := qm9,report,parquet,xtb,posebusters,sbi,dev
 
 .PHONY: setup run lint types fast quick test coverage lowest clean
 
@@ -14,6 +14,7 @@ setup: .venv/.ready
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install --quiet --no-deps "$$(grep '^sbibm==' constraints.txt)"  # as data, without the packages it pins
 	touch $@
 
 run: setup
@@ -43,6 +44,7 @@ lowest:
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
 	sed -n '/^dependencies/,/^\[project.scripts/{s/>=/==/g;s/"/\n"/g;p}' pyproject.toml | sed -n 's/^"\([a-z0-9-]*==.*\)/\1/p' > .venv-lowest/constraints.txt
 	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/constraints.txt --editable '.[$(EXTRAS)]'
+	.venv-lowest/bin/python -m pip install --quiet --no-deps "$$(grep '^sbibm==' constraints.txt)"
 	.venv-lowest/bin/python -m pytest -m 'not slow'
 
 clean:

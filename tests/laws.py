@@ -32,6 +32,8 @@ from molflow.nn import (
     EquivariantTransformer,
     MLPConfig,
     NetworkConfig,
+    PlainTransformerConfig,
+    ResNetConfig,
     TensorProductConfig,
     TensorProductNetwork,
     TransformerConfig,
@@ -51,7 +53,9 @@ _TENSOR_PRODUCT = TensorProductConfig(irreps="6x0e + 2x1o + 2x2e", pair_channels
 _PSEUDOVECTORS = TensorProductConfig(irreps="5x0e + 2x1o + 2x1e + 2x2e", pair_channels=3, pair_hidden=4, n_blocks=2)
 _ONE_TRANSFORMER = TransformerConfig(hidden=12, n_vectors=4, pair_hidden=6, n_heads=2, n_blocks=1)
 _ONE_TENSOR_PRODUCT = TensorProductConfig(irreps="4x0e + 2x1o", pair_channels=2, pair_hidden=3, n_blocks=1)
+_PLAIN = PlainTransformerConfig(hidden=12, n_heads=2, n_blocks=2)
 _MLP = MLPConfig(hidden=12, n_blocks=2)
+_RESNET = ResNetConfig(hidden=12, n_blocks=2)
 
 
 class NetworkCase(NamedTuple):
@@ -85,6 +89,11 @@ NETWORKS = {
     "transformer-two-times-conditions": NetworkCase(3, _ONE_TRANSFORMER, 0, 0, 2, 2),
     "chain-of-transformers": NetworkCase(3, _STAGES, 2, 2),
     "chain-of-transformers-conditions": NetworkCase(3, _STAGES, 1, 0, 0, 2),
+    "plain-transformer-labels": NetworkCase(3, _PLAIN, 2, 3),
+    "plain-transformer-conditions": NetworkCase(3, _PLAIN, 0, n_conditions=2),
+    "plain-transformer-time-conditions": NetworkCase(
+        2, PlainTransformerConfig(dim=2, hidden=8, n_heads=2, n_blocks=1), 1, 0, 1, 1
+    ),
     "tensor-product-labels": NetworkCase(3, _PSEUDOVECTORS, 2, 3),
     "tensor-product-no-features": NetworkCase(3, _TENSOR_PRODUCT, 0),
     "tensor-product-labels-two-times": NetworkCase(3, _TENSOR_PRODUCT, 2, 3, 2),
@@ -98,6 +107,9 @@ VECTOR_NETWORKS = {
     "mlp-time": NetworkCase(0, _MLP, 3, n_times=1),
     "mlp-conditions": NetworkCase(0, _MLP, 2, n_conditions=3),
     "mlp-two-times-conditions": NetworkCase(0, MLPConfig(hidden=8, n_blocks=1), 1, 0, 2, 2),
+    "resnet": NetworkCase(0, _RESNET, 3),
+    "resnet-conditions": NetworkCase(0, _RESNET, 2, n_conditions=3),
+    "resnet-time-conditions": NetworkCase(0, ResNetConfig(hidden=8, n_layers=1, n_blocks=3), 1, 0, 1, 2),
 }
 
 ALL_ATOM, UNITED = ("H", "C", "N", "O", "F"), ("C", "CH", "CH3", "NH2", "O")

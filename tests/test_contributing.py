@@ -29,7 +29,7 @@ ADDED = {  # kind of object -> group of entry points, registry, names, command w
     "network": ("networks", NETWORKS, ["pairwise"], "train"),
     "flow": ("flows", FLOWS, ["scaling"], "train"),
     "objective": ("objectives", OBJECTIVES, ["autoencoder"], "train"),
-    "data set": ("datasets", DATASETS, ["two-moons"], "data"),
+    "data set": ("datasets", DATASETS, ["spiral"], "data"),
     "metric": ("metrics", METRICS, ["small_molecules", "distinct_formulas"], "evaluate"),
     "energy": ("energies", ENERGIES, ["springs"], "data"),
 }
@@ -42,7 +42,7 @@ domain = {{kind = "particles", n_particles = 3, dim = 2}}
 """
 VECTORS = """
 [data]
-name = "two-moons"
+name = "spiral"
 n = 64
 [model]
 kind = "{flow}"

@@ -12,7 +12,7 @@ import molflow
 # "molflow" is __init__.py, the facade: only the command line may go through it.
 ROOMS = [
     "errors", "files", "interrupts", "memory", "registry", "config", "geometry", "chem", "batch", "testing", "nn",
-    "distributions", "volume", "energies", "flows", "data", "evaluation", "training", "report", "pretrained",
+    "distributions", "volume", "energies", "flows", "data", "evaluation", "training", "report", "sbi", "pretrained",
     "templates", "molflow", "cli",
 ]  # fmt: skip
 FORBIDDEN = {"evaluation": {"flows", "training", "nn"}}  # it takes arrays and callables, never a model
@@ -74,13 +74,14 @@ domain = MoleculesConfig(types=("C", "CH3"), representation="united-atom", atom_
 flow = FreeFormConfig(domain=domain, encoder=tiny, decoder=tiny).build()
 assert len(flow.sample(2, seed=0)) == 2
 import molflow.evaluation
-print(sorted({"rdkit", "e3nn", "torch_geometric", "torchdiffeq", "scipy.stats", "scipy.optimize"} & set(sys.modules)))
+heavy = {"rdkit", "e3nn", "torch_geometric", "torchdiffeq", "scipy.stats", "scipy.optimize", "sklearn", "zuko"}
+print(sorted(heavy & set(sys.modules)))
 """
     assert output_of(script) == "[]"
 
 
 def test_the_package_alone_loads_nothing():
-    script = "import sys, molflow; print(sorted({'torch', 'numpy'} & set(sys.modules)))"
+    script = "import sys, molflow; print(sorted({'torch', 'numpy', 'sklearn', 'zuko'} & set(sys.modules)))"
     assert output_of(script) == "[]"
 
 

@@ -17,6 +17,9 @@ SMALLER = {
     '"training.batch_size=32"': '"training.batch_size=4", "training.max_steps=2", "training.validation_molecules=1", '
     '"training.validation_samples=4", "model.encoder.n_blocks=1", "model.decoder.n_blocks=1"',
     "range(100)": "range(2)",
+    ".data.split(256)": ".data[:64].split(32)",
+    "prior, 10_000,": "prior, 100,",
+    "prior=prior)": "prior=prior, epochs=1)",
 }
 
 

@@ -8,7 +8,10 @@ import pytest
 
 from molflow.config import Config, KindConfig
 from molflow.errors import MolflowError
+from molflow.nn import NETWORKS
 from molflow.registry import Registry, lazy_names
+
+BUILT_IN = tuple(NETWORKS._table())
 
 
 @pytest.fixture
@@ -248,7 +251,7 @@ print(*NETWORKS.names())
 print({"torch", "pydantic", "wide_networks", "broken_networks"} & set(sys.modules))
 """
     names, loaded = run(script, installed).splitlines()
-    assert names.split() == ["egnn", "transformer", "tensor_product", "mlp", "wide", "broken", "empty", "absent"]
+    assert names.split() == [*BUILT_IN, "wide", "broken", "empty", "absent"]
     assert loaded == "set()"
 
 
@@ -285,7 +288,7 @@ print(config.model_dump()["kind"], config.model_dump()["encoder"]["kind"])
             "absent",
             "the network 'absent' of the package wide-networks cannot be loaded: ModuleNotFoundError: No module",
         ),
-        ("wid", "unknown network 'wid'; did you mean wide? Known are: egnn, transformer, tensor_product, mlp, wide"),
+        ("wid", f"unknown network 'wid'; did you mean wide? Known are: {', '.join(BUILT_IN)}, wide"),
     ],
 )
 def test_a_package_that_cannot_be_used_is_named(installed, name, message):

@@ -7,19 +7,21 @@ from molflow.registry import lazy_names
 if TYPE_CHECKING:
     from molflow.data.base import SPLITS, DataConfig, DataSetConfig, Loaded, Split, default_data
     from molflow.data.batches import Batch
+    from molflow.data.densities import PlaneDensity
     from molflow.data.files import NoArrayError, cache_path, read_array
     from molflow.data.loaders import Batches, EqualSizeBatches, MixedSizeBatches
     from molflow.data.particles import load_particles, particle_diagnostics, prepare_particles, read_configurations
     from molflow.data.qm9 import PROPERTIES, load_qm9, prepare_qm9, qm9_split
     from molflow.data.registry import DATASETS
+    from molflow.data.simulators import BenchmarkTask, Simulator, sample_prior
     from molflow.data.structures import MoleculeSet
     from molflow.data.vectors import read_vectors
 
 __all__ = [
-    "DATASETS", "PROPERTIES", "SPLITS", "Batch", "Batches", "DataConfig", "DataSetConfig", "EqualSizeBatches", "Loaded",
-    "MixedSizeBatches", "MoleculeSet", "NoArrayError", "Split", "cache_path", "default_data", "load_particles",
-    "load_qm9", "particle_diagnostics", "prepare_particles", "prepare_qm9", "qm9_split", "read_array",
-    "read_configurations", "read_vectors",
+    "DATASETS", "PROPERTIES", "SPLITS", "Batch", "Batches", "BenchmarkTask", "DataConfig", "DataSetConfig",
+    "EqualSizeBatches", "Loaded", "MixedSizeBatches", "MoleculeSet", "NoArrayError", "PlaneDensity", "Simulator",
+    "Split", "cache_path", "default_data", "load_particles", "load_qm9", "particle_diagnostics", "prepare_particles",
+    "prepare_qm9", "qm9_split", "read_array", "read_configurations", "read_vectors", "sample_prior",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
@@ -27,11 +29,13 @@ __getattr__, __dir__ = lazy_names(
     {
         "base": ("SPLITS", "DataConfig", "DataSetConfig", "Loaded", "Split", "default_data"),
         "batches": ("Batch",),
+        "densities": ("PlaneDensity",),
         "files": ("NoArrayError", "cache_path", "read_array"),
         "loaders": ("Batches", "EqualSizeBatches", "MixedSizeBatches"),
         "particles": ("load_particles", "particle_diagnostics", "prepare_particles", "read_configurations"),
         "qm9": ("PROPERTIES", "load_qm9", "prepare_qm9", "qm9_split"),
         "registry": ("DATASETS",),
+        "simulators": ("BenchmarkTask", "Simulator", "sample_prior"),
         "structures": ("MoleculeSet",),
         "vectors": ("read_vectors",),
     },

@@ -41,18 +41,17 @@ class DataSetConfig(KindConfig):
     Example:
         >>> import torch
         >>> from molflow.data import DATASETS, DataSetConfig, Loaded
-        >>> @DATASETS.register("two-moons")
-        ... class TwoMoons(DataSetConfig):
+        >>> @DATASETS.register("spiral")
+        ... class Spiral(DataSetConfig):
         ...     task = "vectors"
         ...     noise: float = 0.1
         ...
         ...     def load(self, split):
         ...         generator = torch.Generator().manual_seed(self.splits.index(split))
-        ...         angle = torch.rand(1000, generator=generator) * 2 * torch.pi
-        ...         second = 1.0 * (angle > torch.pi)
-        ...         moons = torch.stack([angle.cos() + second - 0.5, angle.sin() + 0.5 * second - 0.25], 1)
-        ...         return Loaded(moons + self.noise * torch.randn(1000, 2, generator=generator))
-        >>> DATASETS["two-moons"](noise=0.2).load("test").data.shape
+        ...         angle = torch.rand(1000, generator=generator) * 4 * torch.pi
+        ...         spiral = angle.unsqueeze(1) * torch.stack([angle.cos(), angle.sin()], 1) / 4
+        ...         return Loaded(spiral + self.noise * torch.randn(1000, 2, generator=generator))
+        >>> DATASETS["spiral"](noise=0.2).load("test").data.shape
         torch.Size([1000, 2])
 
     Attributes:

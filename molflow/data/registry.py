@@ -12,11 +12,26 @@ if TYPE_CHECKING:
 DEFAULT_DATA_SET = "qm9"
 """The data set of an experiment that does not name one."""
 
-_FILES = {"particles": "molflow.data.particles", "vectors": "molflow.data.vectors"}
+_FILES = {
+    "particles": "molflow.data.particles",
+    "vectors": "molflow.data.vectors",
+    "simulations": "molflow.data.vectors",
+}
+_DENSITIES = ("two-moons", "eight-gaussians", "pinwheel", "checkerboard", "rings")
+_SIMULATORS = (
+    "sbi-two-moons", "sbi-gaussian-mixture", "sbi-gaussian-linear", "sbi-gaussian-linear-uniform", "sbi-slcp",
+    "sbi-bernoulli-glm", "sbi-sir", "sbi-lotka-volterra", "inverse-kinematics",
+)  # fmt: skip
 
 
 def _modules() -> Mapping[str, str]:
-    return {"qm9": "molflow.data.qm9", **dict.fromkeys(ENERGIES.names(), "molflow.data.particles"), **_FILES}
+    return {
+        "qm9": "molflow.data.qm9",
+        **dict.fromkeys((*ENERGIES.names(), "dw4-vectors"), "molflow.data.particles"),
+        **dict.fromkeys(_DENSITIES, "molflow.data.densities"),
+        **dict.fromkeys(_SIMULATORS, "molflow.data.simulators"),
+        **_FILES,
+    }
 
 
 class _DataSets(Registry[type["DataSetConfig"]]):

@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from molflow.data.base import DataSetConfig, Loaded, Split, columns, hold_out
-from molflow.data.files import read_array
+from molflow.data.files import read_array, save_arrays
 from molflow.data.registry import DATASETS
 from molflow.errors import MolflowError
 
@@ -19,7 +20,8 @@ class VectorFile(DataSetConfig):
     """Vectors x (n, F) in a user's file; a tenth each is held out for validation and for testing.
 
     A .npy file holds x. An .npz file holds `x`, and for a conditional model `condition` (n, C), whose columns
-    `condition` names in their order. A .csv file has a header; `columns` and `condition` name its columns.
+    `condition` names in their order. In a .csv file with a header, or a .parquet file, `columns` and `condition` name
+    its columns.
 
     Example:
         [data]
@@ -30,8 +32,8 @@ class VectorFile(DataSetConfig):
     """
 
     task = "vectors"
-    file: Path = Field(description=".npz with `x` (and `condition`), .npy, or .csv with a header")
-    columns: tuple[str, ...] = Field((), description="CSV: columns of x; by default all but the conditions")
+    file: Path = Field(description=".npz with `x` (and `condition`), .npy, .parquet, or .csv with a header")
+    columns: tuple[str, ...] = Field((), description="tables: columns of x; by default all but the conditions")
 
     def load(self, split: Split) -> Loaded[Tensor]:
         self.check_split(split)
@@ -43,6 +45,16 @@ class VectorFile(DataSetConfig):
         return f"{n_training:,} vectors of {self.file.name}"
 
 
+@DATASETS.register("simulations")
+class SimulationFile(VectorFile):
+    """Parameters as vectors and observations as condition; a tenth is held out for validation, none for testing."""
+
+    splits = ("train", "validation")
+
+    def split_text(self, n_training: int) -> str:
+        return f"{n_training:,} simulations"
+
+
 def read_vectors(
     path: Path, names: tuple[str, ...] = (), condition: tuple[str, ...] = ()
 ) -> tuple[Tensor, Tensor | None]:
@@ -51,14 +63,14 @@ def read_vectors(
     Raises:
         MolflowError: a file or a column that is missing, another shape, or values that are not finite numbers.
     """
-    if path.suffix.lower() == ".csv":
-        table = _read_csv(path)
+    if read := {".csv": _read_csv, ".parquet": _read_parquet}.get(path.suffix.lower()):
+        table = read(path)
         x = columns(table, names or tuple(name for name in table if name not in condition), str(path))
         if x is None:
             raise MolflowError(f"{path}: has no columns beside those of the condition")
         return x, columns(table, condition, str(path))
     if names:
-        raise MolflowError(f"{path}: data.columns is for .csv files")
+        raise MolflowError(f"{path}: data.columns is for .csv and .parquet files")
     x = _matrix(path, "x")
     if not condition:
         return x, None
@@ -98,6 +110,36 @@ def _read_csv(path: Path) -> dict[str, np.ndarray]:
     if not header or len(set(header)) < len(header):
         raise MolflowError(f"{path}: expected a header with different names, got {', '.join(header) or 'none'}")
     return dict(zip(header, np.array(rows, dtype=np.float64).reshape(-1, len(header)).T, strict=True))
+
+
+def _read_parquet(path: Path) -> dict[str, np.ndarray]:
+    """The columns of a Parquet file."""
+    try:
+        from pyarrow import ArrowException, parquet
+    except ModuleNotFoundError as error:
+        raise MolflowError(f"{path}: reading Parquet needs pyarrow: pip install 'molflow[parquet]'") from error
+    try:
+        table = parquet.read_table(path)
+    except (OSError, ArrowException) as error:
+        raise MolflowError(f"{path}: not a readable Parquet file: {error}") from error
+    return {name: table[name].to_numpy() for name in table.column_names}
+
+
+def save_vectors(path: Path, x: Any, condition: Any = None) -> None:
+    """Write vectors (n, F), and their condition (n, C) if there is one, as an .npz file that `VectorFile` reads.
+
+    Raises:
+        MolflowError: arrays of another shape or of different length, or a file that cannot be written.
+    """
+    arrays = {"x": np.asarray(x)} | ({} if condition is None else {"condition": np.asarray(condition)})
+    if any(array.ndim != 2 or len(array) != len(arrays["x"]) for array in arrays.values()):
+        shapes = " and ".join(str(array.shape) for array in arrays.values())
+        raise MolflowError(f"expected vectors (n, F) and conditions (n, C), got {shapes}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MolflowError(f"{path.parent}: cannot be created: {error.strerror}") from error
+    save_arrays(path, arrays)
 
 
 def _numbers(path: Path, line: int, row: list[str], width: int) -> list[float]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from molflow.evaluation.molecules import evaluate, inspect_all
     from molflow.evaluation.novelty import TrainingReference, qm9_training_reference
     from molflow.evaluation.options import SCOPES, EvaluationOptions
+    from molflow.evaluation.posterior import Coverage, c2st, calibration_ranks, expected_coverage, mmd, uniformity
     from molflow.evaluation.reference import REFERENCES
     from molflow.evaluation.reports import STATUSES, MoleculeReport
     from molflow.evaluation.scores import MoleculeScores, Score
@@ -26,10 +27,11 @@ if TYPE_CHECKING:
     from molflow.evaluation.tally import Tally
 
 __all__ = [
-    "METRICS", "REFERENCES", "SCOPES", "STATUSES", "BoltzmannScores", "Descriptors", "DetailWriter",
+    "METRICS", "REFERENCES", "SCOPES", "STATUSES", "BoltzmannScores", "Coverage", "Descriptors", "DetailWriter",
     "EvaluationOptions", "Figure", "Metric", "MoleculeMetric", "MoleculeReport", "MoleculeScores", "Ratio", "Score",
-    "SetMetric", "Tally", "TrainingReference", "clashes", "descriptors", "evaluate", "evaluate_boltzmann", "histograms",
-    "inspect", "inspect_all", "qm9_training_reference", "wilson_interval",
+    "SetMetric", "Tally", "TrainingReference", "c2st", "calibration_ranks", "clashes", "descriptors", "evaluate",
+    "evaluate_boltzmann", "expected_coverage", "histograms", "inspect", "inspect_all", "mmd", "qm9_training_reference",
+    "uniformity", "wilson_interval",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
@@ -44,6 +46,7 @@ __getattr__, __dir__ = lazy_names(
         "molecules": ("evaluate", "inspect_all"),
         "novelty": ("TrainingReference", "qm9_training_reference"),
         "options": ("SCOPES", "EvaluationOptions"),
+        "posterior": ("Coverage", "c2st", "calibration_ranks", "expected_coverage", "mmd", "uniformity"),
         "reference": ("REFERENCES",),
         "reports": ("STATUSES", "MoleculeReport"),
         "scores": ("MoleculeScores", "Score"),

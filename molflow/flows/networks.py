@@ -1,6 +1,6 @@
 """Calls of networks by flows, on point clouds and on vectors."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,9 @@ from molflow.flows.conditions import Conditions
 from molflow.flows.domains.base import Domain
 from molflow.geometry import Context, P, Points
 from molflow.nn.network import NetworkConfig
+
+if TYPE_CHECKING:
+    from molflow.flows.base import Flow
 
 
 def evaluate(network: nn.Module, points: P, context: Context, t: Tensor | None = None) -> P:
@@ -47,6 +50,60 @@ def build_network(
         raise ValueError(f"the network {config.kind} acts on {config.acts_on}, the domain is of {domain.acts_on}")
     n_conditions = 0 if conditions is None else len(conditions.names)
     return config.build(domain.n_features, domain.n_labels, n_times, n_conditions)
+
+
+_REASONS: tuple[tuple[tuple[type[nn.Module], ...], str], ...] = (
+    (
+        (nn.modules.batchnorm._BatchNorm,),
+        "makes the image of a vector depend on the others of its batch, so there is no density; use nn.RMSNorm",
+    ),
+    (
+        (nn.modules.dropout._DropoutNd,),
+        "is another map at every call, so encoder and decoder cannot invert each other; use weight decay",
+    ),
+    (
+        (nn.LayerNorm, nn.modules.instancenorm._InstanceNorm),
+        "has wrong gradients when torch differentiates backward through its forward-mode derivative, as training does; "
+        "use nn.RMSNorm or nn.GroupNorm(1, width)",
+    ),
+)
+
+
+def check_layers(network: nn.Module, name: str) -> None:
+    """Refuse a network with a layer that cannot be in a flow.
+
+    Raises:
+        ValueError: the layer and the reason.
+    """
+    for path, layer in network.named_modules():
+        for kinds, reason in _REASONS:
+            if isinstance(layer, kinds) and getattr(layer, "p", 1) > 0:
+                raise ValueError(
+                    f"the {name} has a {type(layer).__name__}{f' ({path})' if path else ''}, which {reason}"
+                )
+
+
+@torch.no_grad()
+def check_shapes(flow: "Flow[Any]", name: str, n_times: int) -> None:
+    """Try a network on vectors on a batch of three.
+
+    Raises:
+        ValueError: it fails, or changes the number or the length of the vectors.
+    """
+    n_features = flow.domain.n_features
+    n_conditions = 0 if flow.conditions is None else len(flow.conditions.names)
+    x, condition, t = (
+        torch.zeros(3, n, dtype=flow.dtype, device=flow.device) if n else None
+        for n in (n_features, n_conditions, n_times)
+    )
+    given = f"vectors (3, {n_features})" + (f" and conditions (3, {n_conditions})" if n_conditions else "")
+    try:
+        image = _trimmed(getattr(flow, name), x, condition, t)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:  # whatever a user's module raises for shapes
+        raise ValueError(f"the {name} does not take {given}: {error}") from error
+    shape = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
+    if shape != (3, n_features):
+        raise ValueError(f"the {name} must keep the shape of its input: it maps {given} to {shape}")
 
 
 def _trimmed(network: nn.Module, *arguments: Tensor | None) -> Any:

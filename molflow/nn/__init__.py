@@ -1,4 +1,4 @@
-"""Networks: equivariant ones on point clouds, (x, h, mask, t, condition) -> (dx, dh), and plain ones on vectors.
+"""Networks on point clouds, (x, h, mask, t, condition) -> (dx, dh), all but one equivariant, and on vectors.
 
 They do not depend on flows.
 """
@@ -13,12 +13,15 @@ if TYPE_CHECKING:
     from molflow.nn.egnn import EGNN, EGNNConfig
     from molflow.nn.mlp import MLP, MLPConfig
     from molflow.nn.network import Network, NetworkConfig, PointNetwork, VectorNetwork
+    from molflow.nn.plain_transformer import PlainTransformer, PlainTransformerConfig
+    from molflow.nn.resnet import ResNet, ResNetConfig
     from molflow.nn.tensor_product import TensorProductConfig, TensorProductNetwork
     from molflow.nn.transformer import EquivariantTransformer, TransformerConfig
 
 __all__ = [
     "EGNN", "MLP", "NETWORKS", "Chain", "EGNNConfig", "EquivariantTransformer", "MLPConfig", "Network", "NetworkConfig",
-    "PointNetwork", "TensorProductConfig", "TensorProductNetwork", "TransformerConfig", "VectorNetwork",
+    "PlainTransformer", "PlainTransformerConfig", "PointNetwork", "ResNet", "ResNetConfig", "TensorProductConfig",
+    "TensorProductNetwork", "TransformerConfig", "VectorNetwork",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
@@ -28,6 +31,8 @@ __getattr__, __dir__ = lazy_names(
         "egnn": ("EGNN", "EGNNConfig"),
         "mlp": ("MLP", "MLPConfig"),
         "network": ("Network", "NetworkConfig", "PointNetwork", "VectorNetwork"),
+        "plain_transformer": ("PlainTransformer", "PlainTransformerConfig"),
+        "resnet": ("ResNet", "ResNetConfig"),
         "tensor_product": ("TensorProductConfig", "TensorProductNetwork"),
         "transformer": ("EquivariantTransformer", "TransformerConfig"),
     },

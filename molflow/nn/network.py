@@ -43,7 +43,8 @@ Network = Annotated[SerializeAsAny[NetworkConfig], OneOf(NETWORKS)]
 class PointNetwork(nn.Module, ABC):
     """(x, h, mask, t, condition) -> (dx, dh) on point clouds.
 
-    dx rotates, reflects and permutes with x and has zero centroid; dh permutes and is otherwise invariant.
+    dx permutes with x and has zero centroid; dh permutes. If the network is `equivariant`, dx also rotates and reflects
+    with x, and dh is invariant; if it is not, training turns its data at random.
 
     Implementing a network: write `_forward`, and create `readout` if there are features. Register a `NetworkConfig`
     with `NETWORKS.register`. `molflow.testing.assert_equivariant` checks the result.
@@ -55,8 +56,11 @@ class PointNetwork(nn.Module, ABC):
         n_conditions: C, conditions at the input.
 
     Attributes:
+        equivariant: whether the network follows rotations and reflections.
         n_globals: T + C, numbers that describe the whole configuration.
     """
+
+    equivariant: ClassVar[bool] = True
 
     def __init__(self, n_features: int, n_labels: int = 0, n_times: int = 0, n_conditions: int = 0):
         super().__init__()

@@ -13,7 +13,9 @@ NETWORKS: "Registry[type[NetworkConfig]]" = Registry(
         "egnn": "molflow.nn.egnn",
         "transformer": "molflow.nn.transformer",
         "tensor_product": "molflow.nn.tensor_product",
+        "plain_transformer": "molflow.nn.plain_transformer",
         "mlp": "molflow.nn.mlp",
+        "resnet": "molflow.nn.resnet",
     },
     group="molflow.networks",
 )

@@ -13,17 +13,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from molflow.data.loaders import Batches
+from molflow.data.vectors import VectorFile, save_vectors
 from molflow.errors import MolflowError
 from molflow.flows.solvers import IntegrationError
 from molflow.interrupts import held_interrupts
 from molflow.training.config import ExperimentConfig
 from molflow.training.objectives.base import accumulate_gradients
+from molflow.training.pairing import turn
 from molflow.training.prefetch import Request, prefetch
 from molflow.training.recorder import Recorder, forget_after, origin, prepare_folder
 from molflow.training.run import Run, new_run
-from molflow.training.state import restore_run
+from molflow.training.state import STATE, restore_run
 from molflow.training.tasks import load_splits
 from molflow.training.tasks.base import Splits
 
@@ -34,12 +37,20 @@ LARGE_CPU_RUN = 1_000_000
 
 
 def train(
-    config: ExperimentConfig, folder: str | Path, *, resume: bool = False, start_from: Path | None = None
+    config: ExperimentConfig,
+    folder: str | Path,
+    *,
+    data: Any = None,
+    resume: bool = False,
+    start_from: Path | None = None,
 ) -> Path:
     """Train a flow and leave its checkpoint, with metrics.jsonl, in `folder`.
 
     Args:
         config: the experiment.
+        data: vectors (n, F) to train on in place of those of the experiment, or a pair of them and their conditions
+            (n, C), which `config.data.condition` names. They are kept in `folder` as vectors.npz, which a resumed
+            run reads again.
         folder: made if it does not exist; must not hold another run unless `resume`.
         resume: continue the run in `folder` from its last checkpoint.
         start_from: weights (model.safetensors) to begin with in place of random ones.
@@ -54,6 +65,8 @@ def train(
     """
     folder = Path(folder)
     _check_start(config, resume, start_from)
+    if data is not None:
+        config = _with_vectors(config, folder, data, resume)
     splits = load_splits(config)
     batches, training, device = splits.batches(), splits.config.training, _device(config.training.device)
     total_steps = min(training.epochs * len(batches), training.max_steps or sys.maxsize)
@@ -65,7 +78,7 @@ def train(
     else:
         prepare_folder(folder)
 
-    requests = _requests(splits, batches, run.step, total_steps)
+    requests = _requests(splits, batches, run.step, total_steps, takes_turned(run.objective.flow))
     with (
         Recorder(run, splits, folder, total_steps, origin(start_from)) as recorder,
         held_interrupts() as interrupted,  # half a step cannot be resumed
@@ -88,6 +101,11 @@ def train(
     return folder
 
 
+def takes_turned(flow: nn.Module) -> bool:
+    """Whether a flow is trained on data in random orientations, as one of its networks does not follow rotations."""
+    return any(not getattr(network, "equivariant", True) for network in flow.modules())
+
+
 def step_seed(seed: int, step: int) -> int:
     """The seed of the noise of a step."""
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
@@ -103,14 +121,29 @@ def _gradients(run: Run, batch: Any, seed: int, micro_batch: int | None) -> tupl
         return math.nan, {}
 
 
-def _requests(splits: Splits[Any], batches: Batches, first: int, total_steps: int) -> Iterator[Request]:
-    """The data of each step from `first` on: a pure function of the configuration and the step."""
+def _requests(splits: Splits[Any], batches: Batches, first: int, total_steps: int, turned: bool) -> Iterator[Request]:
+    """The data of each step from `first` on: a pure function of the configuration and the step.
+
+    Networks that are not equivariant get them `turned`, in random orientations.
+    """
     step = first
     while step < total_steps:
         epoch, done = divmod(step, len(batches))
         for indices in batches.epoch(epoch)[done : done + total_steps - step]:
-            yield Request(indices, splits.batch(indices), step_seed(splits.config.seed, step))
+            batch, seed = splits.batch(indices), step_seed(splits.config.seed, step)
+            yield Request(indices, turn(batch, seed) if turned else batch, seed)
             step += 1
+
+
+def _with_vectors(config: ExperimentConfig, folder: Path, data: Any, resume: bool) -> ExperimentConfig:
+    """The experiment on arrays, which are written into the folder of a new run."""
+    path = folder / "vectors.npz"
+    if not resume:
+        if (folder / STATE).exists():
+            raise MolflowError(f"{folder}: holds another run already, with its data; name another")
+        save_vectors(path, *data) if isinstance(data, tuple) else save_vectors(path, data)
+    kind = type(config.data) if isinstance(config.data, VectorFile) else VectorFile
+    return config.model_copy(update={"data": kind(file=path, condition=config.data.condition)})
 
 
 def _check_start(config: ExperimentConfig, resume: bool, start_from: Path | None) -> None:

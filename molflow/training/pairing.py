@@ -6,11 +6,13 @@ distributions.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from molflow.data.batches import Batch
 from molflow.errors import MolflowError
 from molflow.geometry import Context, Points, select, tensors_of
 from molflow.registry import Registry
@@ -161,6 +163,14 @@ def _rotation(x: np.ndarray, z: np.ndarray) -> np.ndarray:
     u, _, vt = np.linalg.svd(x.swapaxes(1, 2) @ z)
     rotation: np.ndarray = u @ vt
     return rotation
+
+
+def turn(batch: Batch, seed: int) -> Batch:
+    """A batch of particles or molecules in random orientations, mirror images included."""
+    x = batch.data if isinstance(batch.data, Tensor) else batch.data.positions
+    turned = random_orthogonal(Points(x, x[..., :0]), torch.Generator().manual_seed(seed)).x
+    data = turned if isinstance(batch.data, Tensor) else replace(batch.data, positions=turned)
+    return Batch(data, batch.condition)
 
 
 def random_orthogonal(points: Points, generator: torch.Generator | None) -> Points:

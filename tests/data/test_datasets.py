@@ -6,12 +6,15 @@ import sys
 from typing import Annotated
 
 import numpy as np
+import pyarrow
 import pytest
 import torch
+from pyarrow import parquet
 
 from molflow.config import Config, parse
 from molflow.data import DATASETS, DataConfig, DataSetConfig, Loaded, MoleculeSet, default_data, load_qm9, read_vectors
 from molflow.data.registry import prepared_names
+from molflow.data.vectors import save_vectors
 from molflow.energies import ENERGIES, DoubleWell, System
 from molflow.errors import MolflowError
 
@@ -120,6 +123,28 @@ def test_vectors_of_an_npz_file(tmp_path):
         np.testing.assert_allclose(each.data, x[each.condition[:, 0].long()], rtol=1e-6)
     assert sorted(torch.cat([each.condition for each in splits.values()]).flatten().tolist()) == y.tolist()
     assert data_set(name="vectors", file=str(tmp_path / "a.npz")).load("test").condition is None
+
+
+def test_vectors_of_a_parquet_file(tmp_path):
+    table = {"a": np.arange(12.0), "b": np.arange(12) % 3, "name": [str(k) for k in range(12)]}
+    parquet.write_table(pyarrow.table(table), tmp_path / "a.parquet")
+    x, condition = read_vectors(tmp_path / "a.parquet", ("a",), ("b",))
+    assert (x[:, 0].tolist(), condition[:, 0].tolist()) == (table["a"].tolist(), table["b"].tolist())
+    with pytest.raises(MolflowError, match=r"a\.parquet: name: expected finite numbers"):
+        read_vectors(tmp_path / "a.parquet")
+    (tmp_path / "b.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(MolflowError, match=r"b\.parquet: not a readable Parquet file"):
+        read_vectors(tmp_path / "b.parquet")
+
+
+def test_arrays_are_written_as_a_file_that_is_read(tmp_path):
+    x, y = torch.randn(12, 2), torch.randn(12, 3)
+    save_vectors(tmp_path / "new" / "a.npz", x, y)
+    again, condition = read_vectors(tmp_path / "new" / "a.npz", condition=("a", "b", "c"))
+    assert torch.equal(again, x)
+    assert torch.equal(condition, y)
+    with pytest.raises(MolflowError, match=r"expected vectors \(n, F\) and conditions \(n, C\), got \(12, 2\) and"):
+        save_vectors(tmp_path / "b.npz", x, y[:3])
 
 
 def test_vectors_of_other_files(tmp_path):

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from molflow.data import load_particles, particle_diagnostics, particles, prepare_particles, read_configurations
+from molflow.data import (
+    DATASETS,
+    load_particles,
+    particle_diagnostics,
+    particles,
+    prepare_particles,
+    read_configurations,
+)
 from molflow.energies import Tempering, get_system
 from molflow.errors import MolflowError
 
@@ -159,3 +166,13 @@ def test_files_that_are_none(tmp_path):
     np.savez(tmp_path / "b.npz", x=np.zeros(3), y=np.zeros(3))
     with pytest.raises(MolflowError, match="has no array 'positions', only x, y"):
         read_configurations(tmp_path / "b.npz")
+
+
+def test_coordinates_of_dw4_in_the_mean_free_space():
+    data = DATASETS["dw4-vectors"]()
+    vectors, x = data.load("train").data, load_particles("dw4", "train")
+    assert vectors.shape == (40, 6)
+    torch.testing.assert_close(data.configurations(vectors), x, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        torch.cdist(vectors, vectors), torch.cdist(x.flatten(1), x.flatten(1)), atol=1e-2, rtol=0
+    )

@@ -42,7 +42,7 @@ class Velocity(nn.Module):
 
 
 def particles(function):
-    return FreeFormFlow(ParticleDomain(5, 2), EGNN(0, hidden=4, n_blocks=1), Velocity(function)).double()
+    return FreeFormFlow(EGNN(0, hidden=4, n_blocks=1), Velocity(function), domain=ParticleDomain(5, 2)).double()
 
 
 def close(a, b, atol=1e-12):
@@ -110,7 +110,7 @@ def test_no_evaluation_is_refused(name):
 
 
 def test_a_decoder_with_one_time_is_none():
-    assert not FreeFormFlow(ParticleDomain(3, 2), EGNN(0), randomize(EGNN(0, n_times=1))).has_average_velocity
+    assert not FreeFormFlow(EGNN(0), randomize(EGNN(0, n_times=1)), domain=ParticleDomain(3, 2)).has_average_velocity
     assert particles(lambda x, r, t: x).has_average_velocity
 
 
@@ -180,7 +180,7 @@ def test_one_stage_is_the_decoder_itself(flow, case):
 
 def test_unrolling_with_features():
     """Features of points move as positions do."""
-    flow = FreeFormFlow(ParticleDomain(3, 2), EGNN(0), randomize(EquivariantTransformer(2, 1, 2, **SMALL)))
+    flow = FreeFormFlow(EGNN(0), randomize(EquivariantTransformer(2, 1, 2, **SMALL)), domain=ParticleDomain(3, 2))
     flow = flow.double()
     z, context = random_case(2, 2, 1, [3, 3])
     half = torch.full((2,), 0.5).double()

@@ -249,7 +249,7 @@ class Stretch(nn.Module):
 
 def test_particles_whose_width_is_the_condition():
     """z = x e^-c is standard normal, so x has width e^c on a space of (N - 1) D dimensions."""
-    flow = FreeFormFlow(ParticleDomain(5, 2), Stretch(-1), Stretch(1), Conditions(["log_width"]))
+    flow = FreeFormFlow(Stretch(-1), Stretch(1), domain=ParticleDomain(5, 2), condition=Conditions(["log_width"]))
     c = torch.linspace(-1, 1, 6).double()
     x, log_q = flow.sample_and_log_prob(6, seed=0, condition={"log_width": c})
     expected = -0.5 * x.square().sum((1, 2)) * (-2 * c).exp() - 8 * (0.5 * math.log(2 * math.pi) + c)
@@ -271,7 +271,7 @@ def test_the_condition_shifts_vectors_in_the_order_of_the_batch():
         def forward(self, x, condition):
             return x + self.sign * condition
 
-    flow = FreeFormFlow(VectorDomain(2), Shift(-1), Shift(1), Conditions(["a", "b"]))
+    flow = FreeFormFlow(Shift(-1), Shift(1), domain=VectorDomain(2), condition=Conditions(["a", "b"]))
     condition = torch.arange(14.0).view(7, 2).double()
     shifted = flow.sample(7, seed=0, condition=condition, batch_size=3)
     plain = flow.sample(7, seed=0, condition=[0.0, 0.0], batch_size=3)

@@ -167,7 +167,7 @@ def linear_flow(flow, a=0.6):
     shift = torch.randn(k, generator=generator)
     matrix, shift = matrix.double(), shift.double()
     inverse = torch.linalg.inv(matrix)
-    return FreeFormFlow(flow.domain, Linear(a, matrix, shift), Linear(1 / a, inverse, -inverse @ shift)).double()
+    return FreeFormFlow(Linear(a, matrix, shift), Linear(1 / a, inverse, -inverse @ shift), domain=flow.domain).double()
 
 
 @pytest.mark.parametrize("which", WHICH)
@@ -205,7 +205,7 @@ def test_samples_of_a_linear_flow_carry_their_density(flow, temperature):
 @pytest.mark.parametrize("which", WHICH)
 def test_a_linear_flow_integrates_to_one(dim, which):
     flow = FreeFormFlow(
-        ParticleDomain(2, dim, scale=1.7), *(Linear(a, torch.eye(0), torch.zeros(0)) for a in (0.6, 1 / 0.6))
+        *(Linear(a, torch.eye(0), torch.zeros(0)) for a in (0.6, 1 / 0.6)), domain=ParticleDomain(2, dim, scale=1.7)
     )
     assert_integrates_to_one(lambda x: flow.log_prob(x, which=which), dim, extent=25.0, tolerance=1e-5)
 

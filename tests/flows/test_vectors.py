@@ -137,7 +137,7 @@ def tame_flow(kind, n_features, n_conditions=0):
         randomize(network, seed, strength=0.5 if kind == "continuous" else 0.4)
     if kind == "continuous":
         return ContinuousFlow(domain, networks[0], FixedStepSolver(n_steps=8), conditions).double()
-    return FreeFormFlow(domain, *networks, conditions).double()
+    return FreeFormFlow(*networks, domain=domain, condition=conditions).double()
 
 
 @pytest.mark.parametrize("condition", [None, [1.5, -2.0]], ids=["unconditional", "conditional"])
@@ -209,7 +209,7 @@ def linear_flow():
         return domain.mean + (c @ WEIGHT.T + SHIFT) @ scale
 
     covariance = scale @ MATRIX @ MATRIX.T @ scale
-    return FreeFormFlow(domain, Encoder(), Decoder(), conditions), mean, covariance
+    return FreeFormFlow(Encoder(), Decoder(), domain=domain, condition=conditions), mean, covariance
 
 
 @pytest.mark.parametrize("which", ["encoder", "decoder"])
@@ -256,7 +256,7 @@ def test_the_surrogate_of_a_linear_flow_has_the_gradient_of_the_log_likelihood()
 def test_plain_modules_of_one_argument_make_a_flow():
     torch.manual_seed(0)
     encoder, decoder = (nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 3)) for _ in range(2))
-    flow = FreeFormFlow(VectorDomain(3), encoder, decoder).double()
+    flow = FreeFormFlow(encoder, decoder, features=3).double()
     data = torch.randn(5, 3).double()
     z = encoder(data)
     expected = torch.linalg.slogdet(jacobians(encoder, data)).logabsdet
@@ -295,7 +295,7 @@ def test_a_free_form_flow_learns_a_conditional_density():
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     networks = (MLP(1, n_conditions=1, hidden=32, n_blocks=1) for _ in range(2))
-    flow = FreeFormFlow(VectorDomain(1, [0.0], [1.0]), *networks, Conditions(["c"]))
+    flow = FreeFormFlow(*networks, features=1, condition=Conditions(["c"]))
     optimizer = torch.optim.Adam(flow.parameters(), lr=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=300)
     for _ in range(300):

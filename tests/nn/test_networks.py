@@ -38,7 +38,14 @@ def test_equivariance(name, dtype):
     network, points, context, times = make(name, dtype)
     assert call(network, points, context, times).x.abs().max() > 0.1  # a network that does nothing would pass
     joined = with_labels(points, context.labels)
-    assert_equivariant(lambda x, h, mask: network(x, h, mask, times, context.condition), *joined, context.mask)
+
+    def rule(x, h, mask):
+        return network(x, h, mask, times, context.condition)
+
+    assert_equivariant(rule, *joined, context.mask, rotations=network.equivariant)
+    if not network.equivariant:
+        with pytest.raises(AssertionError, match="rotation: error"):
+            assert_equivariant(rule, *joined, context.mask)
 
 
 def test_output_is_in_the_space(case):

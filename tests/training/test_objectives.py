@@ -147,7 +147,7 @@ class Velocity(nn.Module):
 
 
 def particles(function):
-    return FreeFormFlow(ParticleDomain(4, 2), EGNN(0, hidden=4, n_blocks=1), Velocity(function)).double()
+    return FreeFormFlow(EGNN(0, hidden=4, n_blocks=1), Velocity(function), domain=ParticleDomain(4, 2)).double()
 
 
 # ---- laws ------------------------------------------------------------------------------------------------------------
@@ -642,7 +642,7 @@ class Scaled(nn.Module):
 
 @pytest.mark.parametrize(("a", "zero"), [(0.5, True), (0.6, False)])
 def test_inversion_vanishes_for_an_exact_pair_and_leaves_the_decoder(a, zero):
-    flow = FreeFormFlow(ParticleDomain(3, 2), Scaled(a), Scaled(2.0))
+    flow = FreeFormFlow(Scaled(a), Scaled(2.0), domain=ParticleDomain(3, 2))
     loss, _ = InversionObjectiveConfig().build(flow)(Batch(torch.zeros(5, 3, 2).double()), rng())
     loss.backward()
     assert (float(loss.detach()) < 1e-25) == zero
@@ -679,7 +679,7 @@ def test_regression_vanishes_for_the_teacher_and_its_inverse():
     teacher = particles(lambda x, r, t: x)
     factor = math.prod(1 - (a * a - b * b) for b, a in pairwise(k / 4 for k in range(5)))
     for wrong, vanishes in ((1.0, True), (1.02, False)):
-        flow = FreeFormFlow(ParticleDomain(4, 2), Scaled(wrong / factor), Scaled(factor))
+        flow = FreeFormFlow(Scaled(wrong / factor), Scaled(factor), domain=ParticleDomain(4, 2))
         loss, _ = regression(flow, teacher, evaluations=4)(Batch(torch.zeros(5, 4, 2).double()), rng())
         assert (float(loss.detach()) < 1e-25) == vanishes
 
@@ -733,7 +733,7 @@ def test_stages_follow_the_teacher_from_their_own_inputs():
 def test_stages_that_are_steps_of_the_teacher_have_nothing_to_learn():
     teacher, times = make_flow("composed-united-continuous-transformer"), (1.0, 0.5, 0.2, 0.0)
     steps = [teacher.network.at_times(torch.tensor([t]).double(), r - t) for t, r in pairwise(times)]
-    flow = FreeFormFlow(teacher.domain, Scaled(1.0), Chain(steps))
+    flow = FreeFormFlow(Scaled(1.0), Chain(steps), domain=teacher.domain)
     assert float(stages(flow, teacher, times=times, substeps=1)(Batch(random_data(teacher)), rng())[0]) < 1e-9
     assert float(stages(flow, teacher, times=times, substeps=2)(Batch(random_data(teacher)), rng())[0]) > 1e-3
 
@@ -744,7 +744,7 @@ def test_stages_of_an_encoder_follow_the_path_back():
     points, context, _ = teacher.to_points(random_data(teacher), None)
     settings = {"times": times, "map": "encoder", "substeps": 2, "noise": s}
     encoder = Chain([TransformerConfig(hidden=6, n_vectors=2, n_heads=1, n_blocks=1).build(0, 5) for _ in range(3)])
-    flow = FreeFormFlow(teacher.domain, encoder.double(), Scaled(1.0))
+    flow = FreeFormFlow(encoder.double(), Scaled(1.0), domain=teacher.domain)
     objective = stages(flow, teacher, **settings)
     loss, parts = objective(Batch(random_data(teacher)), rng())
     start, _ = teacher.add_noise(points, context, s, rng())
@@ -888,7 +888,7 @@ def test_training_by_energy_is_the_mirror_image():
 
 def test_training_by_energy_finds_the_width_of_its_target():
     """Of exp(-|x|^2 / 2 s^2), without data that know it: g(z) = s z has the least reverse divergence."""
-    flow = FreeFormFlow(ParticleDomain(2, 2), Scale(0.0), Scale(0.0)).double()
+    flow = FreeFormFlow(Scale(0.0), Scale(0.0), domain=ParticleDomain(2, 2)).double()
     objective = FreeFormObjectiveConfig(beta=10.0, energy_weight=0.999).build(
         flow, energy=lambda x: quadratic(x) / (2 * 0.5**2)
     )

@@ -8,8 +8,10 @@ import pytest
 import torch
 from laws import random_case
 
+from molflow.batch import MoleculeBatch
+from molflow.data import Batch
 from molflow.geometry import Context, MeanFreeSpace, Points, squared_distances
-from molflow.training.pairing import PAIRINGS, align, aligned_overlaps, overlaps, random_orthogonal, transport
+from molflow.training.pairing import PAIRINGS, align, aligned_overlaps, overlaps, random_orthogonal, transport, turn
 
 SIZES = [7, 4, 2, 1, 6]
 
@@ -351,3 +353,19 @@ def test_dtype_is_kept_over_a_batch(case):
     for pairing in PAIRINGS:
         pairs = PAIRINGS[pairing](*single, context, torch.Generator().manual_seed(0))
         assert {t.dtype for q in pairs for t in q} == {torch.float32}
+
+
+def test_batches_are_turned_and_nothing_else():
+    x = torch.randn(6, 4, 3, generator=torch.Generator().manual_seed(0))
+    condition = torch.arange(6.0).unsqueeze(1)
+    turned = turn(Batch(x, condition), seed=1)
+    torch.testing.assert_close(torch.cdist(turned.data, turned.data), torch.cdist(x, x), atol=1e-4, rtol=0)
+    assert turned.condition is condition
+    matrices = torch.linalg.lstsq(x, turned.data).solution
+    assert (matrices - matrices[:1]).abs().amax((1, 2))[1:].min() > 0.1
+    assert torch.equal(turn(Batch(x), seed=1).data, turned.data)
+    assert not torch.equal(turn(Batch(x), seed=2).data, turned.data)
+    numbers, mask = torch.full((6, 4), 6), torch.ones(6, 4, dtype=torch.bool)
+    molecules = turn(Batch(MoleculeBatch(x, numbers, mask)), seed=1).data
+    assert torch.equal(molecules.positions, turned.data)
+    assert torch.equal(molecules.atomic_numbers, numbers)

@@ -67,21 +67,20 @@ def test_an_energy(figures):
 
 
 def test_vectors(figures):
-    if "moons" not in DATASETS:
+    if "spiral" not in DATASETS:
 
-        @DATASETS.register("moons")
-        class TwoMoons(DataSetConfig):
+        @DATASETS.register("spiral")
+        class Spiral(DataSetConfig):
             task = "vectors"
             noise: float = 0.1
 
             def load(self, split):
                 generator = torch.Generator().manual_seed(self.splits.index(split))
-                angle = torch.rand(1000, generator=generator) * 2 * torch.pi
-                second = 1.0 * (angle > torch.pi)
-                moons = torch.stack([angle.cos() + second - 0.5, angle.sin() + 0.5 * second - 0.25], 1)
-                return Loaded(moons + self.noise * torch.randn(1000, 2, generator=generator))
+                angle = torch.rand(1000, generator=generator) * 4 * torch.pi
+                spiral = angle.unsqueeze(1) * torch.stack([angle.cos(), angle.sin()], 1) / 4
+                return Loaded(spiral + self.noise * torch.randn(1000, 2, generator=generator))
 
     network = "{kind='mlp', hidden=8, n_blocks=1}"
     model = f"model={{domain={{kind='vectors'}}, encoder={network}, decoder={network}}}"
-    card, record, _ = figures("a.npz", "data={name='moons', noise=0.05}", model)
-    assert (card["data"], record["n_samples"], record["n_features"]) == ("moons", 12, 2)
+    card, record, _ = figures("a.npz", "data={name='spiral', noise=0.05}", model)
+    assert (card["data"], record["n_samples"], record["n_features"]) == ("spiral", 12, 2)

@@ -16,6 +16,7 @@ from molflow.energies import get_system
 from molflow.errors import MolflowError
 from molflow.flows import ContinuousFlow, IntegrationError
 from molflow.flows.storage import CARD
+from molflow.training import loop
 from molflow.training.config import load_experiment, read_experiment
 from molflow.training.tasks import load_splits
 from molflow.training.validation import validate
@@ -53,6 +54,22 @@ def test_a_run_samples_and_knows_its_density(trained):
     assert math.isfinite(last["validation_nll_decoder"])
     assert json.loads((trained / CARD).read_text())["domain"] == "particles"
     assert read_experiment(trained).data.name == "dw4"
+
+
+@pytest.mark.parametrize("kind", ["plain_transformer", "egnn"])
+def test_only_networks_that_are_not_equivariant_see_data_in_random_orientations(kind, tmp_path):
+    """All configurations of the file lie on a line."""
+    x = np.zeros((60, 4, 2), dtype=np.float32)
+    x[..., 0] = np.random.default_rng(0).normal(size=(60, 4)) * 5
+    np.save(tmp_path / "line.npy", x)
+    sizes = "dim = 2, n_heads = 2" if kind == "plain_transformer" else "n_inner = 1"
+    network = f"{{kind = '{kind}', hidden = 8, n_blocks = 1, {sizes}}}"
+    data = f"data={{name = 'particles', file = '{(tmp_path / 'line.npy').as_posix()}'}}"
+    small = ("training.batch_size=16", "training.max_steps=2", f"model.encoder={network}", f"model.decoder={network}")
+    config = load_experiment(TINY, (DW4[1], data, *small))
+    flow, splits = load(train(config, tmp_path / "run")), load_splits(config)
+    requests = loop._requests(splits, splits.batches(), 0, 1, loop.takes_turned(flow))
+    assert bool(next(requests).batch.data[..., 1].any()) == (kind == "plain_transformer")
 
 
 def test_warm_up_by_average_velocities(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from molflow import load
+from molflow import load, train
 from molflow.errors import MolflowError
 from molflow.training.config import load_experiment
 from molflow.training.tasks import TASKS, load_splits, task_of
@@ -46,6 +46,24 @@ def experiment(tmp_path):
     path = tmp_path / "vectors.toml"
     path.write_text(VECTORS.format(file=(tmp_path / "x.npz").as_posix()))
     return path
+
+
+def test_training_on_arrays(tmp_path):
+    network = "{kind='mlp', hidden=8, n_blocks=1}"
+    path = tmp_path / "a.toml"
+    path.write_text(f"name='a'\nmodel={{domain={{kind='vectors'}}, encoder={network}, decoder={network}}}\n")
+    settings = ["training.batch_size=16", "training.max_steps=2", "training.validation_samples=4"]
+    x, y = np.random.default_rng(0).normal(size=(50, 2)), np.arange(50.0)[:, None]
+    train(load_experiment(path, settings), tmp_path / "run", data=x)
+    assert load(tmp_path / "run").sample(3).shape == (3, 2)
+    with pytest.raises(MolflowError, match="run: holds another run already, with its data; name another"):
+        train(load_experiment(path, settings), tmp_path / "run", data=x)
+    train(load_experiment(path, [*settings, "training.max_steps=4"]), tmp_path / "run", data=x, resume=True)
+    named = [*settings, "data.name=vectors", "data.file=none", "data.condition=['y']"]
+    train(load_experiment(path, named), tmp_path / "given", data=(x, y))
+    assert load(tmp_path / "given").conditions.names == ("y",)
+    with pytest.raises(MolflowError, match=r"expected vectors \(n, F\) and conditions \(n, C\), got \(50,\)"):
+        train(load_experiment(path, settings), tmp_path / "other", data=y[:, 0])
 
 
 def test_the_model_is_fitted_to_the_training_data(experiment):

@@ -6,7 +6,7 @@ from laws import VECTOR_NETWORKS, random_conditions, randomize
 from torch import nn
 
 from molflow.geometry import EuclideanSpace
-from molflow.nn import MLP, MLPConfig
+from molflow.nn import MLP, MLPConfig, ResNet
 from molflow.volume import exact_log_det, surrogate_encoder_jvp
 
 
@@ -113,11 +113,21 @@ def test_the_log_determinant_is_that_of_autograd(case):
     torch.testing.assert_close(log_det, torch.linalg.slogdet(jacobian).logabsdet, atol=1e-10, rtol=0)
 
 
-def test_a_fresh_network_is_near_the_identity():
+@pytest.mark.parametrize("network", [MLP, ResNet])
+def test_a_fresh_network_is_near_the_identity(network):
     torch.manual_seed(0)
     x = torch.randn(100, 4)
-    change = (MLP(4)(x) - x).square().mean().sqrt()
+    change = (network(4)(x) - x).square().mean().sqrt()
     assert 0 < change < 0.2
+
+
+def test_the_formula_of_a_resnet():
+    """x_k = x_(k-1) + W silu(A_k [x_(k-1), t, condition])."""
+    network, x, condition, t = make("resnet-time-conditions")
+    y = x
+    for block in network.blocks:
+        y = y + block[2](nn.functional.silu(block[0](torch.cat([y, t, condition], 1))))
+    torch.testing.assert_close(network(x, condition, t), y)
 
 
 def test_the_formula():
