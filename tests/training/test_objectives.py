@@ -36,7 +36,7 @@ TARGETS = ["mean_flow", "lagrangian"]
 CONTINUOUS_KINDS = ["flow_matching", "likelihood"]
 SETTINGS = {
     "regression": {"teacher": "a run", "evaluations": 3},
-    "stages": {"teacher": "a run", "times": (1.0, 0.3, 0.0), "substeps": 2},
+    "stages": {"teacher": "a run", "times": (1.0, 0.3, 0.0), "longest_step": 0.4},
 }
 """Settings of the objectives that have no defaults for all of them."""
 
@@ -709,14 +709,14 @@ def stages(flow, teacher, **options):
 def test_stages_follow_the_teacher_from_their_own_inputs():
     """The loss is the formula, with the steps of the teacher written out."""
     flow, teacher = make_flow("composed-united-stages"), make_flow("composed-united-continuous-transformer", seed=1)
-    objective = stages(flow, teacher, times=(1.0, 0.4, 0.0), substeps=2, last_step=0.1, distance_weight=2.0)
+    objective = stages(flow, teacher, times=(1.0, 0.4, 0.0), longest_step=0.3, distance_weight=2.0)
     data = random_data(flow)
     loss, parts = objective(Batch(data), rng())
     generator = rng()
     _, context, _ = flow.to_points(data, generator)
     space = flow.domain.space(context.mask)
     p, expected = space.randn(generator, torch.float64), 0.0
-    for i, times in enumerate([(1.0, 0.7, 0.4), (0.4, 0.1, 0.0)]):
+    for i, times in enumerate([(1.0, 0.7, 0.4), (0.4, 0.2, 0.0)]):
         q = p
         for t, r in pairwise(times):
             q = q - teacher.velocity(q, context, torch.tensor(t).double()) * (t - r)
@@ -734,15 +734,15 @@ def test_stages_that_are_steps_of_the_teacher_have_nothing_to_learn():
     teacher, times = make_flow("composed-united-continuous-transformer"), (1.0, 0.5, 0.2, 0.0)
     steps = [teacher.network.at_times(torch.tensor([t]).double(), r - t) for t, r in pairwise(times)]
     flow = FreeFormFlow(Scaled(1.0), Chain(steps), domain=teacher.domain)
-    assert float(stages(flow, teacher, times=times, substeps=1)(Batch(random_data(teacher)), rng())[0]) < 1e-9
-    assert float(stages(flow, teacher, times=times, substeps=2)(Batch(random_data(teacher)), rng())[0]) > 1e-3
+    assert float(stages(flow, teacher, times=times, longest_step=1.0)(Batch(random_data(teacher)), rng())[0]) < 1e-9
+    assert float(stages(flow, teacher, times=times, longest_step=0.2)(Batch(random_data(teacher)), rng())[0]) > 1e-3
 
 
 def test_stages_of_an_encoder_follow_the_path_back():
     """From data with noise, which are on the path at time s / (1 + s)."""
     teacher, times, s = make_flow("composed-united-continuous-transformer"), (1.0, 0.5, 0.2, 0.0), 0.1
     points, context, _ = teacher.to_points(random_data(teacher), None)
-    settings = {"times": times, "map": "encoder", "substeps": 2, "noise": s}
+    settings = {"times": times, "map": "encoder", "longest_step": 0.1, "noise": s}
     encoder = Chain([TransformerConfig(hidden=6, n_vectors=2, n_heads=1, n_blocks=1).build(0, 5) for _ in range(3)])
     flow = FreeFormFlow(encoder.double(), Scaled(1.0), domain=teacher.domain)
     objective = stages(flow, teacher, **settings)

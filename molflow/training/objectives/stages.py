@@ -1,5 +1,6 @@
 """Distillation stage by stage: the stages of a deep decoder learn consecutive parts of a teacher's paths."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -34,8 +35,7 @@ class StagesObjectiveConfig(ObjectiveConfig):
     map: Literal["decoder", "encoder"] = "decoder"
     teacher: Path = Field(description="folder of a trained continuous flow on the same domain")
     times: tuple[float, ...] = Field(description="of the stages, from 1 down to 0; one more than stages")
-    substeps: int = Field(4, gt=0, description="Euler steps of the teacher in each stage")
-    last_step: float = Field(0.0, ge=0, lt=1, description="length of the last of the teacher's steps; 0: as the others")
+    longest_step: float = Field(0.05, gt=0, le=1, description="of the Euler steps of the teacher in a stage")
     loss_exponent: float = Field(0.5, ge=0, le=1, description="a of the loss |d|^(2 - 2 a); 0 is the squared error")
     distance_weight: float = Field(3.0, ge=0, description="weight of the errors of distances in data that are made")
     noise: float = Field(0.0, ge=0, description="of the data that an encoder starts from, model units")
@@ -118,16 +118,11 @@ class StagesObjective(Objective):
         if t == 0:
             t = self.config.noise / (1 + self.config.noise)
             point = point * (1 - t)
-        for early, late in pairwise(self._times_of_path(t, r)):
+        n = math.ceil(abs(t - r) / self.config.longest_step - 1e-6)
+        for early, late in pairwise(torch.linspace(t, r, n + 1, dtype=torch.float64).tolist()):
             at = torch.full((len(context.mask),), early, dtype=self.flow.dtype, device=context.mask.device)
             point = point - self._velocity(point, context, at) * (early - late)
         return point
-
-    def _times_of_path(self, t: float, r: float) -> list[float]:
-        n, last = self.config.substeps, self.config.last_step
-        if r > 0 or last == 0:
-            return torch.linspace(t, r, n + 1, dtype=torch.float64).tolist()
-        return [*torch.linspace(t, last, n, dtype=torch.float64).tolist(), 0.0]
 
     def _velocity(self, point: Points, context: Context, t: Tensor) -> Points:
         return self.teacher.velocity(point, context, t)
