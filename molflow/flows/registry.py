@@ -12,7 +12,21 @@ if TYPE_CHECKING:
 
 FLOWS: "Registry[type[FlowConfig]]" = Registry(
     "flow",
-    modules={"free_form": "molflow.flows.free_form", "continuous": "molflow.flows.continuous"},
+    modules={
+        "free_form": "molflow.flows.free_form",
+        "continuous": "molflow.flows.continuous",
+        "planar": "molflow.flows.zoo.planar",
+        "radial": "molflow.flows.zoo.radial",
+        "nice": "molflow.flows.zoo.zuko",
+        "realnvp": "molflow.flows.zoo.zuko",
+        "glow": "molflow.flows.zoo.glow",
+        "maf": "molflow.flows.zoo.zuko",
+        "iaf": "molflow.flows.zoo.zuko",
+        "nsf": "molflow.flows.zoo.zuko",
+        "naf": "molflow.flows.zoo.zuko",
+        "iresnet": "molflow.flows.zoo.iresnet",
+        "flowpp": "molflow.flows.zoo.flowpp",
+    },
     group="molflow.flows",
 )
 """Kind -> configuration of a flow."""
