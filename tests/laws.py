@@ -19,6 +19,7 @@ from molflow.flows import (
     FreeFormConfig,
     NoiseRange,
 )
+from molflow.flows import FLOWS as FAMILIES
 from molflow.flows.domains import (
     ComposedMoleculesConfig,
     DomainConfig,
@@ -26,6 +27,7 @@ from molflow.flows.domains import (
     ParticlesConfig,
     VectorsConfig,
 )
+from molflow.flows.zoo import BijectiveConfig, BijectiveFlow
 from molflow.geometry import Context, MeanFreeSpace, Points
 from molflow.nn import (
     EGNNConfig,
@@ -194,6 +196,22 @@ VECTOR_FLOWS: dict[str, FlowConfig] = {
     "vectors-continuous": _continuous(_VECTORS, _MLP, 4),
     "vectors-continuous-conditional": _continuous(_VECTORS, _MLP, 4, conditions=CONDITIONS),
 }
+_SMALL = {
+    "n_transforms": 2, "hidden": 8, "n_layers": 1, "n_bins": 4, "n_components": 3, "n_signals": 3, "n_units": 3,
+}  # fmt: skip
+ZOO = [kind for kind, config in FAMILIES.items() if issubclass(config, BijectiveConfig)]
+"""Registered families of flows by bijections of vectors."""
+
+
+def bijective(kind: str, domain: DomainConfig = _VECTORS, **settings: Any) -> FlowConfig:
+    """A small flow of a registered family."""
+    config = FAMILIES[kind]
+    small = {name: value for name, value in _SMALL.items() if name in config.model_fields}
+    return config(domain=domain, **{**small, **settings})
+
+
+VECTOR_FLOWS |= {f"vectors-{kind}": bijective(kind) for kind in ZOO}
+VECTOR_FLOWS |= {f"vectors-{kind}-conditional": bijective(kind, conditions=CONDITIONS) for kind in ZOO}
 ALL_FLOWS = FLOWS | VECTOR_FLOWS
 CONTINUOUS = [name for name in ALL_FLOWS if "continuous" in name]
 LOG_DET_ERROR = dict.fromkeys(CONTINUOUS, 1e-2)
@@ -215,6 +233,9 @@ def randomize(module: nn.Module, seed: int = 0, strength: float = 0.7) -> nn.Mod
                 layer.weight.normal_(1, 0.3 * strength, generator=generator)
             elif isinstance(layer, EquivariantTransformer | TensorProductNetwork):
                 layer.spread.normal_(0, 1, generator=generator)
+            elif isinstance(layer, BijectiveFlow):
+                for parameter in layer.bijection.parameters():
+                    parameter += 0.3 * strength * torch.randn(parameter.shape, generator=generator)
     return module
 
 
@@ -288,7 +309,9 @@ def random_data(flow: Flow, dtype: torch.dtype = torch.float64) -> MoleculeBatch
 
 def build_flow(name: str) -> Flow:
     """A flow of the registry with fresh weights; a table of compositions is filled, a model of them is random."""
-    flow = ALL_FLOWS[name].build()
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        flow = ALL_FLOWS[name].build()
     if isinstance(flow.domain, ComposedMoleculeDomain):
         real = torch.arange(5) < torch.tensor(_MOLECULE_SIZES).unsqueeze(1)
         one_hot = nn.functional.one_hot(_TYPES_OF_ATOMS, 5) * real.unsqueeze(-1)
@@ -304,9 +327,12 @@ def make_flow(name: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> F
     return randomize(build_flow(name), seed).to(dtype)
 
 
-def training_terms(flow: Flow, way: int) -> tuple[NamedTuple, Tensor]:
+def training_terms(flow: Flow, way: int) -> tuple[tuple[Any, ...], Tensor]:
     """The terms of the training loss of random data, computed in one of two ways, and the loss."""
     data, generator, condition = random_data(flow), flow.generator(0), asked(flow).get("condition")
+    if isinstance(flow, BijectiveFlow):
+        nll = flow.nll(data, condition, generator)
+        return (nll,), nll.mean()
     if isinstance(flow, ContinuousFlow):
         terms = flow.terms(data, condition, generator, ("rademacher", "exact")[way])
         return terms, terms.nll(kinetic_energy=0.1).mean()

@@ -139,8 +139,9 @@ def calls(flow, data):
         "likelihood": lambda c: flow.likelihood(data, condition=c),
         "nll": lambda c: flow.nll(data, c, flow.generator(0)),
         "loss": lambda c: flow.loss(data, c, flow.generator(0)),
-        "terms": lambda c: flow.terms(data, c, flow.generator(0)),
     }
+    if hasattr(flow, "terms"):
+        found["terms"] = lambda c: flow.terms(data, c, flow.generator(0))
     return found.items()
 
 

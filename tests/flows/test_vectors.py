@@ -4,12 +4,19 @@ import math
 
 import pytest
 import torch
-from laws import LOG_DET_ERROR, VECTOR_FLOWS, asked, make_flow, random_data, randomize
+from laws import LOG_DET_ERROR, VECTOR_FLOWS, ZOO, asked, bijective, make_flow, random_data, randomize
 from torch import nn
 from torch.distributions import MultivariateNormal
 
 from molflow.errors import MolflowError
-from molflow.flows import Conditions, ContinuousFlow, FixedStepSolver, FreeFormFlow, VectorDomain
+from molflow.flows import (
+    Conditions,
+    ConditionsConfig,
+    ContinuousFlow,
+    FixedStepSolver,
+    FreeFormFlow,
+    VectorDomain,
+)
 from molflow.flows.domains import VectorsConfig
 from molflow.geometry import EuclideanSpace
 from molflow.nn import MLP
@@ -120,17 +127,26 @@ def test_no_vectors_are_refused(flow):
 # ---- densities on grids ----------------------------------------------------------------------------------------------
 
 
-def grid(n_features, extent, n):
-    """Midpoints of a grid on [-extent, extent]^F and the volume that each stands for."""
-    step = 2 * extent / n
-    line = (torch.arange(n, dtype=torch.float64) + 0.5) * step - extent
-    return torch.cartesian_prod(*[line] * n_features).view(-1, n_features), step**n_features
+def grid(n_features, n):
+    """Points of a grid on [-148, 148]^F, dense at its centre, and the volume that each stands for: x = 2 sinh 5 u."""
+    u = (torch.arange(n, dtype=torch.float64) + 0.5) * 2 / n - 1
+    x, width = 2 * (5 * u).sinh(), 10 * (5 * u).cosh() * 2 / n
+    points, widths = (torch.cartesian_prod(*[line] * n_features).view(-1, n_features) for line in (x, width))
+    return points, widths.prod(1)
 
 
 def tame_flow(kind, n_features, n_conditions=0):
-    """A flow whose maps are one to one: weak residual maps, or a velocity."""
+    """A flow whose maps are one to one: weak residual maps, a velocity, or a bijection."""
+    names = [f"c{i}" for i in range(n_conditions)]
+    if kind in ZOO:
+        domain = VectorsConfig(n_features=n_features, mean=[0.7] * n_features, std=[1.3] * n_features)
+        torch.manual_seed(1)
+        flow = bijective(kind, domain, conditions=ConditionsConfig(names=names) if names else None).build()
+        randomize(flow, strength=0.5).double()
+        flow.nll(torch.randn(500, n_features), torch.randn(500, n_conditions) if names else None)  # sets the scales
+        return flow
     domain = VectorDomain(n_features, [0.7] * n_features, [1.3] * n_features)
-    conditions = Conditions([f"c{i}" for i in range(n_conditions)]) if n_conditions else None
+    conditions = Conditions(names) if names else None
     n_times = 1 if kind == "continuous" else 0
     networks = [MLP(n_features, n_times, n_conditions, hidden=8, n_blocks=1) for _ in range(2)]
     for seed, network in enumerate(networks):
@@ -142,13 +158,14 @@ def tame_flow(kind, n_features, n_conditions=0):
 
 @pytest.mark.parametrize("condition", [None, [1.5, -2.0]], ids=["unconditional", "conditional"])
 @pytest.mark.parametrize("n_features", [1, 2])
-@pytest.mark.parametrize("kind", ["free_form", "continuous"])
+@pytest.mark.parametrize("kind", ["free_form", "continuous", *ZOO])
 def test_densities_integrate_to_one(kind, n_features, condition):
     flow = tame_flow(kind, n_features, 0 if condition is None else 2)
-    x, volume = grid(n_features, 14.0, 2000 if n_features == 1 else 100)
+    n = 300 if kind in ZOO else 150
+    x, volume = grid(n_features, 2000 if n_features == 1 else n)
     given = {} if condition is None else {"condition": condition}
     log_p = flow.log_prob(x, **given)
-    assert abs(float(log_p.exp().sum() * volume) - 1) < 1e-3
+    assert abs(float((log_p.exp() * volume).sum()) - 1) < 1e-3
     normal = MultivariateNormal(torch.full((n_features,), 0.7).double(), 1.69 * torch.eye(n_features).double())
     assert (log_p.exp() - normal.log_prob(x).exp()).abs().max() > 0.01  # not the latent in other units
 
@@ -157,7 +174,7 @@ def test_densities_integrate_to_one(kind, n_features, condition):
 def test_samples_have_the_moments_of_the_density(kind):
     """Of the decoder's density, which is that of the encoder in a continuous flow."""
     flow = tame_flow("continuous", 1) if kind == "continuous" else linear_flow()[0]
-    x, volume = grid(flow.domain.n_features, 14.0, 2000 if kind == "continuous" else 300)
+    x, volume = grid(flow.domain.n_features, 2000 if kind == "continuous" else 300)
     given = {} if kind == "continuous" else {"condition": [0.5, 1.0]}
     p = flow.log_prob(x, **given).exp() * volume
     mean = (p.unsqueeze(1) * x).sum(0)

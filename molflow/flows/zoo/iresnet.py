@@ -91,10 +91,8 @@ class ResidualBlock(Bijection):
     def _inverse(self, y: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         g = self.contraction(condition)
         with torch.no_grad():
-            x = _fixed_point(g, y)
-            _, jacobian = g.with_jacobian(x)
-        # A step of Newton's method, which doubles the digits and carries the first derivatives.
-        x = x - torch.linalg.solve(_plus_one(jacobian).mT, x + g(x) - y)
+            x = _newton_step(g, _fixed_point(g, y), y)
+        x = _newton_step(g, x, y)  # for the first derivatives
         return x, -_log_det(g.with_jacobian(x)[1])
 
     def estimate(self, x: Tensor, condition: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
@@ -176,6 +174,13 @@ def _log_det(jacobian: Tensor) -> Tensor:
     """log |det (1 + dg/dx)|, (B,)."""
     log_det: Tensor = torch.linalg.slogdet(_plus_one(jacobian)).logabsdet
     return log_det
+
+
+def _newton_step(g: _Contraction, x: Tensor, y: Tensor) -> Tensor:
+    """x closer to the root of x + g(x) = y: twice as many digits."""
+    value, jacobian = g.with_jacobian(x)
+    step: Tensor = torch.linalg.solve(_plus_one(jacobian.detach()).mT, x + value - y)
+    return x - step
 
 
 def _fixed_point(g: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:

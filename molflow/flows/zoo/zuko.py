@@ -12,7 +12,8 @@ from torch.distributions import Distribution, Transform, constraints
 
 from molflow.errors import MolflowError
 from molflow.flows.registry import FLOWS
-from molflow.flows.zoo.base import Bijection, BijectiveConfig, invert_increasing
+from molflow.flows.zoo.base import Bijection, BijectiveConfig, Composed, invert_increasing
+from molflow.flows.zoo.linear import ActNorm
 
 
 class ZukoConfig(BijectiveConfig):
@@ -36,7 +37,10 @@ class ZukoConfig(BijectiveConfig):
 
 @FLOWS.register("nice")
 class NICEConfig(ZukoConfig):
-    """NICE (arXiv 1410.8516): additive couplings of numbers in turn, then a scale for each number."""
+    """NICE (arXiv 1410.8516): additive couplings of numbers in turn, then a scale for each number.
+
+    A condition decides the shifts and the scales.
+    """
 
     n_transforms: int = Field(6, gt=0, description="couplings")
 
@@ -50,7 +54,12 @@ class NICEConfig(ZukoConfig):
             transform: Transform = zuko.transforms.MonotonicAffineTransform(torch.zeros_like(log_scale), log_scale)
             return transform
 
-        scales = zuko.lazy.UnconditionalTransform(scaled, torch.zeros(n_features))
+        if n_conditions:
+            scales = zuko.flows.gaussianization.ElementWiseTransform(
+                n_features, n_conditions, univariate=scaled, shapes=[()], hidden_features=self._widths
+            )
+        else:
+            scales = zuko.lazy.UnconditionalTransform(scaled, torch.zeros(n_features))
         composed: nn.Module = zuko.lazy.LazyComposedTransform(*couplings, scales)
         return composed
 
@@ -107,31 +116,31 @@ class NSFConfig(ZukoConfig):
 class NAFConfig(ZukoConfig):
     """Neural autoregressive flow (arXiv 1804.00779): each number by a network that increases with it.
 
-    The networks are zuko's. Their inverse is our own root finding, so that no range of numbers has to be assumed.
+    The networks are zuko's. Their inverse is our own root finding, so that no range of numbers has to be assumed. An
+    `ActNorm` after each transform makes up for the small slope of fresh networks.
     """
 
     n_transforms: int = Field(3, gt=0, description="autoregressive transforms")
     n_signals: int = Field(16, gt=0, description="numbers that say to a monotone network which map to be")
     n_units: int = Field(16, gt=0, description="pairs of units in each of its two layers")
 
-    def build_transform(self, zuko: ModuleType, n_features: int, n_conditions: int) -> nn.Module:
-        orders = torch.arange(n_features), torch.arange(n_features).flip(0)
-        composed: nn.Module = zuko.lazy.LazyComposedTransform(
-            *(
-                zuko.flows.MaskedAutoregressiveTransform(
-                    n_features,
-                    n_conditions,
-                    order=orders[i % 2],
-                    univariate=Monotone(
-                        zuko.nn.MonotonicMLP(1 + self.n_signals, 1, [2 * self.n_units] * 2, stack=n_features)
-                    ),
-                    shapes=[(self.n_signals,)],
-                    hidden_features=self._widths,
-                )
-                for i in range(self.n_transforms)
+    def build_bijection(self, n_features: int, n_conditions: int) -> Bijection:
+        zuko, order = _import_zuko(self.kind), torch.arange(n_features)
+        transforms = (
+            zuko.flows.MaskedAutoregressiveTransform(
+                n_features,
+                n_conditions,
+                order=order.flip(0) if i % 2 else order,
+                univariate=Monotone(
+                    zuko.nn.MonotonicMLP(1 + self.n_signals, 1, [2 * self.n_units] * 2, stack=n_features)
+                ),
+                shapes=[(self.n_signals,)],
+                hidden_features=self._widths,
             )
+            for i in range(self.n_transforms)
         )
-        return composed
+        steps = ((ZukoBijection(transform), ActNorm(n_features)) for transform in transforms)
+        return Composed(bijection for step in steps for bijection in step)
 
 
 class ZukoBijection(Bijection):
@@ -195,7 +204,7 @@ class _MonotoneTransform(Transform):
 
     def _with_slope(self, x: Tensor, keep_graph: bool) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
-            x = x if x.requires_grad else x.detach().requires_grad_()
+            x = x.clone().requires_grad_()  # the parameters of the function may depend on x as well
             value = self.function(x)
             slope = torch.autograd.grad(value.sum(), x, create_graph=keep_graph, retain_graph=True)[0]
         return value, slope
