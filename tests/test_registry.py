@@ -174,8 +174,8 @@ from molflow.nn import NETWORKS
 from molflow.flows import DEQUANTIZERS, DIVERGENCES, DOMAINS, FLOWS, SOLVERS, SURROGATES
 
 everything = [r.names() for r in (NETWORKS, FLOWS, DOMAINS, SOLVERS, SURROGATES, DIVERGENCES, DEQUANTIZERS)]
-assert all(everything) and "egnn" in NETWORKS and "free_form" in FLOWS, everything
-print(sorted({"torch", "pydantic", "numpy", "scipy", "e3nn", "rdkit"} & set(sys.modules)))
+assert all(everything) and "egnn" in NETWORKS and "free_form" in FLOWS and "nsf" in FLOWS, everything
+print(sorted({"torch", "pydantic", "numpy", "scipy", "e3nn", "rdkit", "zuko"} & set(sys.modules)))
 """
 
 

@@ -28,8 +28,8 @@ class BijectiveConfig(FlowConfig):
         domain, conditions = self.build_domain()
         if domain.acts_on != "vectors":
             raise ValueError(
-                f"a {self.kind} flow acts on vectors and follows no symmetry of {domain.acts_on}; for the domain "
-                f"{self.domain.kind} take model.kind = 'free_form' or 'continuous'"
+                f"the flow {self.kind} acts on vectors, the domain {self.domain.kind} is of {domain.acts_on}; "
+                "take model.kind = 'free_form' or 'continuous'"
             )
         n_conditions = 0 if conditions is None else len(conditions.names)
         return BijectiveFlow(domain, self.build_bijection(domain.n_features, n_conditions), conditions)

@@ -1,5 +1,7 @@
 """Flow++ (arXiv 1902.00275) on vectors: couplings by the distribution functions of mixtures of logistics."""
 
+import math
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -11,6 +13,7 @@ from molflow.flows.zoo.coupling import Coupling, Elementwise, bounded
 from molflow.flows.zoo.linear import ActNorm, Reversal
 
 _LARGEST_LOG_SCALE = 5.0
+_SMALLEST_SLOPE = 1e-3  # between logistics far apart; a smaller one would lose digits in the inverse
 
 
 @FLOWS.register("flowpp")
@@ -38,11 +41,11 @@ class FlowPPConfig(BijectiveConfig):
 
 
 class LogisticMixture(Elementwise):
-    """exp(s) logit(F(x)) + t, where F is the distribution function of a mixture of logistics.
+    """exp(s) ((1 - e) logit(F(x)) + e x) + t, where F is the distribution function of a mixture of logistics.
 
     F(x) = sum_k p_k sigmoid((x - m_k) exp(-l_k)). The parameters are (s, t), then the logits of p, then m, then l. One
-    logistic with m = l = 0 is the identity. The inverse is found numerically. Logarithms of F and of 1 - F are computed
-    apart, so that both tails keep their digits.
+    logistic with m = l = 0 is the identity. The inverse is found numerically; e = 0.001, which is 0 in the paper, keeps
+    its digits where F is flat. Logarithms of F and of 1 - F are computed apart, so that both tails keep theirs.
 
     Args:
         n_components: K.
@@ -56,14 +59,14 @@ class LogisticMixture(Elementwise):
 
     def forward(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         log_scale, shift, mixture = self._split(parameters)
-        value, log_slope = _logit_of_mixture(x, *mixture)
+        value, log_slope = _transformed(x, *mixture)
         return log_scale.exp() * value + shift, log_scale + log_slope
 
     def inverse(self, y: Tensor, parameters: Tensor) -> Tensor:
         log_scale, shift, mixture = self._split(parameters)
 
         def with_slope(x: Tensor) -> tuple[Tensor, Tensor]:
-            value, log_slope = _logit_of_mixture(x, *mixture)
+            value, log_slope = _transformed(x, *mixture)
             return value, log_slope.exp()
 
         return invert_increasing(with_slope, (y - shift) * (-log_scale).exp())
@@ -74,10 +77,12 @@ class LogisticMixture(Elementwise):
         return bounded(affine[..., 0], _LARGEST_LOG_SCALE), affine[..., 1], mixture
 
 
-def _logit_of_mixture(x: Tensor, log_p: Tensor, means: Tensor, log_scales: Tensor) -> tuple[Tensor, Tensor]:
-    """logit F(x) and the logarithm of its slope, F' / (F (1 - F))."""
+def _transformed(x: Tensor, log_p: Tensor, means: Tensor, log_scales: Tensor) -> tuple[Tensor, Tensor]:
+    """(1 - e) logit F(x) + e x, and the logarithm of its slope, where that of the logit is F' / (F (1 - F))."""
     standard = (x.unsqueeze(-1) - means) * (-log_scales).exp()
     log_below, log_above = logsigmoid(standard), logsigmoid(-standard)
     log_cdf, log_survival = (log_p + log_below).logsumexp(-1), (log_p + log_above).logsumexp(-1)
     log_density = (log_p + log_below + log_above - log_scales).logsumexp(-1)
-    return log_cdf - log_survival, log_density - log_cdf - log_survival
+    value = (1 - _SMALLEST_SLOPE) * (log_cdf - log_survival) + _SMALLEST_SLOPE * x
+    slope = math.log1p(-_SMALLEST_SLOPE) + log_density - log_cdf - log_survival
+    return value, torch.logaddexp(slope, torch.full_like(slope, math.log(_SMALLEST_SLOPE)))

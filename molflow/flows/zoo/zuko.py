@@ -216,7 +216,7 @@ def _import_zuko(kind: str | None) -> Any:
     try:
         import zuko
     except ImportError as error:
-        raise MolflowError(f"a {kind} flow needs zuko: pip install 'molflow[zoo]'") from error
+        raise MolflowError(f"the flow {kind} needs zuko: pip install 'molflow[zoo]'") from error
     finally:
         Distribution.set_default_validate_args(checks_arguments)
     return zuko
