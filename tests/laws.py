@@ -233,9 +233,9 @@ def randomize(module: nn.Module, seed: int = 0, strength: float = 0.7) -> nn.Mod
                 layer.weight.normal_(1, 0.3 * strength, generator=generator)
             elif isinstance(layer, EquivariantTransformer | TensorProductNetwork):
                 layer.spread.normal_(0, 1, generator=generator)
-            elif isinstance(layer, BijectiveFlow):
-                for parameter in layer.bijection.parameters():
-                    parameter += 0.3 * strength * torch.randn(parameter.shape, generator=generator)
+        if isinstance(module, BijectiveFlow):  # not all of its parameters are those of linear layers
+            for parameter in module.bijection.parameters():
+                parameter += 0.3 * strength * torch.randn(parameter.shape, generator=generator)
     return module
 
 
@@ -324,7 +324,10 @@ def build_flow(name: str) -> Flow:
 
 def make_flow(name: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> Flow:
     """A flow of the registry with weights that deform space noticeably."""
-    return randomize(build_flow(name), seed).to(dtype)
+    flow = randomize(build_flow(name), seed).to(dtype)
+    if isinstance(flow, BijectiveFlow):
+        flow.initialized.fill_(True)  # its scales are these random ones, not those of the first data
+    return flow
 
 
 def training_terms(flow: Flow, way: int) -> tuple[tuple[Any, ...], Tensor]:

@@ -173,7 +173,7 @@ class BijectiveFlow(Flow[Tensor]):
 def invert_increasing(function: Callable[[Tensor], tuple[Tensor, Tensor]], y: Tensor) -> Tensor:
     """The root x of f(x) = y, element by element, for an increasing f that has no bound.
 
-    Newton's method, whose steps grow by no more than a factor 2, with bisection where it would leave the known bracket
+    Newton's method, whose steps grow by no more than a factor 4, with bisection where it would leave the known bracket
     or makes slow progress. The last step gives x its first derivatives with respect to y and to all that f depends on.
 
     Args:
@@ -202,7 +202,7 @@ def _root(function: Callable[[Tensor], tuple[Tensor, Tensor]], y: Tensor) -> Ten
         if done.all():
             break
         low, high = torch.where(value < y, x, low), torch.where(value < y, high, x)
-        newton, middle = x + change.clamp(-(2.0**step), 2.0**step), (low + high) / 2
+        newton, middle = x + change.clamp(-(4.0**step), 4.0**step), (low + high) / 2
         bisect = (newton <= low) | (newton >= high) | ((step % 6 == 5) & middle.isfinite())
         x = torch.where(done, x, torch.where(bisect, middle, newton))
     return x

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.distributions import Distribution, Transform, constraints
+from torch.distributions import AffineTransform, Distribution, Transform, constraints
 
 from molflow.errors import MolflowError
 from molflow.flows.registry import FLOWS
@@ -49,17 +49,12 @@ class NICEConfig(ZukoConfig):
         couplings = zuko.flows.NICE(
             n_features, n_conditions, self.n_transforms, hidden_features=self._widths, **additive
         ).transform.transforms
-
-        def scaled(log_scale: Tensor) -> Transform:
-            transform: Transform = zuko.transforms.MonotonicAffineTransform(torch.zeros_like(log_scale), log_scale)
-            return transform
-
         if n_conditions:
             scales = zuko.flows.gaussianization.ElementWiseTransform(
-                n_features, n_conditions, univariate=scaled, shapes=[()], hidden_features=self._widths
+                n_features, n_conditions, univariate=_scaled, shapes=[()], hidden_features=self._widths
             )
         else:
-            scales = zuko.lazy.UnconditionalTransform(scaled, torch.zeros(n_features))
+            scales = zuko.lazy.UnconditionalTransform(_scaled, torch.zeros(n_features))
         composed: nn.Module = zuko.lazy.LazyComposedTransform(*couplings, scales)
         return composed
 
@@ -141,6 +136,10 @@ class NAFConfig(ZukoConfig):
         )
         steps = ((ZukoBijection(transform), ActNorm(n_features)) for transform in transforms)
         return Composed(bijection for step in steps for bijection in step)
+
+
+def _scaled(log_scale: Tensor) -> Transform:
+    return AffineTransform(0.0, log_scale.exp())
 
 
 class ZukoBijection(Bijection):
