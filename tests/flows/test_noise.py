@@ -35,7 +35,7 @@ def noisy(flow, data, noise, seed):
 
 
 @pytest.mark.parametrize("which", ["encoder", "decoder"])
-@pytest.mark.parametrize("name", [*NOISY, "particles-2d", "vectors-continuous"])
+@pytest.mark.parametrize("name", [*NOISY, "particles-2d", "vectors-continuous", "vectors-diffusion"])
 def test_the_likelihood_is_that_of_points_with_noise(name, which):
     flow = make_flow(name)
     data, noise = random_data(flow), 0.12
