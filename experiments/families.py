@@ -71,7 +71,7 @@ class Scale(NamedTuple):
     grid: int = 128
 
 
-QUICK = Scale(c2st=300, test=300, timed=100, grid=48)
+QUICK = Scale(c2st=100, test=300, timed=100, grid=48)
 
 
 class Trained(NamedTuple):

@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python experiments/zoo.py [--seconds 300] [--only TASK_OR_FAMILY ...] [--quick] [--out FOLDER]
 
 NLL (nats, 5,000 held-out vectors) of the densities in the plane and of dw4-vectors; C2ST (0.5 is best, mean of two
-observations) of the posteriors from 10,000 simulations. A flow's density is one only where it inverts its own samples:
-`|x - g(f(x))|` is the mean reconstruction error in standard deviations of the data.
+observations) of the posteriors from 10,000 simulations. The likelihood is that of the encoder. Samples have this
+density only where |x - g(f(x))|, the mean reconstruction error in standard deviations of the data, is small.
 
 Rows go to experiments/results/zoo.json, and a finished row is not made again; experiments/results/densities.png shows
 the densities in the plane. --quick trains each family for 3 seconds on two tasks, into runs/zoo-quick.

@@ -1,0 +1,85 @@
+"""The scripts of experiments/ that compare families of flows: rows, resuming, and the picture."""
+
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from molflow.errors import MolflowError
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+
+
+@pytest.fixture
+def script(monkeypatch, capsys, tmp_path):
+    """Run a script with --quick into a folder; gives its rows and what it prints."""
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+
+    def run(name, *words):
+        monkeypatch.setattr(sys, "argv", [name, "--quick", "--seconds", "0.5", "--out", str(tmp_path), *words])
+        import_module(name).main()
+        return json.loads((tmp_path / f"{name}.json").read_text()), capsys.readouterr().out
+
+    return run
+
+
+def test_zoo(script, tmp_path):
+    first, _ = script("zoo", "--only", "two-moons", "radial")
+    rows, printed = script("zoo", "--only", "two-moons", "radial", "free_form")
+    assert rows[:1] == first  # with its times, so it was not made again
+    assert [row["family"] for row in rows] == ["radial", "free_form"]
+    for row in rows:
+        assert row["steps"] > 0
+        assert row["nll"] > row["nll_of_truth"] - 5 * row["nll_error"]
+        assert row["ms_per_sample"] > 0
+        assert f"| two-moons | {row['family']} | {row['nll']:.3f} |" in printed
+    assert (tmp_path / "densities.png").read_bytes().startswith(b"\x89PNG")
+    assert {path.stem for path in (tmp_path / "grids").iterdir()} == {
+        "two-moons-truth", "two-moons-radial", "two-moons-free_form",
+    }  # fmt: skip
+
+
+def test_sbi(script):
+    rows, printed = script("sbi", "--only", "sbi-two-moons", "nsf")
+    assert [(row["task"], row["n_simulations"], row["npe"]) for row in rows] == [("sbi-two-moons", 10_000, 0.606)]
+    assert len(rows[0]["c2st"]) == 1
+    assert all(0.3 < score <= 1 for score in rows[0]["c2st"])
+    assert f"| sbi-two-moons | 10,000 | nsf | {rows[0]['mean_c2st']:.3f} | 0.606 |" in printed
+
+
+def test_unknown_names(script, capsys):
+    with pytest.raises(SystemExit):
+        script("zoo", "--only", "three-moons")
+    assert "no such task or family: three-moons; there are: two-moons, " in capsys.readouterr().err
+
+
+def test_rows_that_failed_are_made_again(script, tmp_path):
+    fill = import_module("families").fill
+    keys, made, broken = [{"name": "a"}, {"name": "b"}], [], {"a"}
+
+    def make(name):
+        made.append(name)
+        if name in broken:
+            raise MolflowError("broken")
+        return {"value": 1.0}
+
+    path = tmp_path / "folder" / "rows.json"
+    assert fill(path, keys, make) == [{"name": "a", "error": "broken"}, {"name": "b", "value": 1.0}]
+    broken.clear()
+    assert fill(path, keys, make) == [{"name": "a", "value": 1.0}, {"name": "b", "value": 1.0}]
+    assert made == ["a", "b", "a"]
+    assert fill(path, keys[:1], make) == [{"name": "a", "value": 1.0}]
+    assert made == ["a", "b", "a"]
+
+
+def test_steps_without_finite_gradients_are_left_out(script):
+    """The first step throws the weights off; the later ones change nothing."""
+    families = import_module("families")
+    config = families.experiment("realnvp", "density", {"name": "two-moons", "n": 600})
+    config = config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"learning_rate": 1e30})})
+    flow, figures = families.train(config, 1.0)
+    assert figures["steps"] == 1
+    assert figures["skipped_steps"] > 0
+    assert all(parameter.isfinite().all() for parameter in flow.parameters())
