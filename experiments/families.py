@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from molflow.config import parse
 from molflow.data import DATASETS
+from molflow.data.densities import split_generator
 from molflow.data.simulators import BenchmarkTask
 from molflow.data.vectors import save_vectors
 from molflow.errors import MolflowError
@@ -136,9 +137,8 @@ def train(config: ExperimentConfig, seconds: float) -> Trained:
     elapsed = time.perf_counter() - began
     if not run.step:
         raise MolflowError(f"none of {skipped} steps has a finite gradient")
-    averaged: Flow[Tensor] = run.ema.module.eval()
     return Trained(
-        averaged,
+        cast(Flow[Tensor], run.ema.module.eval()),
         {
             "parameters": sum(p.numel() for p in flow.parameters()),
             "training_seconds": elapsed,
@@ -151,7 +151,7 @@ def train(config: ExperimentConfig, seconds: float) -> Trained:
 
 def train_posterior(task: BenchmarkTask, family: str, seconds: float) -> tuple[Posterior, Row]:
     """A posterior trained on the simulations of a task, as `molflow.sbi.train` makes it but for the time."""
-    theta, x = (torch.cat(parts) for parts in zip(task.load("train"), task.load("validation"), strict=True))
+    theta, x = task.simulations(task.n, split_generator(task.seed, "train"))
     bounds, observations = Bounds.of(task.prior, theta.shape[1]), Observations.of(x)
     features = observations.features(x).float()
     names = [f"x{k + 1}" for k in range(features.shape[1])]
@@ -167,8 +167,7 @@ def posterior_row(
     name: str, family: str, n_simulations: int, seconds: float, observations: Sequence[int], scale: Scale
 ) -> Row:
     """Train a posterior and compare it with the reference posterior of each observation."""
-    task = DATASETS[name](n=n_simulations)
-    assert isinstance(task, BenchmarkTask)
+    task = cast(type[BenchmarkTask], DATASETS[name])(n=n_simulations)
     posterior, row = train_posterior(task, family, seconds)
     scores = []
     for number in tqdm(observations, desc="C2ST", leave=False):

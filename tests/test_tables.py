@@ -41,6 +41,12 @@ def test_zoo(script, tmp_path):
     }  # fmt: skip
 
 
+def test_particles(script, few_particles, tmp_path):
+    rows, _ = script("zoo", "--only", "dw4-vectors", "radial")
+    assert [row["nll_of_truth"] for row in rows] == [7.12]
+    assert not (tmp_path / "densities.png").exists()
+
+
 def test_sbi(script):
     rows, printed = script("sbi", "--only", "sbi-two-moons", "nsf")
     assert [(row["task"], row["n_simulations"], row["npe"]) for row in rows] == [("sbi-two-moons", 10_000, 0.606)]
