@@ -52,7 +52,7 @@ def main() -> None:
     print(f"{processor()}, {records[0]['threads']} threads, {arguments.n} molecules, {arguments.repeats} repeats")  # noqa: T201
     print("| model:evaluations | ms a molecule | stable, % | ms a stable molecule | times the cheapest |")  # noqa: T201
     for record, cost in zip(records, costs, strict=True):
-        shown = "none" if cost is None else f"{cost:.3g} | {cost / least:.3g}"
+        shown = "none | " if cost is None else f"{cost:.3g} | {cost / least:.3g}"
         stable = 100 * record["molecule_stability"]
         print(f"| `{record['model']}` | {record['ms_per_molecule']:.3g} | {stable:.1f} | {shown} |")  # noqa: T201
 

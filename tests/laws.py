@@ -197,7 +197,7 @@ PARTICLE_FLOWS: dict[str, FlowConfig] = {
     ),
     "particles-continuous-conditional": _continuous(_PLANE, _NARROW, 2, conditions=CONDITIONS),
     "particles-diffusion": _diffusion(_PLANE, _NARROW, 2, sampler="ode"),
-    "particles-diffusion-conditional": _diffusion(_PLANE, _NARROW, 3, conditions=CONDITIONS),
+    "particles-diffusion-conditional": _diffusion(_PLANE, _ONE_TRANSFORMER, 2, conditions=CONDITIONS),
 }
 FLOWS = MOLECULE_FLOWS | PARTICLE_FLOWS
 """Flows on point clouds."""
