@@ -12,12 +12,13 @@ from molflow.flows import (
     ComposedMoleculeDomain,
     ConditionsConfig,
     ContinuousConfig,
-    ContinuousFlow,
+    DiffusionConfig,
     FixedStepSolver,
     Flow,
     FlowConfig,
     FreeFormConfig,
     NoiseRange,
+    ODEFlow,
 )
 from molflow.flows import FLOWS as FAMILIES
 from molflow.flows.domains import (
@@ -143,6 +144,15 @@ def _continuous(domain: DomainConfig, network: NetworkConfig, n_steps: int, **se
     )
 
 
+def _diffusion(domain: DomainConfig, network: NetworkConfig, n_steps: int, **settings: Any) -> FlowConfig:
+    return DiffusionConfig(
+        domain=domain,
+        network=network,
+        solver=FixedStepSolver(method="rk4", n_steps=n_steps),
+        **{"n_steps": 3} | settings,
+    )
+
+
 _MOLECULES = MoleculesConfig(types=ALL_ATOM, atom_counts=_FEW_ATOMS)
 _COMPOSED_UNITED = ComposedMoleculesConfig(types=UNITED, representation="united-atom", n_compositions=4)
 _COMPOSED_ENVIRONMENT = ComposedMoleculesConfig(types=ENVIRONMENT, representation="environment", n_compositions=4)
@@ -170,6 +180,8 @@ MOLECULE_FLOWS: dict[str, FlowConfig] = {
     "composed-environment-continuous": _continuous(_COMPOSED_ENVIRONMENT, _SMALL_TRANSFORMER, 1, last_step=0.1),
     "united-model-of-compositions": _free_form(_MODELLED),
     "composed-environment-noise": _free_form(_COMPOSED_ENVIRONMENT, noise=NoiseRange()),
+    "molecules-diffusion": _diffusion(_MOLECULES, _SMALL_TRANSFORMER, 3),
+    "composed-united-diffusion": _diffusion(_COMPOSED_UNITED, _SMALL_TRANSFORMER, 2, sampler="ddim"),
     "molecules-tensor-product": _free_form(_MOLECULES, _TENSOR_PRODUCT),
 }
 PARTICLE_FLOWS: dict[str, FlowConfig] = {
@@ -184,6 +196,8 @@ PARTICLE_FLOWS: dict[str, FlowConfig] = {
         _PLANE, _TRANSFORMER, average_velocity=True, conditions=CONDITIONS
     ),
     "particles-continuous-conditional": _continuous(_PLANE, _NARROW, 2, conditions=CONDITIONS),
+    "particles-diffusion": _diffusion(_PLANE, _NARROW, 2, sampler="ode"),
+    "particles-diffusion-conditional": _diffusion(_PLANE, _ONE_TRANSFORMER, 2, conditions=CONDITIONS),
 }
 FLOWS = MOLECULE_FLOWS | PARTICLE_FLOWS
 """Flows on point clouds."""
@@ -195,6 +209,8 @@ VECTOR_FLOWS: dict[str, FlowConfig] = {
     "vectors-noise": _free_form(_VECTORS, _MLP, noise=NoiseRange(lowest=0.05, highest=0.5)),
     "vectors-continuous": _continuous(_VECTORS, _MLP, 4),
     "vectors-continuous-conditional": _continuous(_VECTORS, _MLP, 4, conditions=CONDITIONS),
+    "vectors-diffusion": _diffusion(_VECTORS, _MLP, 6),
+    "vectors-diffusion-conditional": _diffusion(_VECTORS, _MLP, 6, sampler="ode", conditions=CONDITIONS),
 }
 _SMALL = {
     "n_transforms": 2, "hidden": 8, "n_layers": 1, "n_bins": 4, "n_components": 3, "n_signals": 3, "n_units": 3,
@@ -213,11 +229,11 @@ def bijective(kind: str, domain: DomainConfig = _VECTORS, **settings: Any) -> Fl
 VECTOR_FLOWS |= {f"vectors-{kind}": bijective(kind) for kind in ZOO}
 VECTOR_FLOWS |= {f"vectors-{kind}-conditional": bijective(kind, conditions=CONDITIONS) for kind in ZOO}
 ALL_FLOWS = FLOWS | VECTOR_FLOWS
-CONTINUOUS = [name for name in ALL_FLOWS if "continuous" in name]
-LOG_DET_ERROR = dict.fromkeys(CONTINUOUS, 1e-2)
-"""Of flows that integrate the log-determinant, here in one or two steps."""
+INTEGRATED = [name for name in ALL_FLOWS if "continuous" in name or "diffusion" in name]
+LOG_DET_ERROR = dict.fromkeys(INTEGRATED, 1e-2)
+"""Of flows that integrate the log-determinant, here in a few steps."""
 
-FREE_FORM = [name for name in FLOWS if name not in CONTINUOUS]
+FREE_FORM = [name for name in FLOWS if name not in INTEGRATED]
 
 
 def randomize(module: nn.Module, seed: int = 0, strength: float = 0.7) -> nn.Module:
@@ -336,7 +352,7 @@ def training_terms(flow: Flow, way: int) -> tuple[tuple[Any, ...], Tensor]:
     if isinstance(flow, BijectiveFlow):
         nll = flow.nll(data, condition, generator)
         return (nll,), nll.mean()
-    if isinstance(flow, ContinuousFlow):
+    if isinstance(flow, ODEFlow):
         terms = flow.terms(data, condition, generator, ("rademacher", "exact")[way])
         return terms, terms.nll(kinetic_energy=0.1).mean()
     terms = flow.terms(data, condition, generator, n_probes=2, surrogate=("encoder_jvp", "decoder_jvp")[way])

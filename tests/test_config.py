@@ -301,7 +301,7 @@ def test_a_domain_comes_back(kind):
         (
             {"kind": "free_from"},
             "model.kind: unknown flow 'free_from'; did you mean free_form? Known are: free_form, continuous, "
-            "planar, radial, nice, realnvp, glow, maf, iaf, nsf, naf, iresnet, flowpp",
+            "diffusion, planar, radial, nice, realnvp, glow, maf, iaf, nsf, naf, iresnet, flowpp",
         ),
         (
             {"encoder": {"kind": "egnn", "hiden": 3}},

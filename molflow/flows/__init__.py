@@ -8,7 +8,8 @@ from molflow.registry import lazy_names
 if TYPE_CHECKING:
     from molflow.flows.base import Evaluations, Flow, FlowChoice, FlowConfig, Likelihood
     from molflow.flows.conditions import Conditions, ConditionsConfig
-    from molflow.flows.continuous import ContinuousConfig, ContinuousFlow, Path
+    from molflow.flows.continuous import ContinuousConfig, ContinuousFlow, ODEFlow, Path
+    from molflow.flows.diffusion import DiffusionConfig, DiffusionFlow
     from molflow.flows.domains import (
         ComposedMoleculeDomain,
         Domain,
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 __all__ = [
     "DEQUANTIZERS", "DIVERGENCES", "DOMAINS", "FLOWS", "SOLVERS", "SURROGATES", "AdaptiveSolver",
     "ComposedMoleculeDomain", "Conditions", "ConditionsConfig", "ContinuousConfig", "ContinuousFlow", "DenoiserConfig",
-    "Domain", "DomainConfig", "Evaluations", "FixedStepSolver", "Flow", "FlowChoice", "FlowConfig", "FreeFormConfig",
-    "FreeFormFlow", "IntegrationError", "Likelihood", "MoleculeDomain", "NoiseRange", "ParticleDomain", "Path",
-    "Solver", "VectorDomain", "load", "save_model", "unroll",
+    "DiffusionConfig", "DiffusionFlow", "Domain", "DomainConfig", "Evaluations", "FixedStepSolver", "Flow",
+    "FlowChoice", "FlowConfig", "FreeFormConfig", "FreeFormFlow", "IntegrationError", "Likelihood", "MoleculeDomain",
+    "NoiseRange", "ODEFlow", "ParticleDomain", "Path", "Solver", "VectorDomain", "load", "save_model", "unroll",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
@@ -34,7 +35,8 @@ __getattr__, __dir__ = lazy_names(
     {
         "base": ("Evaluations", "Flow", "FlowChoice", "FlowConfig", "Likelihood"),
         "conditions": ("Conditions", "ConditionsConfig"),
-        "continuous": ("ContinuousConfig", "ContinuousFlow", "Path"),
+        "continuous": ("ContinuousConfig", "ContinuousFlow", "ODEFlow", "Path"),
+        "diffusion": ("DiffusionConfig", "DiffusionFlow"),
         "domains": (
             "ComposedMoleculeDomain",
             "Domain",

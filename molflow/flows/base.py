@@ -123,7 +123,7 @@ class Flow(nn.Module, ABC, Generic[Data]):
 
     @property
     def n_evaluations(self) -> int | None:
-        """Calls of the network in `decode` by default; None for an adaptive solver."""
+        """Calls of the network per sample by default; None for an adaptive solver."""
         return 1
 
     @property
@@ -137,7 +137,7 @@ class Flow(nn.Module, ABC, Generic[Data]):
         return 0.0
 
     def has_density(self, n_evaluations: int | None) -> bool:
-        """Whether `sample_and_log_prob` gives the density of what `decode` makes with this number of evaluations."""
+        """Whether `sample_and_log_prob` gives the density of what `sample` makes with this number of evaluations."""
         return n_evaluations in (None, 1)
 
     @property
@@ -204,7 +204,7 @@ class Flow(nn.Module, ABC, Generic[Data]):
             temperature: standard deviation of the latent.
             n_evaluations: calls of the network per sample, by default those that the flow was made for. A free-form
                 flow makes one, and more if its decoder is an average velocity; a continuous flow follows its solver, or
-                makes as many steps of Euler's method.
+                makes as many steps of Euler's method; a diffusion flow makes as many steps of its sampler.
             batch_size: number of samples drawn at a time.
             compile: compile the networks for a CPU, which changes samples by less than 1e-4 Å; None: where n samples
                 repay it, see `molflow.flows.acceleration`.
@@ -240,19 +240,31 @@ class Flow(nn.Module, ABC, Generic[Data]):
         precision: Precision = "float32",
     ) -> Iterator[Data]:
         """The batches that `sample` joins, as they are made."""
+        generator = self.generator(seed)
 
-        def decode(z: P, context: Context) -> P:
-            return self.denoise(self.decode(z, context, n_evaluations), context)
+        def generate(z: P, context: Context) -> tuple[P, Tensor]:
+            return self.generate(z, context, n_evaluations, generator), context.mask.sum(1)
 
-        accelerated = Acceleration(self, n, decode, compile, precision)
-        for z, context, _ in latents(self, n, condition, seed, temperature, batch_size):
+        def trial(z: P, context: Context) -> P:  # the same each time, and without effect on the samples
+            return self.generate(z, context, n_evaluations, self.generator(0))
+
+        accelerated = Acceleration(self, n, trial, compile, precision)
+        for z, context, _ in latents(self, n, condition, generator, temperature, batch_size):
             with accelerated(z, context):
-                points, _ = by_size(lambda z, c: (decode(z, c), c.mask.sum(1)), z, context, PAIRS_AT_ONCE)
+                points, _ = by_size(generate, z, context, PAIRS_AT_ONCE)
             yield self.domain.from_points(points, context)
 
-    def denoise(self, points: P, context: Context) -> P:
-        """What `sample` does to decoded points, for a flow whose density is that of data with noise."""
-        return points
+    def generate(self, latent: P, context: Context, n_evaluations: int | None, generator: torch.Generator) -> P:
+        """The samples that `sample` makes of latents: by default those of `decode`.
+
+        A flow overrides it if it samples in another way than by the map whose density it gives, for example by drawing
+        further noise. `has_density` is then False.
+
+        Args:
+            latent, context, n_evaluations: as in `decode`.
+            generator: source of further noise; it has drawn the latents.
+        """
+        return self.decode(latent, context, n_evaluations)
 
     def sample_and_log_prob(
         self,
@@ -284,7 +296,7 @@ class Flow(nn.Module, ABC, Generic[Data]):
         condition: Any = None,
     ) -> Iterator[tuple[Data, Tensor]]:
         """The batches that `sample_and_log_prob` joins, as they are made."""
-        for z, context, log_p in latents(self, n, condition, seed, temperature, batch_size):
+        for z, context, log_p in latents(self, n, condition, self.generator(seed), temperature, batch_size):
             points, log_det = by_size(self.decode_with_log_det, z, context, PAIRS_WITH_DENSITY)
             density = log_p - log_det + self.domain.log_unit(context.mask, self.dtype)
             yield self.domain.from_points(points, context), density

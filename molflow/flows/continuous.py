@@ -1,8 +1,9 @@
 """Continuous normalizing flows (arXiv 1806.07366, 1810.01367): points move along a velocity that a network gives."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
 from pydantic import Field
@@ -94,22 +95,23 @@ class ContinuousTerms(NamedTuple):
         return self.latent - self.log_det - self.correction + kinetic_energy * self.kinetic_energy
 
 
-class ContinuousFlow(Flow[Data]):
+class ODEFlow(Flow[Data]):
     """dp/dt = f(p, context, t) on the space of the domain, from data at time 0 to latents at time 1.
 
     log p(p_0) = log p(p_1) + int_0^1 div f dt, where the divergence is the trace of df/dp on that space. The likelihood
     and the density of samples compute it exactly, with one derivative for each dimension; training may estimate it.
 
-    Data with noise, p + s e, are points (1 - t) p + t e of straight paths at t = s / (1 + s), divided by 1 - t. Their
-    likelihood starts at that time, where the velocity of a flow trained by flow matching is smooth.
+    Such a flow learns from paths p_t = alpha p + sigma e between data p and noise e. Data with noise, p + s e, are
+    points of these paths at the time when sigma / alpha = s, divided by alpha. Their likelihood starts at that time,
+    where the velocity is smooth.
+
+    Implementing one: write `velocity`, `path_at` and `_steps`.
 
     Args:
         domain: what the flow is a distribution over.
         network: (x, h, mask, t) -> (dx, dh) with one time, as in `molflow.nn`; on vectors (x, condition, t) -> y.
         solver: how paths are followed, by default dopri5 with tolerances of 1e-4.
         conditions: as in `Flow`.
-        last_step: length of the last of the Euler steps that `n_evaluations` asks for, from this time to the data at
-            time 0; 0 makes all steps equal. A short one sets the finest scale of the data, such as bond lengths.
     """
 
     def __init__(
@@ -118,10 +120,21 @@ class ContinuousFlow(Flow[Data]):
         network: nn.Module,
         solver: Solver | None = None,
         conditions: Conditions | None = None,
-        last_step: float = 0.0,
     ):
         super().__init__(domain, conditions)
-        self.network, self.solver, self.last_step = network, solver or AdaptiveSolver(), last_step
+        self.network, self.solver = network, solver or AdaptiveSolver()
+
+    @abstractmethod
+    def velocity(self, points: P, context: Context, t: Tensor) -> P:
+        """f(p, context, t) at times t, (B,) or one for all."""
+
+    @abstractmethod
+    def path_at(self, noise: float) -> tuple[float, float]:
+        """The time of the paths when sigma / alpha is this noise, and alpha at that time."""
+
+    @abstractmethod
+    def _steps(self, latent: P, context: Context, end: float, n_steps: int) -> P:
+        """The point at time `end` by as many steps from the latent at time 1, one evaluation each."""
 
     @property
     def n_evaluations(self) -> int | None:
@@ -134,8 +147,8 @@ class ContinuousFlow(Flow[Data]):
     def has_density(self, n_evaluations: int | None) -> bool:
         return n_evaluations is None
 
-    def velocity(self, points: P, context: Context, t: Tensor) -> P:
-        """f(p, context, t) at times t, (B,) or one for all."""
+    def output(self, points: P, context: Context, t: Tensor) -> P:
+        """The output of the network at times t, (B,) or one for all."""
         first = tensors_of(points)[0]
         return evaluate(self.network, points, context, t.to(first.dtype).expand(len(first)).unsqueeze(-1))
 
@@ -183,13 +196,11 @@ class ContinuousFlow(Flow[Data]):
         return Path(point_of(joined.split(sizes, -1)), tuple(solved.state[1:]), solved.n_evaluations)
 
     def encode(self, points: P, context: Context) -> P:
-        start = _time_of_noise(context)
-        return self.integrate(points * (1 - start), context, start, 1.0).points  # type: ignore[no-any-return]
+        start, alpha = self._path_in(context)
+        return self.integrate(points * alpha, context, start, 1.0).points  # type: ignore[no-any-return]
 
     def decode(self, latent: P, context: Context, n_evaluations: int | None = None) -> P:
-        """Latent points -> data points, by the flow's solver, or by as many Euler steps as evaluations are given.
-
-        All these steps are equal, or with `last_step` all but the last.
+        """Latent points -> data points, by the flow's solver, or by as many steps as evaluations are given.
 
         Raises:
             IntegrationError: the path cannot be integrated.
@@ -197,22 +208,31 @@ class ContinuousFlow(Flow[Data]):
         """
         if n_evaluations is not None and n_evaluations < 1:
             raise ValueError(f"n_evaluations must be at least 1, got {n_evaluations}")
-        euler = n_evaluations and FixedStepSolver(
-            method="euler", n_steps=n_evaluations, last_step=self.last_step, adjoint=self.solver.adjoint
-        )
-        end = _time_of_noise(context)
-        points = self.integrate(latent, context, 1.0, end, solver=euler or None).points
-        return points * (1 / (1 - end))  # type: ignore[no-any-return]
+        end, alpha = self._path_in(context)
+        if n_evaluations is None:
+            points = self.integrate(latent, context, 1.0, end).points
+        else:
+            points = self._steps(latent, context, end, n_evaluations)
+        return points * (1 / alpha)  # type: ignore[no-any-return]
 
     def encode_with_log_det(self, points: P, context: Context) -> tuple[P, Tensor]:
-        start = _time_of_noise(context)
-        z, log_det = self._with_log_det(points * (1 - start), context, start, 1.0)
-        return z, log_det + self._log_det_of_scaling(1 - start, context)
+        start, alpha = self._path_in(context)
+        z, log_det = self._with_log_det(points * alpha, context, start, 1.0)
+        return z, log_det + self._log_det_of_scaling(alpha, context)
 
     def decode_with_log_det(self, latent: P, context: Context) -> tuple[P, Tensor]:
-        end = _time_of_noise(context)
+        end, alpha = self._path_in(context)
         points, log_det = self._with_log_det(latent, context, 1.0, end)
-        return points * (1 / (1 - end)), log_det - self._log_det_of_scaling(1 - end, context)
+        return points * (1 / alpha), log_det - self._log_det_of_scaling(alpha, context)
+
+    def _path_in(self, context: Context) -> tuple[float, float]:
+        """The time at which paths carry the noise of a context, and alpha at that time."""
+        if context.noise is None:
+            return 0.0, 1.0
+        levels = context.noise.unique()
+        if len(levels) > 1:
+            raise ValueError("this flow takes one level of noise for all configurations")
+        return self.path_at(float(levels))
 
     def _log_det_of_scaling(self, factor: float, context: Context) -> Tensor:
         return self.domain.space(context.mask).dof.to(self.dtype) * math.log(factor)
@@ -297,12 +317,35 @@ class ContinuousFlow(Flow[Data]):
         return ContinuousTerms(latent, log_det, kinetic_energy, correction, path.n_evaluations)
 
 
-def _time_of_noise(context: Context) -> float:
-    """The time at which straight paths carry the noise of a context: s / (1 + s)."""
-    if context.noise is None:
-        return 0.0
-    levels = context.noise.unique()
-    if len(levels) > 1:
-        raise ValueError("a continuous flow takes one level of noise for all configurations")
-    s = float(levels)
-    return s / (1 + s)
+class ContinuousFlow(ODEFlow[Data]):
+    """A network is the velocity; paths between data and noise are straight, p_t = (1 - t) p + t e.
+
+    Args:
+        domain, network, solver, conditions: as in `ODEFlow`.
+        last_step: length of the last of the Euler steps that `n_evaluations` asks for, from this time to the data at
+            time 0; 0 makes all steps equal. A short one sets the finest scale of the data, such as bond lengths.
+    """
+
+    straight_paths: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        domain: Domain[Data],
+        network: nn.Module,
+        solver: Solver | None = None,
+        conditions: Conditions | None = None,
+        last_step: float = 0.0,
+    ):
+        super().__init__(domain, network, solver, conditions)
+        self.last_step = last_step
+
+    def velocity(self, points: P, context: Context, t: Tensor) -> P:
+        return self.output(points, context, t)
+
+    def path_at(self, noise: float) -> tuple[float, float]:
+        return noise / (1 + noise), 1 / (1 + noise)
+
+    def _steps(self, latent: P, context: Context, end: float, n_steps: int) -> P:
+        """By Euler's method; all steps are equal, or with `last_step` all but the last."""
+        euler = FixedStepSolver(method="euler", n_steps=n_steps, last_step=self.last_step, adjoint=self.solver.adjoint)
+        return self.integrate(latent, context, 1.0, end, solver=euler).points  # type: ignore[no-any-return]

@@ -229,7 +229,11 @@ class FreeFormFlow(Flow[Data]):
             points = points - self.average_velocity(points, context, r, t) * (early - late)
         return points
 
+    def generate(self, latent: P, context: Context, n_evaluations: int | None, generator: torch.Generator) -> P:
+        return self.denoise(self.decode(latent, context, n_evaluations), context)
+
     def denoise(self, points: P, context: Context) -> P:
+        """Data points without the noise that decoded ones have; unchanged without a denoiser."""
         if self.denoiser is None:
             return points
         points = points * (1 - self.denoiser_times[0])

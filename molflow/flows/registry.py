@@ -15,6 +15,7 @@ FLOWS: "Registry[type[FlowConfig]]" = Registry(
     modules={
         "free_form": "molflow.flows.free_form",
         "continuous": "molflow.flows.continuous",
+        "diffusion": "molflow.flows.diffusion",
         "planar": "molflow.flows.zoo.planar",
         "radial": "molflow.flows.zoo.radial",
         "nice": "molflow.flows.zoo.zuko",

@@ -17,7 +17,12 @@ PAIRS_WITH_DENSITY = 8192  # fewer, as a Jacobian multiplies them by its columns
 
 
 def latents(
-    flow: "Flow[Any]", n: int, condition: Any, seed: int | None, temperature: float, batch_size: int
+    flow: "Flow[Any]",
+    n: int,
+    condition: Any,
+    generator: torch.Generator,
+    temperature: float,
+    batch_size: int,
 ) -> Iterator[tuple[Any, Context, Tensor]]:
     """Batches of latent points, their context, and log p(context) + log p(z).
 
@@ -28,7 +33,6 @@ def latents(
     if n < 1 or batch_size < 1:
         raise ValueError(f"n and batch_size must be at least 1, got {n} and {batch_size}")
     conditions = flow.standardized(condition, n)
-    generator = flow.generator(seed)
     for start in range(0, n, batch_size):
         context = flow.domain.sample_context(min(batch_size, n - start), generator, flow.device, flow.dtype)
         if conditions is not None:

@@ -70,7 +70,7 @@ def test_one_evaluation_is_the_default_and_the_one_with_a_density(flow, case):
 
 
 def test_samples_take_the_given_number_of_evaluations(flow):
-    z, context, _ = next(latents(flow, 6, None, 3, 1.0, 6))
+    z, context, _ = next(latents(flow, 6, None, flow.generator(3), 1.0, 6))
     sampled = flow.sample(6, seed=3, n_evaluations=3)
     expected = flow.domain.from_points(flow.decode(z, context, 3), context)
     drawn = context.mask  # hydrogens come after these

@@ -208,7 +208,7 @@ def test_conditions_stay_with_their_configurations_in_batches_and_groups_of_a_si
     condition = torch.stack([torch.arange(7.0), -torch.arange(7.0)], 1).double() / 3
     samples, log_q = flow.sample_and_log_prob(7, seed=2, condition=condition, batch_size=3)
     seen, densities = [], []
-    for i, (z, context, _) in enumerate(latents(flow, 7, condition, 2, 1.0, 3)):
+    for i, (z, context, _) in enumerate(latents(flow, 7, condition, flow.generator(2), 1.0, 3)):
         rows = condition[3 * i : 3 * i + 3]
         close(context.condition, flow.standardized(rows, len(rows)))
         for j in range(len(rows)):

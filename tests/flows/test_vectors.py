@@ -88,7 +88,8 @@ def test_samples_carry_the_decoder_density_at_their_own_latent(name, flow, tempe
     log_det = torch.linalg.slogdet(jacobians(lambda p: flow.decode(p, context), z)).logabsdet
     log_normal = -0.5 * (z / temperature).square().sum(1) - 1.5 * math.log(2 * math.pi * temperature**2)
     close(log_q, log_normal - log_det - flow.domain.std.log().sum(), LOG_DET_ERROR.get(name, 1e-8))
-    close(flow.sample(6, seed=3, temperature=temperature, **given), data)
+    if flow.has_density(None):
+        close(flow.sample(6, seed=3, temperature=temperature, **given), data)
 
 
 def test_samples_are_vectors_of_the_precision_of_the_flow(flow):

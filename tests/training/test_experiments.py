@@ -66,7 +66,7 @@ def test_a_model_is_free_form_unless_it_says_otherwise():
     [
         (
             "model.kind=flow",
-            "model.kind: unknown flow 'flow'; did you mean flowpp? Known are: free_form, continuous, planar, radial,",
+            "model.kind: unknown flow 'flow'; did you mean flowpp? Known are: free_form, continuous, diffusion,",
         ),
         ("model.encoder={kind = 'egnn'}", "unknown key model.encoder"),
         ("model.solver={n_steps = 3}", "model.solver: has no method"),

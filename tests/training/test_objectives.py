@@ -8,20 +8,29 @@ from itertools import pairwise
 
 import pytest
 import torch
-from laws import make_flow, random_data, randomize
+from laws import asked, make_flow, random_data, randomize
 from torch import nn
 
 from molflow.data.batches import Batch
 from molflow.errors import MolflowError
-from molflow.flows import ConditionsConfig, ContinuousConfig, ContinuousFlow, FreeFormConfig, FreeFormFlow
-from molflow.flows.domains import ComposedMoleculesConfig, ParticleDomain, VectorsConfig
+from molflow.flows import (
+    ConditionsConfig,
+    ContinuousConfig,
+    ContinuousFlow,
+    DiffusionConfig,
+    DiffusionFlow,
+    FreeFormConfig,
+    FreeFormFlow,
+)
+from molflow.flows.domains import ComposedMoleculesConfig, ParticleDomain, VectorDomain, VectorsConfig
 from molflow.flows.networks import transform
 from molflow.flows.solvers import FixedStepSolver
-from molflow.geometry import Points
+from molflow.geometry import Points, scale, squared_norm
 from molflow.nn import EGNN, Chain, EGNNConfig, MLPConfig, TransformerConfig
 from molflow.training.metrics import mean
 from molflow.training.objectives import OBJECTIVES
 from molflow.training.objectives.base import accumulate_gradients
+from molflow.training.objectives.diffusion import DiffusionObjectiveConfig
 from molflow.training.objectives.flow_matching import FlowMatchingObjectiveConfig
 from molflow.training.objectives.free_form import FreeFormObjectiveConfig
 from molflow.training.objectives.inversion import InversionObjectiveConfig
@@ -34,6 +43,9 @@ from molflow.volume import surrogate_encoder_jvp
 
 TARGETS = ["mean_flow", "lagrangian"]
 CONTINUOUS_KINDS = ["flow_matching", "likelihood"]
+ON_NETWORK = [*CONTINUOUS_KINDS, "diffusion"]
+"""Objectives of flows with one network."""
+
 SETTINGS = {
     "regression": {"teacher": "a run", "evaluations": 3},
     "stages": {"teacher": "a run", "times": (1.0, 0.3, 0.0), "longest_step": 0.4},
@@ -53,13 +65,17 @@ def flow_for(kind, domain="molecules"):
     continuous = kind in CONTINUOUS_KINDS
     if kind == "stages":
         return make_flow("composed-united-stages")
+    if kind == "diffusion" and domain == "molecules":
+        return make_flow("composed-united-diffusion")
     if domain == "molecules":
         return make_flow(f"composed-united-{'continuous-transformer' if continuous else 'average-velocity'}")
     parts = {
         "domain": VectorsConfig(n_features=3),
         "conditions": ConditionsConfig(names=("a", "b"), mean=(1, 0), std=(2, 3)),
     }
-    if continuous:
+    if kind == "diffusion":
+        config = DiffusionConfig(**parts, network=MLPConfig(hidden=8))
+    elif continuous:
         config = ContinuousConfig(**parts, network=MLPConfig(hidden=8), solver=FixedStepSolver(method="rk4", n_steps=2))
     else:
         config = FreeFormConfig(
@@ -188,7 +204,7 @@ def test_each_objective_trains_its_networks(case):
     found = {name: g for name, g in gradients(flow, loss).items() if g.abs().max() > 0}
     networks = {
         **dict.fromkeys(("mean_flow", "stages"), ("decoder",)),
-        **dict.fromkeys(CONTINUOUS_KINDS, ("network",)),
+        **dict.fromkeys(ON_NETWORK, ("network",)),
         "inversion": ("encoder",),
     }
     trained = networks.get(kind, ("encoder", "decoder"))
@@ -245,14 +261,17 @@ def test_a_condition_is_required_or_refused(kind):
         loss_of(objective, Batch(random_data(flow), torch.zeros(4, 1)), rng())
 
 
-@pytest.mark.parametrize("name", ["particles-2d", "particles-continuous", "composed-united-average-velocity"])
+@pytest.mark.parametrize(
+    "name", ["particles-2d", "particles-continuous", "particles-diffusion", "composed-united-average-velocity"]
+)
 @pytest.mark.parametrize("kind", OBJECTIVES)
 def test_a_flow_serves_exactly_the_objectives_that_the_error_names(kind, name):
     served = {
         "particles-2d": {"free_form", "inversion", "regression", "likelihood"},
         "particles-continuous": {"flow_matching", "likelihood"},
+        "particles-diffusion": {"diffusion", "likelihood"},
     }
-    served = served.get(name, set(OBJECTIVES) - {"flow_matching", "stages"})
+    served = served.get(name, set(OBJECTIVES) - {"flow_matching", "stages", "diffusion"})
     flow = make_flow(name)
     if kind in served:
         teacher = make_flow("particles-continuous")
@@ -260,7 +279,8 @@ def test_a_flow_serves_exactly_the_objectives_that_the_error_names(kind, name):
         assert objective.flow is flow
         return
     remedy = {
-        "flow_matching": "velocity (model.kind = 'continuous')",
+        "flow_matching": "(model.kind = 'continuous')",
+        "diffusion": "(model.kind = 'diffusion')",
         "mean_flow": "model.average_velocity = true",
         "stages": "(a decoder or encoder of several n_stages)",
     }.get(kind, "(model.kind = 'free_form')")
@@ -805,6 +825,51 @@ def test_these_losses_cannot_be_compiled(kind, message):
         build(flow_for(kind), kind).compile_loss()
 
 
+# ---- diffusion -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["molecules-diffusion", "particles-diffusion-conditional", "vectors-diffusion"])
+def test_diffusion_by_hand(name):
+    """The mean of |e' - e|^2 over degrees of freedom, e' = sigma p_t + alpha F at p_t = alpha p + sigma e."""
+    flow = make_flow(name)
+    data, condition = random_data(flow), asked(flow).get("condition")
+    loss, parts = loss_of(DiffusionObjectiveConfig().build(flow), Batch(data, condition), rng())
+    generator = rng()
+    points, context, _ = flow.to_points(data, generator, condition)
+    space = flow.domain.space(context.mask)
+    noise = space.randn(generator, torch.float64)
+    t = math.pi / 2 * torch.rand(4, generator=generator, dtype=torch.float64)
+    at = scale(points, t.cos()) + scale(noise, t.sin())
+    predicted = scale(at, t.sin()) + scale(flow.output(at, context, 2 / math.pi * t), t.cos())
+    close(loss, (squared_norm(predicted - noise) / space.dof).mean())
+    assert parts == {}
+
+
+def test_the_noise_of_a_gaussian_is_the_minimum():
+    """For data of width s it is the mean over times of alpha^2 s^2 / (alpha^2 s^2 + sigma^2), the variance of e."""
+    s, n = 0.6, 40_000
+    data = s * torch.randn(n, 2, generator=rng(1), dtype=torch.float64)
+
+    class Output(nn.Module):
+        def __init__(self, factor):
+            super().__init__()
+            self.factor = nn.Parameter(torch.tensor(factor, dtype=torch.float64))
+
+        def forward(self, x, condition, t):
+            t = math.pi / 2 * t
+            exact = t.sin() * t.cos() * (1 - s**2) / (s**2 * t.cos() ** 2 + t.sin() ** 2)
+            return self.factor * exact * x
+
+    losses = [
+        loss_of(DiffusionObjectiveConfig().build(DiffusionFlow(VectorDomain(2), Output(c))), data, rng())[0].item()
+        for c in (0.9, 1.0, 1.1)
+    ]
+    assert losses[1] < min(losses[0], losses[2])
+    t = math.pi / 2 * torch.linspace(0, 1, 2001, dtype=torch.float64)
+    signal = s**2 * t.cos() ** 2
+    assert losses[1] == pytest.approx((signal / (signal + t.sin() ** 2)).mean().item(), rel=0.02)
+
+
 # ---- a batch in parts ------------------------------------------------------------------------------------------------
 
 
@@ -916,6 +981,7 @@ COMPILED = {
     "flow_matching": FlowMatchingObjectiveConfig(),
     "stages": OBJECTIVES["stages"](teacher="a run", times=(1, 0.5, 0)),
     "flow_matching near the data": FlowMatchingObjectiveConfig(near_fraction=0.5),
+    "diffusion": DiffusionObjectiveConfig(),
 }
 
 
@@ -930,6 +996,8 @@ def test_the_compiled_loss_is_the_eager_one(name):
     )
     if name.startswith("flow_matching"):
         flow = ContinuousConfig(domain=domain, network=network).build()
+    elif name == "diffusion":
+        flow = DiffusionConfig(domain=domain, network=network).build()
     else:
         flow = FreeFormConfig(
             domain=domain,

@@ -14,7 +14,16 @@ OBJECTIVES: "Registry[type[ObjectiveConfig]]" = Registry(
     "objective",
     modules={
         name: f"{__name__}.{name}"
-        for name in ("free_form", "flow_matching", "mean_flow", "inversion", "regression", "stages", "likelihood")
+        for name in (
+            "free_form",
+            "flow_matching",
+            "mean_flow",
+            "inversion",
+            "regression",
+            "stages",
+            "diffusion",
+            "likelihood",
+        )
     },
     group="molflow.objectives",
 )

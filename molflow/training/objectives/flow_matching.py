@@ -132,7 +132,7 @@ class FlowMatchingObjectiveConfig(PathObjectiveConfig):
     With `loss_exponent` 0 the exact velocity is the minimum.
     """
 
-    requires: ClassVar[tuple[str, ...]] = ("velocity",)
+    requires: ClassVar[tuple[str, ...]] = ("straight_paths", "velocity")
     remedy: ClassVar[str] = "model.kind = 'continuous'"
     exact_likelihood: ClassVar[Literal["always", "cheap", "never"]] = "cheap"
 
