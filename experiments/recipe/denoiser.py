@@ -10,6 +10,7 @@ from pathlib import Path
 
 import molflow
 from molflow.files import read_json
+from molflow.flows import ContinuousFlow
 from molflow.flows.free_form import DenoiserConfig
 from molflow.flows.storage import CARD, read_model_config, save_model
 from molflow.training.config import read_experiment
@@ -27,6 +28,8 @@ def main() -> None:
         raise SystemExit(f"{arguments.target} exists already")
     experiment, other = read_experiment(arguments.source), read_model_config(arguments.velocity)
     flow, velocity = molflow.load(arguments.source), molflow.load(arguments.velocity)
+    if not isinstance(velocity, ContinuousFlow):
+        raise SystemExit(f"{arguments.velocity} is no continuous flow")
     flow.denoiser = velocity.network
     denoiser = DenoiserConfig(network=other.network, times=arguments.times)
     model = experiment.model.model_copy(update={"denoiser": denoiser})

@@ -1,5 +1,6 @@
 """Options that several commands share, how commands refuse some of them, and the flow of a model."""
 
+import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -78,7 +79,11 @@ def listing(names: Callable[[], dict[str, Iterable[str]]]) -> type[TyperCommand]
         def format_epilog(self, ctx: Any, formatter: Any) -> None:
             for title, known in names().items():
                 with formatter.section(title):
-                    formatter.write_text(", ".join(known))
+                    width, indent = formatter.width, formatter.current_indent * " "
+                    lines = textwrap.wrap(
+                        ", ".join(known), width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+                    )
+                    formatter.write("\n".join(lines) + "\n")
 
     return Listing
 

@@ -67,8 +67,8 @@ def prefetch(prepare: Preparation, requests: Iterable[Request], workers: int) ->
     batches = _iterate(loader)
     try:
         yield batches
-    except RuntimeError as error:  # wherever the death of the worker was noticed
-        if not str(error).startswith("DataLoader worker"):
+    except (RuntimeError, ConnectionError, EOFError) as error:  # wherever the death of the worker was noticed
+        if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
             raise
         raise MolflowError(
             f"a process that prepares batches ended ({str(error).strip()}); resume the run, or set training.workers = 0"

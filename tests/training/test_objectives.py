@@ -754,8 +754,9 @@ def test_stages_that_are_steps_of_the_teacher_have_nothing_to_learn():
     teacher, times = make_flow("composed-united-continuous-transformer"), (1.0, 0.5, 0.2, 0.0)
     steps = [teacher.network.at_times(torch.tensor([t]).double(), r - t) for t, r in pairwise(times)]
     flow = FreeFormFlow(Scaled(1.0), Chain(steps), domain=teacher.domain)
-    assert float(stages(flow, teacher, times=times, longest_step=1.0)(Batch(random_data(teacher)), rng())[0]) < 1e-9
-    assert float(stages(flow, teacher, times=times, longest_step=0.2)(Batch(random_data(teacher)), rng())[0]) > 1e-3
+    batch = Batch(random_data(teacher))
+    assert stages(flow, teacher, times=times, longest_step=1.0)(batch, rng())[0].item() < 1e-9
+    assert stages(flow, teacher, times=times, longest_step=0.2)(batch, rng())[0].item() > 1e-3
 
 
 def test_stages_of_an_encoder_follow_the_path_back():
@@ -1007,7 +1008,7 @@ def test_the_compiled_loss_is_the_eager_one(name):
         ).build()
     randomize(flow)
     data = random_data(flow, torch.float32)
-    teacher = randomize(ContinuousConfig(domain=domain, network=network).build(), seed=1)
+    teacher = randomize(ContinuousConfig(domain=domain, network=network).build(), seed=1) if name == "stages" else None
     objective = COMPILED[name].build(flow, teacher=teacher)
     eager, _ = loss_of(objective, data, rng())
     expected = gradients(flow, eager)
