@@ -34,6 +34,7 @@ def _molecule_model(name: str, card: Record) -> Record:
         "evaluations a sample": _evaluations(scores),
         "test NLL, nats: encoder": scores.get("test_nll_encoder"),
         "decoder": scores.get("test_nll_decoder"),
+        "at noise, model units": scores.get("test_noise", 0.0 if "test_nll_encoder" in scores else None),
     }
 
 
