@@ -13,6 +13,7 @@ from pathlib import Path
 import molflow
 from molflow.evaluation.throughput import sampling_throughput
 from molflow.files import write_json
+from molflow.pretrained import load_named
 
 
 def processor() -> str:
@@ -37,7 +38,7 @@ def main() -> None:
     samplers = {}
     for word in arguments.models:
         name, _, numbers = word.partition(":")
-        flow = molflow.load(name) if Path(name).is_dir() else molflow.load_pretrained(name)
+        flow = load_named(name)
         for k in [int(number) for number in numbers.split(",")] if numbers else [None]:
             samplers[name if k is None else f"{name}:{k}"] = partial(draw, flow, k, arguments.batch_size)
     records = sampling_throughput(

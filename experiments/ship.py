@@ -27,7 +27,7 @@ from molflow.energies import get_system
 from molflow.evaluation import TrainingReference, evaluate_boltzmann, qm9_training_reference
 from molflow.evaluation.throughput import count_stable, sampling_record, seconds
 from molflow.files import read_json, write_json
-from molflow.flows import AdaptiveSolver, ContinuousFlow, ParticleDomain
+from molflow.flows import AdaptiveSolver, ODEFlow, ParticleDomain
 from molflow.flows.storage import CARD, CONFIG, WEIGHTS
 from molflow.memory import keep_freed_memory
 from molflow.training.config import read_experiment
@@ -58,8 +58,8 @@ def score(
 
 @torch.no_grad()
 def likelihoods(flow: molflow.Flow, molecules: molflow.MoleculeBatch, noise: float | None) -> dict[str, object]:
-    """Negative log-likelihood of held-out molecules by either map, in nats; a continuous flow is solved by dopri5."""
-    if isinstance(flow, ContinuousFlow):
+    """Negative log-likelihood of held-out molecules by either map, in nats; an ODE is solved by dopri5."""
+    if isinstance(flow, ODEFlow):
         flow.solver = AdaptiveSolver()
     noise = flow.noise if noise is None else noise
     encoder = flow.likelihood(molecules, which="encoder", noise=noise)

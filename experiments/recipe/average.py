@@ -13,6 +13,7 @@ import torch
 import molflow
 from molflow.flows.free_form import FreeFormConfig
 from molflow.flows.storage import save_model
+from molflow.pretrained import folder_of
 from molflow.training.config import read_experiment
 
 TIMES = "embed_times.0.weight"
@@ -20,7 +21,7 @@ TIMES = "embed_times.0.weight"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="a folder of a continuous flow")
+    parser.add_argument("source", type=folder_of, help="a continuous flow, shipped or of a folder")
     parser.add_argument("target", type=Path)
     arguments = parser.parse_args()
 

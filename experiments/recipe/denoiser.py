@@ -13,13 +13,14 @@ from molflow.files import read_json
 from molflow.flows import ContinuousFlow
 from molflow.flows.free_form import DenoiserConfig
 from molflow.flows.storage import CARD, read_model_config, save_model
+from molflow.pretrained import folder_of
 from molflow.training.config import read_experiment
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="a run of a free-form flow with noise")
-    parser.add_argument("velocity", type=Path, help="a folder of a continuous flow")
+    parser.add_argument("velocity", type=folder_of, help="a continuous flow, shipped or of a folder")
     parser.add_argument("target", type=Path)
     parser.add_argument("--times", type=float, nargs="+", required=True, help="from below 1 down to 0")
     arguments = parser.parse_args()

@@ -8,14 +8,12 @@ Numbers are those of `experiments/results/recipe.json`: hours of one core up to 
 import json
 from pathlib import Path
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 
 RESULTS = Path(__file__).parents[1] / "results" / "recipe.json"
 
 
 def main() -> None:
-    mpl.rcParams["svg.hashsalt"] = "molflow"
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     for way in json.loads(RESULTS.read_text()):
         hours, stable = zip(*way["points"], strict=True)

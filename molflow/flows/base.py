@@ -344,16 +344,13 @@ class Flow(nn.Module, ABC, Generic[Data]):
         """
         if which not in ("encoder", "decoder"):
             raise ValueError(f"which must be 'encoder' or 'decoder', got {which!r}")
-        generator = self.generator(seed)
-        points, context, correction = self.to_points(data, generator, condition)
-        points, context = self.add_noise(points, context, self.noise if noise is None else noise, generator)
+        points, context, correction = self.noisy_points(data, self.generator(seed), condition, noise)
         log_p, error = self.points_log_prob(points, context, which)
         return Likelihood(log_p + correction, error, which)
 
     def nll(self, data: Data, condition: Any = None, generator: torch.Generator | None = None) -> Tensor:
         """Negative log-likelihood of data through the encoder, nats (B,), for training: it can be differentiated."""
-        points, context, correction = self.to_points(data, generator, condition)
-        points, context = self.add_noise(points, context, self.noise, generator)
+        points, context, correction = self.noisy_points(data, generator, condition)
         z, log_det = by_size(self.encode_with_log_det, points, context, PAIRS_WITH_DENSITY)
         return -StandardNormal(self.domain.space(context.mask)).log_prob(z) - log_det - correction
 
@@ -372,6 +369,13 @@ class Flow(nn.Module, ABC, Generic[Data]):
         """
         points, context, correction = self.domain.to_points_in(self.dtype, data, generator)
         return points, context._replace(condition=self.standardized(condition, len(context.mask))), correction
+
+    def noisy_points(
+        self, data: Data, generator: torch.Generator | None, condition: Any = None, noise: float | None = None
+    ) -> tuple[Any, Context, Tensor]:
+        """`to_points` with noise as in `likelihood`."""
+        points, context, correction = self.to_points(data, generator, condition)
+        return *self.add_noise(points, context, self.noise if noise is None else noise, generator), correction
 
     def add_noise(
         self, points: P, context: Context, noise: float | Tensor, generator: torch.Generator | None

@@ -16,7 +16,15 @@ from molflow.flows.base import Flow, FlowConfig
 from molflow.flows.conditions import Conditions
 from molflow.flows.domains.base import Data, Domain
 from molflow.flows.domains.vectors import VectorDomain
-from molflow.flows.networks import build_network, check_layers, check_shapes, evaluate, transform
+from molflow.flows.networks import (
+    build_network,
+    check_layers,
+    check_shapes,
+    euler_steps,
+    evaluate,
+    fall_to_zero,
+    transform,
+)
 from molflow.flows.registry import FLOWS, SURROGATES
 from molflow.geometry import Context, P, squared_norm, tensors_of
 from molflow.nn import Chain, EGNNConfig, EquivariantTransformer, Network, TransformerConfig
@@ -61,7 +69,7 @@ class DenoiserConfig(Config):
     @field_validator("times")
     @classmethod
     def _check(cls, times: tuple[float, ...]) -> tuple[float, ...]:
-        if len(times) < 2 or times[0] >= 1 or times[-1] != 0 or any(r >= t for t, r in pairwise(times)):
+        if not fall_to_zero(times) or times[0] >= 1:
             raise ValueError("times must fall from below 1 to 0")
         return times
 
@@ -234,13 +242,13 @@ class FreeFormFlow(Flow[Data]):
 
     def denoise(self, points: P, context: Context) -> P:
         """Data points without the noise that decoded ones have; unchanged without a denoiser."""
-        if self.denoiser is None:
+        if (network := self.denoiser) is None:
             return points
-        points = points * (1 - self.denoiser_times[0])
-        for t, r in pairwise(self.denoiser_times):
-            at = torch.full((len(context.mask), 1), t, dtype=self.dtype, device=context.mask.device)
-            points = points - evaluate(self.denoiser, points, context, at) * (t - r)
-        return points
+
+        def velocity(points: P, t: Tensor) -> P:
+            return evaluate(network, points, context, t.unsqueeze(-1))
+
+        return euler_steps(velocity, points * (1 - self.denoiser_times[0]), self.denoiser_times)
 
     def add_noise(
         self, points: P, context: Context, noise: float | Tensor, generator: torch.Generator | None
@@ -370,7 +378,7 @@ def unroll(
     Raises:
         MolflowError: another decoder, a conditional flow, or other times.
     """
-    if len(times) < 2 or times[0] != 1 or times[-1] != 0 or any(r >= t for t, r in pairwise(times)):
+    if not fall_to_zero(times) or times[0] != 1:
         raise MolflowError(f"times must fall from 1 to 0, got {', '.join(map(str, times))}")
     encoder = flow.encoder if backward is None else _stages(backward, times[::-1])
     return FreeFormFlow(encoder, _stages(flow, times), domain=flow.domain, condition=flow.conditions)

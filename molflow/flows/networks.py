@@ -1,5 +1,7 @@
 """Calls of networks by flows, on point clouds and on vectors."""
 
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -7,7 +9,7 @@ from torch import Tensor, nn
 
 from molflow.flows.conditions import Conditions
 from molflow.flows.domains.base import Domain
-from molflow.geometry import Context, P, Points
+from molflow.geometry import Context, P, Points, tensors_of
 from molflow.nn.network import NetworkConfig
 
 if TYPE_CHECKING:
@@ -36,6 +38,25 @@ def transform(network: nn.Module, points: P, context: Context, t: Tensor | None 
     """The image of points under a network: p + (dx, dh) for point clouds, y for vectors."""
     image = evaluate(network, points, context, t)
     return image if isinstance(points, Tensor) else points + image
+
+
+def euler_steps(velocity: Callable[[P, Tensor], P], points: P, times: Sequence[float]) -> P:
+    """p - (t - r) v(p, t) from each time t to the next one r.
+
+    Args:
+        velocity: (p, t) -> v, t (B,).
+        points: at the first of the times.
+        times: in their order along the path.
+    """
+    first = tensors_of(points)[0]
+    for t, r in pairwise(times):
+        points = points - velocity(points, first.new_full((len(first),), t)) * (t - r)
+    return points
+
+
+def fall_to_zero(times: Sequence[float]) -> bool:
+    """Whether times fall from one to the next and end at 0, at the data."""
+    return len(times) > 1 and times[-1] == 0 and all(r < t for t, r in pairwise(times))
 
 
 def build_network(

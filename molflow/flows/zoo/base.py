@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from molflow.distributions import StandardNormal
@@ -107,6 +108,21 @@ class Composed(Bijection):
             x, _ = bijection(x, condition)
 
 
+class ManyConfig(BijectiveConfig):
+    """Base of the configurations of a chain of small bijections of one kind: write `build_one`."""
+
+    n_transforms: int = Field(32, gt=0, description="maps, one after another")
+    hidden: int = Field(64, gt=0, description="of a conditional flow: width of the networks that give the parameters")
+    n_layers: int = Field(2, gt=0, description="of a conditional flow: hidden layers of these networks")
+
+    def build_bijection(self, n_features: int, n_conditions: int) -> Bijection:
+        return Composed(self.build_one(n_features, n_conditions) for _ in range(self.n_transforms))
+
+    def build_one(self, n_features: int, n_conditions: int) -> Bijection:
+        """One of the bijections; arguments as in `build_bijection`."""
+        raise TypeError(f"{type(self).__name__} must implement build_one")
+
+
 class BijectiveFlow(Flow[Tensor]):
     """z = f(x, condition) by a bijection of vectors in model units.
 
@@ -154,9 +170,7 @@ class BijectiveFlow(Flow[Tensor]):
         """As in `Flow`; the density of the encoder is computed without the inverse, which is slow in some families."""
         if which != "encoder":
             return super().log_prob(data, condition=condition, which=which, seed=seed, noise=noise)
-        generator = self.generator(seed)
-        points, context, correction = self.to_points(data, generator, condition)
-        points, context = self.add_noise(points, context, self.noise if noise is None else noise, generator)
+        points, context, correction = self.noisy_points(data, self.generator(seed), condition, noise)
         z, log_det = by_size(self.encode_with_log_det, points, context, PAIRS_WITH_DENSITY)
         return StandardNormal(self.domain.space(context.mask)).log_prob(z) + log_det + correction
 

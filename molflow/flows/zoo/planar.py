@@ -3,27 +3,22 @@
 import math
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from molflow.flows.registry import FLOWS
-from molflow.flows.zoo.base import Bijection, BijectiveConfig, Composed, invert_increasing
+from molflow.flows.zoo.base import Bijection, ManyConfig, invert_increasing
 from molflow.flows.zoo.coupling import Conditioner
 
 _SMALLEST_SLOPE = 1e-3  # of the map along w; a smaller one would lose digits in the inverse
 
 
 @FLOWS.register("planar")
-class PlanarConfig(BijectiveConfig):
+class PlanarConfig(ManyConfig):
     """A `BijectiveFlow` by a chain of `Planar` maps."""
 
-    n_transforms: int = Field(32, gt=0, description="planar maps")
-    hidden: int = Field(64, gt=0, description="of a conditional flow: width of the networks that give the parameters")
-    n_layers: int = Field(2, gt=0, description="of a conditional flow: hidden layers of these networks")
-
-    def build_bijection(self, n_features: int, n_conditions: int) -> Bijection:
-        return Composed(Planar(n_features, n_conditions, self.hidden, self.n_layers) for _ in range(self.n_transforms))
+    def build_one(self, n_features: int, n_conditions: int) -> Bijection:
+        return Planar(n_features, n_conditions, self.hidden, self.n_layers)
 
 
 class Planar(Bijection):

@@ -1,26 +1,21 @@
 """Radial flows (arXiv 1505.05770)."""
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from molflow.flows.registry import FLOWS
-from molflow.flows.zoo.base import Bijection, BijectiveConfig, Composed
+from molflow.flows.zoo.base import Bijection, ManyConfig
 from molflow.flows.zoo.coupling import Conditioner
 from molflow.geometry import safe_sqrt
 
 
 @FLOWS.register("radial")
-class RadialConfig(BijectiveConfig):
+class RadialConfig(ManyConfig):
     """A `BijectiveFlow` by a chain of `Radial` maps."""
 
-    n_transforms: int = Field(32, gt=0, description="radial maps")
-    hidden: int = Field(64, gt=0, description="of a conditional flow: width of the networks that give the parameters")
-    n_layers: int = Field(2, gt=0, description="of a conditional flow: hidden layers of these networks")
-
-    def build_bijection(self, n_features: int, n_conditions: int) -> Bijection:
-        return Composed(Radial(n_features, n_conditions, self.hidden, self.n_layers) for _ in range(self.n_transforms))
+    def build_one(self, n_features: int, n_conditions: int) -> Bijection:
+        return Radial(n_features, n_conditions, self.hidden, self.n_layers)
 
 
 class Radial(Bijection):

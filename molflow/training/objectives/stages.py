@@ -16,11 +16,11 @@ from molflow.energies.base import Potential
 from molflow.flows.base import Flow, FlowConfig
 from molflow.flows.continuous import ContinuousFlow
 from molflow.flows.free_form import FreeFormFlow
-from molflow.flows.networks import transform
+from molflow.flows.networks import euler_steps, fall_to_zero, transform
 from molflow.geometry import Context, Points, squared_norm
 from molflow.nn import Chain
 from molflow.training.objectives import OBJECTIVES
-from molflow.training.objectives.base import CheckedCompile, Objective, ObjectiveConfig, Parts, robust
+from molflow.training.objectives.base import CheckedCompile, Objective, ObjectiveConfig, Parts, robust_mean
 from molflow.training.objectives.flow_matching import distance_errors
 from molflow.training.objectives.regression import load_teacher_of
 
@@ -43,7 +43,7 @@ class StagesObjectiveConfig(ObjectiveConfig):
     @field_validator("times")
     @classmethod
     def _fall(cls, times: tuple[float, ...]) -> tuple[float, ...]:
-        if len(times) < 3 or times[0] != 1 or times[-1] != 0 or any(r >= t for t, r in pairwise(times)):
+        if not fall_to_zero(times) or times[0] != 1 or len(times) < 3:
             raise ValueError("times must fall from 1 to 0, with at least one between")
         return times
 
@@ -105,7 +105,7 @@ class StagesObjective(Objective):
             image = self._stages[i](point, context)
             errors = squared_norm(image - target) / (dof * (t - r) ** 2)
             parts[f"stage_{i + 1}"] = errors.detach().sqrt().mean()
-            loss = loss + robust(errors, self.config.loss_exponent).mean()
+            loss = loss + robust_mean(errors, self.config.loss_exponent)
             point = Points(*(tensor.detach() for tensor in image))
         if decodes:
             distances = distance_errors(image.x, target.x, context.mask).mean()
@@ -116,13 +116,11 @@ class StagesObjective(Objective):
     def _path(self, point: Points, context: Context, t: float, r: float) -> Points:
         """Euler steps of the teacher from time t to time r; data with noise are on the path a little later than 0."""
         if t == 0:
-            t = self.config.noise / (1 + self.config.noise)
-            point = point * (1 - t)
+            t, scale = self.teacher.path_at(self.config.noise)
+            point = point * scale
         n = math.ceil(abs(t - r) / self.config.longest_step - 1e-6)
-        for early, late in pairwise(torch.linspace(t, r, n + 1, dtype=torch.float64).tolist()):
-            at = torch.full((len(context.mask),), early, dtype=self.flow.dtype, device=context.mask.device)
-            point = point - self._velocity(point, context, at) * (early - late)
-        return point
+        times = torch.linspace(t, r, n + 1, dtype=torch.float64).tolist()
+        return euler_steps(lambda p, at: self._velocity(p, context, at), point, times)
 
     def _velocity(self, point: Points, context: Context, t: Tensor) -> Points:
         return self.teacher.velocity(point, context, t)
