@@ -505,21 +505,46 @@ def test_sampling_elements_outside_the_tables(molflow, tmp_path):
 
 
 def test_conditions_of_a_model(molflow, fails, tmp_path):
-    conditions = 'model.conditions={names = ["gap"], mean = [0.25], std = [0.05]}'
+    conditions = 'model.conditions={names = ["gap"], mean = [0.25], std = [0.05], units = ["hartree"]}'
     config = load_experiment(TINY, [TYPES, "model.domain.atom_counts=[0, 0, 1, 2]", conditions])
     save_experiment(tmp_path / "model", config)
     out = tmp_path / "a.xyz"
     words = ("sample", "-m", tmp_path / "model", "-n", 4, "-o", out)
-    assert molflow(*words, "--condition", "gap=0.3")[0] == 0
-    low = out.read_text()
-    assert molflow(*words, "--condition", "gap=0.1")[0] == 0
-    assert out.read_text() != low
+
+    def drawn(gap):
+        assert molflow(*words, "--cond", f"gap={gap}")[0] == 0
+        return out.read_text()
+
+    assert drawn("0.3") == drawn("8.163393378796 eV") == drawn("8163.393378796meV") != drawn("0.1")
     out.unlink()
     for given, code, message in (
-        ((), 1, "needs --condition gap=VALUE"),
-        (("--condition", "mu=1"), 1, "needs --condition gap=VALUE, got mu"),
-        (("--condition", "gap"), 2, "--condition gap: expected NAME=NUMBER"),
-        (("-m", "qm9", "--condition", "gap=1"), 1, "qm9: was made without conditions; leave out --condition"),
+        ((), 1, "needs a condition: gap"),
+        (("--cond", "gop=1"), 1, "no condition gop; did you mean gap?"),
+        (("--cond", "gap"), 2, "--cond gap: expected NAME=VALUE"),
+        (("--cond", "gap=x"), 1, "gap=x: expected a number"),
+        (("--cond", "gap=1bohr"), 1, "gap=1bohr: bohr is not a unit of energy"),
+        (("--cond", "gap=1", "--guidance", "2"), 1, "guidance mixes velocities"),
+        (("-m", "qm9", "--cond", "gap=1"), 1, "made without conditions"),
+    ):
+        found, line = fails(*words, *given)
+        assert (found, message in line) == (code, True), line
+
+
+def test_asking_for_molecules(molflow, fails, tmp_path):
+    out = tmp_path / "a.sdf"
+    words = ("sample", "-m", "qm9-allatom", "-n", 6, "-o", out)
+    code, text, err = molflow(*words, "--formula", "C2H6O", "--n-atoms", 9)
+    assert code == 0, err
+    assert {tuple(sorted(s.atomic_numbers.tolist())) for s in read_structures(out)} == {(1,) * 6 + (6, 6, 8)}
+    assert "makes such samples with probability" in text
+    for given, code, message in (
+        (("--formula", "C2H6S"), 1, "this model has no S, only H C N O F"),
+        (("--formula", "C40H2"), 1, "no composition of this model has the formula C40H2"),
+        (("--formula", "c6"), 1, "'c6' is not a formula"),
+        (("--composition", "C=1,H"), 2, "expected TYPE=NUMBER"),
+        (("--composition", "CH3=1"), 1, "CH3 is not a type of this model"),
+        (("--elements", "C,S"), 1, "this model has no S"),
+        (("-m", "dw4", "--formula", "CH4"), 2, "--formula is for molecules"),
     ):
         found, line = fails(*words, *given)
         assert (found, message in line) == (code, True), line

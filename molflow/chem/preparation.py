@@ -11,6 +11,7 @@ import numpy as np
 
 from molflow.chem.build import canonical_smiles, is_sanitised
 from molflow.chem.perception import perceive
+from molflow.chem.plausibility import geometry_problem
 from molflow.chem.reading import Record
 from molflow.chem.stated import kekulized_bonds, stated_mol, stated_of
 from molflow.chem.structure import Stated
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 Fragments = Literal["drop", "keep", "largest"]
 
-_NEAREST = 0.6, 1.6  # Å between the closest atoms of a molecule in the unit that is expected
 _TRIES = 10  # of the embedding
 
 
@@ -95,12 +95,13 @@ def _bonded(message: dict[str, Any]) -> Chem.RWMol:
     """A molecule with the bonds that the file states, else with perceived ones."""
     positions = np.array(message["positions"], dtype=np.float64).reshape(-1, 3)
     numbers = np.array(message["numbers"], dtype=np.int64)
-    _check_geometry(positions, numbers)
+    if problem := geometry_problem(positions, numbers):
+        raise _Unfit(problem)
     stated = stated_of(message["stated"])
     if stated.bonds is not None and len(stated.bonds):
-        mol, problem = stated_mol(positions, numbers, stated)
+        mol, fault = stated_mol(positions, numbers, stated)
         if mol is None:
-            raise _Unfit(problem)
+            raise _Unfit(fault)
         return mol
     found = perceive(positions, numbers, stated.charge or 0)
     if found.mol is None:
@@ -110,24 +111,6 @@ def _bonded(message: dict[str, Any]) -> Chem.RWMol:
     mol = Chem.RWMol(found.mol)
     Chem.Kekulize(mol, clearAromaticFlags=True)
     return mol
-
-
-def _check_geometry(positions: np.ndarray, numbers: np.ndarray) -> None:
-    if not len(numbers):
-        raise _Unfit("it has no atoms")
-    if len(numbers) < 2:
-        return
-    if len(numbers) > 3 and not np.ptp(positions, axis=0).all():
-        flat = "xyz"[int(np.ptp(positions, axis=0).argmin())]
-        if (numbers == 1).sum() * 2 < len(numbers) or not np.ptp(positions[:, 2]):
-            raise _Unfit(f"its coordinates are two-dimensional: all {flat} are equal")
-    distances = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
-    np.fill_diagonal(distances, np.inf)
-    nearest = float(np.median(distances.min(1)))
-    if nearest < _NEAREST[0] / 3:
-        raise _Unfit(f"atoms are {nearest:.3f} apart; expected angstrom, this may be nanometres")
-    if nearest > _NEAREST[1] * 1.05:
-        raise _Unfit(f"atoms are {nearest:.2f} apart; expected angstrom, this may be bohr")
 
 
 def _completed(mol: Chem.RWMol, add_hydrogens: bool) -> Chem.RWMol:

@@ -25,7 +25,6 @@ from molflow.errors import MolflowError
 from molflow.pretrained import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from molflow.flows import Flow
     from molflow.training.tasks.base import Task
     from molflow.training.tasks.sampling import Sampling, Scoring
 
@@ -45,9 +44,23 @@ def sample(
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same samples.")] = 0,
     temperature: Annotated[float, typer.Option(min=1e-6, help="Standard deviation of the latent.")] = 1.0,
     evaluations: Evaluations = None,
-    condition: Annotated[
+    cond: Annotated[
         list[str] | None,
-        typer.Option(help="Conditional models: the value of a condition, as NAME=VALUE; repeatable."),
+        typer.Option(help="Conditional models: a condition with its unit, such as gap=5.2eV; repeatable."),
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(min=0, help="Conditional models that are velocities: weight of the conditions, above 1 for more."),
+    ] = None,
+    formula: Annotated[str | None, typer.Option(help="Molecules: of this formula alone, such as C7H10O2.")] = None,
+    n_atoms: Annotated[
+        int | None, typer.Option(min=1, help="Molecules: of so many atoms alone, hydrogens included.")
+    ] = None,
+    composition: Annotated[
+        str | None, typer.Option(help="Molecules: of these points alone, by the types of the model, as CH3=2,C=1.")
+    ] = None,
+    elements: Annotated[
+        str | None, typer.Option(help="Molecules: of these elements alone, as C,H,O; name hydrogen as well.")
     ] = None,
     only: Annotated[
         Literal["stable"] | None, typer.Option(help="Molecules: draw until N are stable, and keep those alone.")
@@ -100,8 +113,19 @@ def sample(
     if out is not None:
         check_writable(out)
     flow = load_flow(model, device, evaluations)
-    values = _values(condition or ())
-    _check_condition(flow, model, values)
+    values = _values(cond or ())
+    if guidance is not None:
+        flow = flow.guided(guidance)
+    ask = {
+        "formula": formula,
+        "n_atoms": n_atoms,
+        "composition": composition and _composition(composition),
+        "elements": elements and [element.strip() for element in elements.split(",")],
+    }
+    ask = {name: value for name, value in ask.items() if value is not None}
+    if ask:
+        flow.domain.request(**ask)  # refuses what cannot be before the work starts
+    flow.standardized(values or None, 1)
     task = task_of(flow, data_of(model))
     refuse_other_tasks(
         task.name,
@@ -113,6 +137,10 @@ def sample(
         workers=workers,
         compile=compile,
         precision=precision != "float32" and precision,
+        formula=formula,
+        n_atoms=n_atoms,
+        composition=composition,
+        elements=elements,
     )
     out = out or Path(task.default_output)
     task.check_output(out)
@@ -134,6 +162,7 @@ def sample(
         values or None,
         compile,
         precision,
+        ask,
     )
     sampling = task.sampling(flow, options)
     if correct and not sampling.with_density:
@@ -146,30 +175,30 @@ def sample(
     show_samples(task.name, {model: record}, json)
     for note in sampling.notes():
         console.print(note)
+    if ask:
+        probability = float(flow.domain.log_prob_of(**ask).exp())
+        console.print(f"Without being asked, {model} makes such samples with probability {probability:.3g}.")
     console.print(f"{n:,} {task.noun} are in {out}")
 
 
-def _values(words: Sequence[str]) -> dict[str, float]:
+def _values(words: Sequence[str]) -> dict[str, str]:
     """Names and values of conditions."""
-    values = {}
-    for word in words:
-        name, _, text = word.partition("=")
-        try:
-            values[name.strip()] = float(text)
-        except ValueError as error:
-            raise UsageError(f"--condition {word}: expected NAME=NUMBER") from error
-    return values
+    pairs = [word.partition("=") for word in words]
+    for word, (name, equals, value) in zip(words, pairs, strict=True):
+        if not (name.strip() and equals and value.strip()):
+            raise UsageError(f"--cond {word}: expected NAME=VALUE, such as gap=5.2eV")
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def _check_condition(flow: "Flow[Any]", model: str, values: dict[str, float]) -> None:
-    """Raise MolflowError unless the conditions are those of the model."""
-    names = () if flow.conditions is None else flow.conditions.names
-    if not names and values:
-        raise MolflowError(f"{model}: was made without conditions; leave out --condition")
-    if set(names) != set(values):
-        needed = " ".join(f"--condition {name}=VALUE" for name in names)
-        given = f", got {', '.join(values)}" if values else ""
-        raise MolflowError(f"{model}: needs {needed}{given}")
+def _composition(text: str) -> dict[str, int]:
+    """The number of points of each type."""
+    counts = {}
+    for part in text.split(","):
+        name, _, number = part.partition("=")
+        if not number.strip().isdecimal():
+            raise UsageError(f"--composition {part}: expected TYPE=NUMBER, such as CH3=2")
+        counts[name.strip()] = int(number)
+    return counts
 
 
 def _write(task: "Task[Any]", sampling: "Sampling[Any]", scoring: "Scoring[Any]", out: Path) -> None:

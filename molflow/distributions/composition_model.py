@@ -7,9 +7,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from molflow.distributions.compositions import Compositions
+from molflow.distributions.constraint import Constraint, Remainders
 from molflow.distributions.registry import COMPOSITIONS
+from molflow.errors import MolflowError
 
 _HIDDEN = 192
+_CANDIDATES = 4096  # at least, for compositions that meet a constraint
 _STEPS, _BATCH, _LEARNING_RATE = 6000, 256, 3e-3  # a minute and a half on one core, for QM9
 
 
@@ -70,18 +73,68 @@ class CompositionModel(Compositions):
         return bool(self.n_fitted > 0)
 
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    def sample(
+        self, n: int, generator: torch.Generator | None, constraint: Constraint | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Draw compositions; with a constraint by sampling-importance-resampling.
+
+        Candidates are drawn type by type among the types that can still lead to the constraint. A candidate has the
+        weight w = prod_i (probability of those types at step i), and n of at least 4,096 candidates are drawn with
+        probabilities proportional to w. Their distribution comes arbitrarily near to p(c) / p(constraint) with more
+        candidates, and every one meets the constraint.
+        """
         self.require_fit()
+        if constraint is None:
+            types, _ = self._draw(n, generator, None)
+        else:
+            types, log_weights = self._candidates(max(n, _CANDIDATES), generator, constraint)
+            chosen = torch.multinomial(log_weights.softmax(0), n, replacement=True, generator=generator)
+            types = types[chosen]
+        mask = types < self.n_types
+        width = int(mask.sum(1).max())
+        return (types * mask)[:, :width], mask[:, :width]
+
+    @torch.no_grad()
+    def log_prob_of(self, constraint: Constraint) -> Tensor:
+        """The log of the mean weight of 4,096 candidates, see `sample`: an unbiased estimate of the probability.
+
+        Candidates are those of one seed, so that the result is the same every time.
+        """
+        self.require_fit()
+        generator = torch.Generator(self.n_fitted.device).manual_seed(0)
+        try:
+            _, log_weights = self._candidates(_CANDIDATES, generator, constraint)
+        except MolflowError:
+            return torch.tensor(-math.inf, dtype=torch.float64)
+        return log_weights.logsumexp(0) - math.log(_CANDIDATES)
+
+    def _candidates(self, n: int, generator: torch.Generator | None, constraint: Constraint) -> tuple[Tensor, Tensor]:
+        remainders = Remainders(constraint, self.max_points)
+        if not remainders.can_add(torch.zeros(1, self.n_types, dtype=torch.int64, device=self.n_fitted.device)).any():
+            raise constraint.impossible()
+        return self._draw(n, generator, remainders)
+
+    def _draw(self, n: int, generator: torch.Generator | None, remainders: Remainders | None) -> tuple[Tensor, Tensor]:
+        """Sequences of types (n, max_points + 1), T from their end on, and the log weights of candidates (n,)."""
         stop, device = self.n_types, self.n_fitted.device
         counts = torch.zeros(n, stop, dtype=torch.int64, device=device)
         types = torch.full((n, self.max_points + 1), stop, device=device)
-        for i in range(self.max_points):
-            drawn = torch.multinomial(self._log_next(counts).exp(), 1, generator=generator).squeeze(1)
-            types[:, i] = drawn.where(types[:, i - 1] < stop, stop) if i else drawn
+        log_weights = torch.zeros(n, dtype=torch.float64, device=device)
+        going = torch.ones(n, dtype=torch.bool, device=device)
+        for i in range(self.max_points + (remainders is not None)):  # a candidate pays for its end as well
+            log_p = self._log_next(counts)
+            if remainders is not None:
+                possible = torch.cat([remainders.can_add(counts), remainders.is_complete(counts).unsqueeze(1)], 1)
+                log_p = log_p.masked_fill(~possible, -math.inf)
+                mass = log_p.logsumexp(1)
+                log_weights += torch.where(going, mass, 0.0)
+                log_p = torch.where(going.unsqueeze(1), log_p - mass.unsqueeze(1), -math.inf)
+                log_p[~going, stop] = 0.0
+            drawn = torch.multinomial(log_p.exp(), 1, generator=generator).squeeze(1)
+            types[:, i] = drawn.where(going, stop)
+            going = types[:, i] < stop
             counts = counts + _one_hot(types[:, i], stop)
-        mask = types < stop
-        width = int(mask.sum(1).max())
-        return (types * mask)[:, :width], mask[:, :width]
+        return types, log_weights
 
     @torch.no_grad()
     def log_prob(self, composition: Tensor) -> Tensor:

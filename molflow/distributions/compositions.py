@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from molflow.distributions.constraint import Constraint
 from molflow.distributions.registry import COMPOSITIONS
 from molflow.errors import MolflowError
 
@@ -51,8 +52,21 @@ class Compositions(nn.Module, ABC):
         """Whether `fit` was called, or weights were loaded."""
 
     @abstractmethod
-    def sample(self, n: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """Draw n compositions: types (n, N) in ascending order, zero at padding, and their mask (n, N)."""
+    def sample(
+        self, n: int, generator: torch.Generator | None, constraint: Constraint | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Draw n compositions, of those that meet a constraint: p(c) / p(constraint).
+
+        Returns:
+            Types (n, N) in ascending order, zero at padding, and their mask (n, N).
+
+        Raises:
+            MolflowError: no composition meets the constraint.
+        """
+
+    @abstractmethod
+    def log_prob_of(self, constraint: Constraint) -> Tensor:
+        """log p(constraint) in nats, the probability that a composition meets it, float64 (); -inf if none does."""
 
     @abstractmethod
     def log_prob(self, composition: Tensor) -> Tensor:
@@ -101,10 +115,21 @@ class CompositionTable(Compositions):
     def is_fitted(self) -> bool:
         return bool(self.counts.any())
 
-    def sample(self, n: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    def sample(
+        self, n: int, generator: torch.Generator | None, constraint: Constraint | None = None
+    ) -> tuple[Tensor, Tensor]:
         self.require_fit()
-        rows = torch.multinomial(self.counts.double(), n, replacement=True, generator=generator)
+        weights = self.counts.double()
+        if constraint is not None:
+            weights = weights * constraint.holds(self.table)
+            if not weights.any():
+                raise constraint.impossible()
+        rows = torch.multinomial(weights, n, replacement=True, generator=generator)
         return sorted_types(self.table[rows])
+
+    def log_prob_of(self, constraint: Constraint) -> Tensor:
+        self.require_fit()
+        return ((self.counts * constraint.holds(self.table)).sum().double() / self.counts.sum()).log()
 
     def log_prob(self, composition: Tensor) -> Tensor:
         if not len(self.counts):

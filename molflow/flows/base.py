@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, Literal, NamedTuple
+from typing import Annotated, Any, Generic, Literal, NamedTuple, Self
 
 import torch
 from pydantic import SerializeAsAny
@@ -193,13 +193,14 @@ class Flow(nn.Module, ABC, Generic[Data]):
         batch_size: int = 1024,
         compile: bool | None = None,
         precision: Precision = "float32",
+        **ask: Any,
     ) -> Data:
         """Draw n samples.
 
         Args:
             n: number of samples, at least 1.
-            condition: for a conditional flow, in the units of its training data: name -> a number or (n,), or a tensor
-                (n, C) or (C,) in the order of `flow.conditions.names`.
+            condition: for a conditional flow, in the units of its training data: name -> a number, (n,), or a text with
+                a unit such as "5.2 eV"; or a tensor (n, C) or (C,) in the order of `flow.conditions.names`.
             seed: the same seed, batch size, device and version give the same samples; None for a new one.
             temperature: standard deviation of the latent.
             n_evaluations: calls of the network per sample, by default those that the flow was made for. A free-form
@@ -209,6 +210,13 @@ class Flow(nn.Module, ABC, Generic[Data]):
             compile: compile the networks for a CPU, which changes samples by less than 1e-4 Å; None: where n samples
                 repay it, see `molflow.flows.acceleration`.
             precision: of the products of matrices in the networks. "bfloat16" is faster and less exact.
+            ask: what all samples must have, see `molflow.flows.domains.asking.Ask`: for molecules `formula="C7H10O2"`,
+                `n_atoms=20`, `composition={"CH3": 2, ...}` or `elements=["C", "H", "O"]`. `domain.log_prob_of` gives
+                the probability that a sample has it by itself.
+
+        Raises:
+            MolflowError: a condition that the model does not take or that is missing, something it cannot be asked for,
+                or that no sample has.
 
         Returns:
             A `MoleculeBatch` (angstrom, all hydrogens in place), or a tensor: (n, N, D) for particles, (n, F) for
@@ -223,6 +231,7 @@ class Flow(nn.Module, ABC, Generic[Data]):
             condition=condition,
             compile=compile,
             precision=precision,
+            **ask,
         )
         return self.domain.concatenate(list(batches))
 
@@ -238,6 +247,7 @@ class Flow(nn.Module, ABC, Generic[Data]):
         condition: Any = None,
         compile: bool | None = None,
         precision: Precision = "float32",
+        **ask: Any,
     ) -> Iterator[Data]:
         """The batches that `sample` joins, as they are made."""
         generator = self.generator(seed)
@@ -249,7 +259,7 @@ class Flow(nn.Module, ABC, Generic[Data]):
             return self.generate(z, context, n_evaluations, self.generator(0))
 
         accelerated = Acceleration(self, n, trial, compile, precision)
-        for z, context, _ in latents(self, n, condition, generator, temperature, batch_size):
+        for z, context, _ in latents(self, n, condition, generator, temperature, batch_size, ask):
             with accelerated(z, context):
                 points, _ = by_size(generate, z, context, PAIRS_AT_ONCE)
             yield self.domain.from_points(points, context)
@@ -265,6 +275,14 @@ class Flow(nn.Module, ABC, Generic[Data]):
             generator: source of further noise; it has drawn the latents.
         """
         return self.decode(latent, context, n_evaluations)
+
+    def guided(self, weight: float) -> Self:
+        """The same flow with classifier-free guidance, where it is a velocity.
+
+        Raises:
+            MolflowError: a flow without a velocity, or without optional conditions.
+        """
+        raise MolflowError("guidance mixes velocities; this model is not one of a velocity")
 
     def sample_and_log_prob(
         self,
@@ -411,7 +429,7 @@ class Flow(nn.Module, ABC, Generic[Data]):
                 raise MolflowError("this model was made without conditions; leave the condition out")
             return None
         if condition is None:
-            raise MolflowError(f"this model needs a condition: {', '.join(self.conditions.names)}")
+            return self.conditions.none_given(n, self.dtype)
         standardized: Tensor = self.conditions(condition, n, self.dtype)
         return standardized
 

@@ -69,7 +69,7 @@ def build_network(
     """
     if config.acts_on != domain.acts_on:
         raise ValueError(f"the network {config.kind} acts on {config.acts_on}, the domain is of {domain.acts_on}")
-    n_conditions = 0 if conditions is None else len(conditions.names)
+    n_conditions = 0 if conditions is None else conditions.n_inputs
     return config.build(domain.n_features, domain.n_labels, n_times, n_conditions)
 
 
@@ -112,7 +112,7 @@ def check_shapes(flow: "Flow[Any]", name: str, n_times: int) -> None:
         ValueError: it fails, or changes the number or the length of the vectors.
     """
     n_features = flow.domain.n_features
-    n_conditions = 0 if flow.conditions is None else len(flow.conditions.names)
+    n_conditions = 0 if flow.conditions is None else flow.conditions.n_inputs
     x, condition, t = (
         torch.zeros(3, n, dtype=flow.dtype, device=flow.device) if n else None
         for n in (n_features, n_conditions, n_times)

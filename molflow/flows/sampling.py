@@ -1,6 +1,6 @@
 """Batches of latents, and maps applied size by size so that no padding is computed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,18 +23,25 @@ def latents(
     generator: torch.Generator,
     temperature: float,
     batch_size: int,
+    ask: Mapping[str, Any] | None = None,
 ) -> Iterator[tuple[Any, Context, Tensor]]:
     """Batches of latent points, their context, and log p(context) + log p(z).
 
+    Args:
+        flow: the flow.
+        n, condition, temperature, batch_size: as in `Flow.sample`.
+        generator: source of contexts and latents.
+        ask: what `Domain.request` takes.
+
     Raises:
         ValueError: n or the batch size is below 1.
-        MolflowError: a condition that the flow does not take, or a missing one.
+        MolflowError: a condition that the flow does not take, or a missing one; something that cannot be asked.
     """
     if n < 1 or batch_size < 1:
         raise ValueError(f"n and batch_size must be at least 1, got {n} and {batch_size}")
-    conditions = flow.standardized(condition, n)
+    conditions, asked = flow.standardized(condition, n), flow.domain.request(**ask or {})
     for start in range(0, n, batch_size):
-        context = flow.domain.sample_context(min(batch_size, n - start), generator, flow.device, flow.dtype)
+        context = flow.domain.sample_context(min(batch_size, n - start), generator, flow.device, flow.dtype, asked)
         if conditions is not None:
             context = context._replace(condition=conditions[start : start + batch_size])
         latent = StandardNormal(flow.domain.space(context.mask), temperature)

@@ -81,9 +81,36 @@ class Domain(nn.Module, ABC, Generic[Data]):
 
     @abstractmethod
     def sample_context(
-        self, n: int, generator: torch.Generator | None, device: torch.device, dtype: torch.dtype
+        self, n: int, generator: torch.Generator | None, device: torch.device, dtype: torch.dtype, asked: Any = None
     ) -> Context:
-        """Draw the contexts of n new configurations, such as sizes and types."""
+        """Draw the contexts of n new configurations, such as sizes and types.
+
+        Args:
+            n, generator, device, dtype: of the contexts.
+            asked: what they must have, as `request` gives it.
+
+        Raises:
+            MolflowError: no configuration has what is asked.
+        """
+
+    def request(self, **ask: Any) -> Any:
+        """What is asked of samples, for `sample_context`; None where nothing is.
+
+        Raises:
+            MolflowError: something that these samples cannot be asked for.
+        """
+        if asked := [name for name, value in ask.items() if value is not None]:
+            raise MolflowError(f"samples of {self.task} cannot be asked for {', '.join(asked)}")
+        return None
+
+    def log_prob_of(self, **ask: Any) -> Tensor:
+        """log p in nats, (), that a sample has what is asked, as in `Flow.sample`.
+
+        Raises:
+            MolflowError: something that these samples cannot be asked for.
+        """
+        self.request(**ask)
+        return torch.zeros((), dtype=torch.float64)
 
     def log_prob_context(self, context: Context) -> Tensor:
         """Log probability of a context, (B,); by default 0, for contexts that are not random."""

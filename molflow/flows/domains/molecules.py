@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -15,8 +15,10 @@ from molflow.chem.elements import atomic_number, symbol
 from molflow.chem.valences import VALENCES
 from molflow.config import NameIn
 from molflow.distributions import COMPOSITIONS, AtomCounts, Compositions
+from molflow.distributions.constraint import Constraint
 from molflow.errors import MolflowError
 from molflow.flows.dequantization import Dequantizer
+from molflow.flows.domains.asking import Ask, constraint_of
 from molflow.flows.domains.base import Domain, DomainConfig
 from molflow.flows.registry import DEQUANTIZERS, DOMAINS
 from molflow.geometry import Context, MeanFreeSpace, Points, project
@@ -192,10 +194,33 @@ class MoleculeDomain(_Molecules):
     def from_points(self, points: Points, context: Context) -> MoleculeBatch:
         return self.molecules(points.x, self.dequantizer.quantize(points.h), context.mask)
 
+    def request(self, **ask: Any) -> int | None:
+        asked = Ask(**_known(ask))
+        if asked.words and (self.representation != "all-atom" or asked != Ask(n_atoms=asked.n_atoms)):
+            raise MolflowError(
+                f"this model generates the types of atoms, so it cannot be asked for {asked.words}"
+                + ("; it can for n_atoms" if self.representation == "all-atom" else "")
+            )
+        return asked.n_atoms
+
+    def log_prob_of(self, **ask: Any) -> Tensor:
+        n = self.request(**ask)
+        return torch.zeros((), dtype=torch.float64) if n is None else self.atom_counts.log_prob(torch.tensor([n]))[0]
+
     def sample_context(
-        self, n: int, generator: torch.Generator | None, device: torch.device, dtype: torch.dtype
+        self,
+        n: int,
+        generator: torch.Generator | None,
+        device: torch.device,
+        dtype: torch.dtype,
+        asked: int | None = None,
     ) -> Context:
-        sizes = self.atom_counts.sample(n, generator)
+        if asked is None:
+            sizes = self.atom_counts.sample(n, generator)
+        else:
+            sizes = torch.full((n,), asked, device=device)
+            if self.atom_counts.log_prob(sizes[:1]).isinf().any():
+                raise MolflowError(f"this model makes no molecules of {asked} atoms")
         mask = torch.arange(int(sizes.max()), device=device) < sizes.unsqueeze(1)
         return Context(mask, torch.zeros(*mask.shape, 0, device=device, dtype=dtype))
 
@@ -230,10 +255,25 @@ class ComposedMoleculeDomain(_Molecules):
     def from_points(self, points: Points, context: Context) -> MoleculeBatch:
         return self.molecules(points.x, context.labels.argmax(-1), context.mask)
 
+    def request(self, **ask: Any) -> Constraint | None:
+        asked = Ask(**_known(ask))
+        return constraint_of(asked, self.types, self.type_numbers, self.type_hydrogens) if asked.words else None
+
+    def log_prob_of(self, **ask: Any) -> Tensor:
+        constraint = self.request(**ask)
+        if constraint is None:
+            return torch.zeros((), dtype=torch.float64)
+        return self.compositions.log_prob_of(constraint)
+
     def sample_context(
-        self, n: int, generator: torch.Generator | None, device: torch.device, dtype: torch.dtype
+        self,
+        n: int,
+        generator: torch.Generator | None,
+        device: torch.device,
+        dtype: torch.dtype,
+        asked: Constraint | None = None,
     ) -> Context:
-        types, mask = self.compositions.sample(n, generator)
+        types, mask = self.compositions.sample(n, generator, asked)
         return self._context(types, mask, dtype)
 
     def log_prob_context(self, context: Context) -> Tensor:
@@ -244,6 +284,14 @@ class ComposedMoleculeDomain(_Molecules):
     def _context(self, types: Tensor, mask: Tensor, dtype: torch.dtype) -> Context:
         labels = one_hot(types.clamp(min=0), len(self.types)) * mask.unsqueeze(-1)
         return Context(mask, labels.to(dtype))
+
+
+def _known(ask: dict[str, Any]) -> dict[str, Any]:
+    """What is asked, without what is None. Raises MolflowError for something that no molecule can be asked for."""
+    for name in ask:
+        if name not in Ask._fields:
+            raise MolflowError(f"molecules cannot be asked for {name}, only for {', '.join(Ask._fields)}")
+    return {name: value for name, value in ask.items() if value is not None}
 
 
 def type_name(number: int, hydrogens: int, bonds: Sequence[int] | None = None) -> str:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -61,7 +61,7 @@ class ParticleDomain(Domain[Tensor]):
         return points.x * self.scale
 
     def sample_context(
-        self, n: int, generator: torch.Generator | None, device: torch.device, dtype: torch.dtype
+        self, n: int, generator: torch.Generator | None, device: torch.device, dtype: torch.dtype, asked: Any = None
     ) -> Context:
         return self._context(n, device, dtype)
 

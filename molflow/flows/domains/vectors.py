@@ -1,7 +1,7 @@
 """Vectors of F numbers, such as the parameters of a simulator."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -71,7 +71,7 @@ class VectorDomain(Domain[Tensor]):
         return points * self.std.to(points.dtype) + self.mean.to(points.dtype)
 
     def sample_context(
-        self, n: int, generator: torch.Generator | None, device: torch.device, dtype: torch.dtype
+        self, n: int, generator: torch.Generator | None, device: torch.device, dtype: torch.dtype, asked: Any = None
     ) -> Context:
         return self._context(n, device, dtype)
 

@@ -32,7 +32,7 @@ class BijectiveConfig(FlowConfig):
                 f"the flow {self.kind} acts on vectors, the domain {self.domain.kind} is of {domain.acts_on}; "
                 "take model.kind = 'free_form' or 'continuous'"
             )
-        n_conditions = 0 if conditions is None else len(conditions.names)
+        n_conditions = 0 if conditions is None else conditions.n_inputs
         return BijectiveFlow(domain, self.build_bijection(domain.n_features, n_conditions), conditions)
 
     def build_bijection(self, n_features: int, n_conditions: int) -> "Bijection":

@@ -91,8 +91,15 @@ class Splits(ABC, Generic[Data]):
     def batch(self, indices: np.ndarray) -> Batch:
         """Training data on the CPU."""
         chosen = torch.from_numpy(indices)
-        condition = None if self.conditions is None else self.conditions[0][chosen]
+        condition = None if self.conditions is None else self._hidden(self.conditions[0][chosen], indices)
         return Batch(self._training_batch(indices), condition)
+
+    def _hidden(self, condition: Tensor, indices: np.ndarray) -> Tensor:
+        """Conditions of a batch (B, C), a share of them NaN; which ones depends on the batch and the seed alone."""
+        if not (share := self.config.data.condition_dropout):
+            return condition
+        random = np.random.default_rng([self.config.seed, *indices.tolist()]).random(tuple(condition.shape))
+        return condition.masked_fill(torch.from_numpy(random < share), torch.nan)
 
     def held_out(self, n: int) -> Batch:
         """The first n validation data on the CPU."""
@@ -135,7 +142,11 @@ def _with_conditions(config: "ExperimentConfig", values: Tensor | None) -> "Expe
     if not (std > 0).all():
         constant = names[int((std > 0).long().argmin())]
         raise MolflowError(f"data.condition: {constant} is the same for all training data")
-    fitted = ConditionsConfig(names=names, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+    units = tuple(config.data.units.get(name, "") for name in names)
+    optional = config.data.condition_dropout > 0
+    fitted = ConditionsConfig(
+        names=names, mean=tuple(mean.tolist()), std=tuple(std.tolist()), units=units, optional=optional
+    )
     return with_model(config, conditions=fitted)
 
 

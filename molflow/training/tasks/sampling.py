@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
@@ -40,6 +40,7 @@ class SamplingOptions:
         correct: how samples are turned into samples of the target density.
         condition: value of each condition of a conditional model.
         compile, precision: as in `Flow.sample`; samples with their density take neither.
+        ask: what all samples must have, as in `Flow.sample`; samples with their density cannot be asked for anything.
     """
 
     model: str
@@ -52,9 +53,10 @@ class SamplingOptions:
     density: bool = True
     only: Literal["stable"] | None = None
     correct: Literal["metropolis", "importance"] | None = None
-    condition: Mapping[str, float] | None = None
+    condition: Mapping[str, float | str] | None = None
     compile: bool | None = None
     precision: Precision = "float32"
+    ask: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -76,8 +78,8 @@ class Samples(NamedTuple, Generic[Data]):
 
 
 def mean_condition(flow: Flow[Any]) -> Tensor | None:
-    """The mean of the training data's conditions, (C,); None for a model without conditions."""
-    return None if flow.conditions is None else flow.conditions.mean
+    """The mean of the training data's conditions, (C,); None for a model that needs none."""
+    return None if flow.conditions is None or flow.conditions.optional else flow.conditions.mean
 
 
 class SampleWriter(Closing, Generic[Data]):
@@ -179,6 +181,7 @@ class Sampling(Generic[Data]):
                 condition=condition,
                 compile=ask.compile if n == ask.n else bool(ask.compile),  # n may be without end
                 precision=ask.precision,
+                **ask.ask,
             )
             batches = ((data, None) for data in plain)
         before = time.perf_counter()

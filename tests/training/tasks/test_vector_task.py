@@ -93,7 +93,7 @@ def test_train_sample_and_benchmark(molflow, experiment, tmp_path):
     assert code == 0, err
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert last.keys() >= {"validation_nll_encoder", "w1"}
-    code, text, err = molflow("sample", "-m", run, "-n", 64, "-o", out, "--condition", "y=1", "--json", figures)
+    code, text, err = molflow("sample", "-m", run, "-n", 64, "-o", out, "--cond", "y=1", "--json", figures)
     assert code == 0, err
     assert f"64 vectors are in {out}" in text
     with np.load(out) as file:
@@ -109,7 +109,7 @@ def test_train_sample_and_benchmark(molflow, experiment, tmp_path):
     code, _, err = molflow("benchmark", "sampling", "-m", run, "-n", 8, "--json", figures)
     assert code == 0, err
     assert json.loads(figures.read_text())["ms_per_sample_with_density"] > 0
-    assert molflow("sample", "-m", run, "--only", "stable", "--condition", "y=1")[0] == 2
+    assert molflow("sample", "-m", run, "--only", "stable", "--cond", "y=1")[0] == 2
 
 
 def test_the_distance_of_marginals():
