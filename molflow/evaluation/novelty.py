@@ -21,7 +21,7 @@ from molflow.files import check_writable
 
 FINGERPRINT_RADIUS, FINGERPRINT_BITS = 2, 2048
 
-_FORMAT = 1  # a file of another format or RDKit version is made again
+_FORMAT = 2  # a file of another format or RDKit version is made again
 _LOOKED_UP_AT_ONCE = 1 << 13
 _TRAINING_AT_ONCE = 1 << 14  # fingerprints unpacked at a time, 32 MB
 
@@ -37,6 +37,7 @@ class TrainingReference:
         smiles: distinct canonical SMILES, by the look-up bonds and by the data set.
         fingerprints: (len(smiles), 256) uint8, Morgan fingerprints of `smiles` as packed bits.
         formulas: distinct molecular formulas of the structures, see `formula`.
+        scaffolds: distinct scaffolds of `smiles`, see `scaffold`.
 
     Example:
         >>> water = Structure(np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]), np.array([8, 1, 1]))
@@ -53,6 +54,7 @@ class TrainingReference:
     smiles: frozenset[str]
     fingerprints: np.ndarray
     formulas: frozenset[str]
+    scaffolds: frozenset[str]
 
     @classmethod
     def from_structures(
@@ -85,7 +87,8 @@ class TrainingReference:
             raise MolflowError("no molecule that RDKit accepts; expected at least one training molecule")
         prints = fingerprints(sorted(known), progress)
         formulas = frozenset(formula(s.atomic_numbers) for s in structures)
-        return cls(name, len(structures), n_refused, frozenset(known), prints, formulas)
+        scaffolds = frozenset(scaffold(text) for text in tqdm(sorted(known), desc="scaffolds", disable=not progress))
+        return cls(name, len(structures), n_refused, frozenset(known), prints, formulas, scaffolds - {""})
 
     def nearest_similarity(self, smiles: Sequence[str], progress: bool = False) -> np.ndarray:
         """Tanimoto similarity of each molecule to the most similar training molecule.
@@ -123,6 +126,16 @@ def fingerprints(smiles: Sequence[str], progress: bool = False) -> np.ndarray:
         Chem.FastFindRings(mol)
         row[:] = np.packbits(generator.GetFingerprintAsNumPy(mol))
     return packed
+
+
+def scaffold(smiles: str) -> str:
+    """The Bemis-Murcko scaffold of a canonical SMILES: its rings and what links them; empty without rings."""
+    from rdkit import Chem, rdBase
+    from rdkit.Chem.Scaffolds.MurckoScaffold import GetScaffoldForMol
+
+    with rdBase.BlockLogs():
+        mol = Chem.MolFromSmiles(smiles)
+        return "" if mol is None else canonical_smiles(GetScaffoldForMol(mol))
 
 
 def qm9_training_reference(cache_dir: str | Path | None = None, progress: bool = False) -> TrainingReference:
@@ -181,6 +194,7 @@ def _save(reference: TrainingReference, path: Path) -> None:
         "smiles": np.char.encode(sorted(reference.smiles), "ascii"),
         "fingerprints": reference.fingerprints,
         "formulas": np.char.encode(sorted(reference.formulas), "ascii"),
+        "scaffolds": np.char.encode(sorted(reference.scaffolds), "ascii"),
     }
     save_arrays(path, arrays)
 
@@ -193,12 +207,12 @@ def _load(path: Path) -> TrainingReference | None:
                 return None
             arrays = {name: archive[name] for name in archive.files}
         n_molecules, n_refused = arrays["counts"].tolist()
-        smiles, formulas = (
-            frozenset(np.char.decode(arrays[name], "ascii").tolist()) for name in ("smiles", "formulas")
+        smiles, formulas, scaffolds = (
+            frozenset(np.char.decode(arrays[name], "ascii").tolist()) for name in ("smiles", "formulas", "scaffolds")
         )
         prints = arrays["fingerprints"]
         if prints.shape != (len(smiles), FINGERPRINT_BITS // 8) or prints.dtype != np.uint8:
             raise ValueError(f"fingerprints are {prints.dtype} {prints.shape}")
-        return TrainingReference(str(arrays["name"]), n_molecules, n_refused, smiles, prints, formulas)
+        return TrainingReference(str(arrays["name"]), n_molecules, n_refused, smiles, prints, formulas, scaffolds)
     except Exception as error:  # a damaged archive can raise nearly anything from zipfile, zlib or numpy
         raise MolflowError(f"{path}: damaged: {error}; delete it, and it is made anew") from error
