@@ -11,7 +11,7 @@ import molflow
 
 # "molflow" is __init__.py, the facade: only the command line may go through it.
 ROOMS = [
-    "errors", "files", "interrupts", "memory", "registry", "config", "geometry", "chem", "batch", "testing", "nn",
+    "errors", "files", "interrupts", "memory", "workers", "registry", "config", "geometry", "chem", "batch", "testing", "nn",
     "distributions", "volume", "energies", "flows", "data", "evaluation", "training", "report", "sbi", "pretrained",
     "templates", "molflow", "cli",
 ]  # fmt: skip

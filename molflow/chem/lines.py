@@ -7,12 +7,12 @@ import zlib
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 import numpy as np
 
 from molflow.chem.elements import atomic_number
-from molflow.chem.structure import LARGEST, Structure, coordinate_error
+from molflow.chem.structure import LARGEST, Stated, Structure, coordinate_error
 from molflow.errors import MolflowError
 
 _LONGEST = 1 << 16  # characters of a line that are kept; no valid line is longer
@@ -26,7 +26,23 @@ class BrokenStream(Exception):
     """A stream that ended by an error. The message names the line and the cause."""
 
 
-Found = tuple[int, Structure | BadRecord]
+class Parsed(NamedTuple):
+    """A molecule as a file has it.
+
+    Attributes:
+        structure: the atoms.
+        stated: bonds and charges that the file states, if it states any.
+        fields: named texts that belong to the molecule: data fields of SDF, key=value pairs of XYZ.
+        name: the title line of SDF.
+    """
+
+    structure: Structure
+    stated: Stated | None
+    fields: dict[str, str]
+    name: str = ""
+
+
+Found = tuple[int, Parsed | BadRecord]
 """The line where a record starts, and the molecule or the error."""
 
 Atom = tuple[int, tuple[float, float, float]]

@@ -1,6 +1,6 @@
 """Read molecules from SDF, XYZ and NPZ, from files, folders and standard input, record by record.
 
-Only positions and elements are read. Bonds are always derived from distances, so that all files are treated alike.
+Bonds, formal charges and named values that a file states are kept beside positions and elements.
 """
 
 import gzip
@@ -8,15 +8,16 @@ import io
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
 from molflow.chem.lines import BadRecord, BrokenStream, Found, Lines, reason
 from molflow.chem.sdf import read_sdf
-from molflow.chem.structure import Structure, structure_error
+from molflow.chem.structure import Stated, Structure, structure_error
 from molflow.chem.xyz import read_xyz
 from molflow.errors import MolflowError
 
@@ -45,6 +46,9 @@ class Record(NamedTuple):
         line: the line where the record starts in a text file, from 1.
         structure: the molecule, or None.
         error: the problem with the record, naming line or atom; None if there is a structure.
+        stated: bonds and charges that the file states, if it states any.
+        fields: named texts that belong to the molecule: data fields of SDF, key=value pairs of XYZ.
+        name: the title line of SDF.
     """
 
     source: str
@@ -52,6 +56,9 @@ class Record(NamedTuple):
     line: int | None
     structure: Structure | None
     error: str | None
+    stated: Stated | None = None
+    fields: Mapping[str, str] = MappingProxyType({})
+    name: str = ""
 
     @property
     def complaint(self) -> str:
@@ -84,10 +91,11 @@ def iter_records(path: str | os.PathLike[str]) -> Iterator[Record]:
     - a folder: all such files in it are read in the order of their names.
     - a named pipe, or "-" for standard input, with SDF or XYZ.
 
-    Positions are in Å, float64 from text, float32 from an NPZ with float32. Bonds, charges, comments and further
-    columns are ignored. After a bad record of SDF, reading continues at "$$$$" or at the next counts line; of XYZ, at
-    the next count that is followed by atoms. If a stream breaks off, the molecules read so far are kept and one bad
-    record is added. In a folder, a file that cannot be read is one bad record.
+    Positions are in Å, float64 from text, float32 from an NPZ with float32. Bonds, formal charges and radicals of SDF
+    and `charge=` of XYZ are `Record.stated`; further columns are ignored. After a bad record of SDF, reading
+    continues at "$$$$" or at the next counts line; of XYZ, at the next count that is followed by atoms. If a stream
+    breaks off, the molecules read so far are kept and one bad record is added. In a folder, a file that cannot be read
+    is one bad record.
 
     Raises:
         MolflowError: on the first step, if nothing of the source can be read: it does not exist, is empty, binary or
@@ -157,7 +165,7 @@ def _text_records(source: str, place: Path | int, read: Reader | None) -> Iterat
                 if isinstance(found, BadRecord):
                     yield Record(source, number, line, None, str(found))
                 else:
-                    yield Record(source, number, line, found, None)
+                    yield Record(source, number, line, found.structure, None, *found[1:])
         except BrokenStream as error:
             if not number:
                 raise MolflowError(f"{source}: {error}") from error

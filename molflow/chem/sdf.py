@@ -1,29 +1,36 @@
 """Read SDF, that is mol blocks in V2000 or V3000, line by line.
 
-RDKit is not used: on a damaged block it can hang, and it names neither the line nor the cause. Only elements and
-positions are kept. Bond lines are parsed because they reveal wrong counts.
+RDKit is not used: on a damaged block it can hang, and it names neither the line nor the cause. Elements, positions,
+bonds, formal charges, radicals and data fields are kept.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+
+import numpy as np
 
 from molflow.chem.lines import (
     Atom,
     BadRecord,
     Found,
     Lines,
+    Parsed,
     coordinates,
     element,
     is_separator,
     read_atoms,
     shown,
 )
-from molflow.chem.structure import Structure
+from molflow.chem.structure import AROMATIC, Stated, Structure
 
 _HEADER = 4  # lines; the last one has the counts
 _COUNTS = re.compile(r"[ \d]{6}.*V[23]000\s*$")
 _V30 = "M  V30 "
 _LONGEST_V30 = 1 << 16  # characters of a V3000 line with its continuations
+_LONGEST_FIELD = 1 << 16  # characters of a data field that are kept
+_FIELD_NAME = re.compile(r"<([^>]*)>")
+_OLD_CHARGES = {1: 3, 2: 2, 3: 1, 5: -1, 6: -2, 7: -3}  # of atom lines; "M  CHG" lines replace all of them
+_UNPAIRED = {1: 2, 2: 1, 3: 2}  # electrons of a singlet, doublet and triplet radical
 
 
 def read_sdf(lines: Lines) -> Iterator[Found]:
@@ -34,12 +41,14 @@ def read_sdf(lines: Lines) -> Iterator[Found]:
     """
     while _at_record(lines):
         start = lines.number + 1
+        name = lines.peek(1)[0].strip()
         try:
-            found: Structure | BadRecord = _mol_block(lines)
+            structure, stated = _mol_block(lines)
         except BadRecord as error:
-            found = error
-        yield start, found
-        _skip_rest(lines)
+            yield start, error
+            _data_fields(lines)
+        else:
+            yield start, Parsed(structure, stated, _data_fields(lines), name)
 
 
 def _at_record(lines: Lines) -> bool:
@@ -50,20 +59,26 @@ def _at_record(lines: Lines) -> bool:
     return True
 
 
-def _skip_rest(lines: Lines) -> None:
-    """Go to the next record: past "$$$$", or to a counts line that is not in a data field."""
-    in_field = False
+def _data_fields(lines: Lines) -> dict[str, str]:
+    """The data fields up to the next record, which starts behind "$$$$", or at a counts line outside of a field."""
+    fields: dict[str, str] = {}
+    name: str | None = None  # of the field that the line is in
     while (line := lines.take()) and not is_separator(line):
         if line.startswith(">"):
-            in_field = True
+            found = _FIELD_NAME.search(line)
+            name = found[1] if found else ""
+            fields[name] = ""
         elif not line.strip():
-            in_field = False
-        elif not in_field and _COUNTS.match(line):
+            name = None
+        elif name is not None:
+            fields[name] = (fields[name] + line)[:_LONGEST_FIELD]
+        elif _COUNTS.match(line):
             lines.back()
-            return
+            break
+    return {name: text.strip() for name, text in fields.items() if name}
 
 
-def _mol_block(lines: Lines) -> Structure:
+def _mol_block(lines: Lines) -> tuple[Structure, Stated]:
     """Read one molecule. After an error, `lines` are at the wrong line or past the counts line."""
     counts = _counts_line(lines)
     start = lines.number
@@ -88,23 +103,72 @@ def _counts_line(lines: Lines) -> str:
     return line
 
 
-def _v2000(lines: Lines, counts: str) -> Structure:
+def _v2000(lines: Lines, counts: str) -> tuple[Structure, Stated]:
     n_atoms, n_bonds = counts[:3].strip(), counts[3:6].strip()
     if not (n_atoms.isdecimal() and n_bonds.isdecimal()):
         raise lines.bad(f"expected the counts line of a V2000 or V3000 mol block, got {shown(counts)}")
-    structure = read_atoms(lines, int(n_atoms), "an atom line in the columns of V2000", _v2000_atom)
+    charges: list[int] = []
+
+    def atom(line: str) -> Atom:
+        number, position = _v2000_atom(line)
+        charges.append(_OLD_CHARGES.get(_whole(line[36:39]), 0))
+        return number, position
+
+    structure = read_atoms(lines, int(n_atoms), "an atom line in the columns of V2000", atom)
+    bonds = []
     for k in range(int(n_bonds)):
-        if not _is_v2000_bond(line := lines.take(), int(n_atoms)):
+        bond = _v2000_bond(line := lines.take(), int(n_atoms))
+        if bond is None:
             raise _bad_bond(lines, line, f"{k + 1} of {n_bonds} between atoms 1 to {n_atoms}")
+        bonds.append(bond)
+    listed: dict[str, dict[int, int]] = {}
     while not (line := lines.take()).startswith("M  END"):
         _check_not_over(lines, line)
+        if line.startswith(("M  CHG", "M  RAD")):
+            listed.setdefault(line[3:6], {}).update(_listed(lines, line, int(n_atoms)))
+            continue
         if (line[0] in " 0123456789" and line.strip()) or line.startswith(_V30):
             raise lines.bad(
                 f"expected properties and 'M  END' after {n_atoms} atoms and {n_bonds} bonds, got {shown(line)}"
             )
         if line.startswith(("A  ", "G  ")) and is_separator(lines.take()):  # a line of free text follows
             lines.back()
-    return structure
+    of_atoms = listed.get("CHG", {}) if listed else dict(enumerate(charges))
+    unpaired = {i: _UNPAIRED.get(code, 0) for i, code in listed.get("RAD", {}).items()}
+    return structure, _stated(int(n_atoms), bonds, of_atoms, unpaired)
+
+
+def _stated(
+    n_atoms: int, bonds: Iterable[tuple[int, int, int]], charges: dict[int, int], radicals: dict[int, int]
+) -> Stated:
+    def of_atoms(values: dict[int, int]) -> np.ndarray:
+        array = np.zeros(n_atoms, dtype=np.int64)
+        array[list(values)] = list(values.values())
+        return array
+
+    rows = np.array(list(bonds), dtype=np.int64).reshape(-1, 3)
+    found = of_atoms(charges)
+    return Stated(rows, found, of_atoms(radicals), int(found.sum()))
+
+
+def _listed(lines: Lines, line: str, n_atoms: int) -> dict[int, int]:
+    """The values of atoms, counted from 0, in a line such as "M  CHG  2   1   1   4  -1"."""
+    try:
+        count, *rest = map(int, line[6:].split())
+        pairs = dict(zip(rest[::2], rest[1::2], strict=True))
+        if count != len(pairs) or not all(1 <= atom <= n_atoms for atom in pairs):
+            raise ValueError
+    except ValueError:
+        raise lines.bad(f"expected pairs of an atom 1 to {n_atoms} and a value, got {shown(line)}") from None
+    return {atom - 1: value for atom, value in pairs.items()}
+
+
+def _whole(text: str) -> int:
+    """A whole number, 0 for other text."""
+    try:
+        return int(text)
+    except ValueError:
+        return 0
 
 
 def _v2000_atom(line: str) -> Atom:
@@ -112,43 +176,58 @@ def _v2000_atom(line: str) -> Atom:
     return element(line[31:34].strip()), position
 
 
-def _is_v2000_bond(line: str, n_atoms: int) -> bool:
+def _v2000_bond(line: str, n_atoms: int) -> tuple[int, int, int] | None:
+    """Two atoms, counted from 0, and the order of the bond; None if the line is no bond of the molecule."""
     try:
         first, second = int(line[:3]), int(line[3:6])
     except ValueError:
-        return False
-    return 1 <= first <= n_atoms and 1 <= second <= n_atoms
+        return None
+    within = 1 <= first <= n_atoms and 1 <= second <= n_atoms
+    return (first - 1, second - 1, _order(line[6:9])) if within else None
 
 
-def _v3000(lines: Lines) -> Structure:
+def _order(text: str) -> int:
+    """The order of a bond. Queries, and orders that are not 1 to 4, have no order of their own and become single."""
+    order = _whole(text)
+    return order if 1 <= order <= AROMATIC else 1
+
+
+def _v3000(lines: Lines) -> tuple[Structure, Stated]:
     _expect(lines, "BEGIN CTAB")
     word, n_atoms, n_bonds = (_v30(lines).split() + [""] * 3)[:3]
     if word != "COUNTS" or not (n_atoms.isdecimal() and n_bonds.isdecimal()) or len(n_atoms + n_bonds) > 20:
         raise lines.bad(f"expected 'COUNTS atoms bonds', got {shown(' '.join((word, n_atoms, n_bonds)))}")
-    indices = set()
+    places: dict[str, int] = {}
+    marks: dict[str, dict[int, int]] = {"CHG": {}, "RAD": {}}
 
     def atom(line: str) -> Atom:
-        index, symbol, x, y, z = line.split()[:5]
+        index, symbol, x, y, z, *rest = line.split()
         position = coordinates(x, y, z)
-        indices.add(index)
+        place = places[index] = len(places)
+        for key, _, value in (word.partition("=") for word in rest):
+            if key in marks:
+                marks[key][place] = int(value)
         return element(symbol), position
 
     _expect(lines, "BEGIN ATOM")
     structure = read_atoms(lines, int(n_atoms), "'index symbol x y z'", atom, lambda: _v30(lines))
     _expect(lines, "END ATOM")
+    bonds = []
     if int(n_bonds):
         _expect(lines, "BEGIN BOND")
         for k in range(int(n_bonds)):
             line = _v30(lines)
-            ends = line.split()[2:4]
-            if len(ends) < 2 or not indices.issuperset(ends):
+            _, order, *ends = (line.split() + [""] * 4)[:4]
+            if not places.keys() >= set(ends):
                 raise _bad_bond(lines, line, f"{k + 1} of {n_bonds} between the {n_atoms} atoms")
+            bonds.append((places[ends[0]], places[ends[1]], _order(order)))
         _expect(lines, "END BOND")
     while not (line := lines.take()).startswith("M  END"):
         _check_not_over(lines, line)
         if line.strip() and not line.startswith("M  "):
             raise lines.bad(f"expected 'M  END', got {shown(line)}")
-    return structure
+    unpaired = {i: _UNPAIRED.get(code, 0) for i, code in marks["RAD"].items()}
+    return structure, _stated(int(n_atoms), bonds, marks["CHG"], unpaired)
 
 
 def _expect(lines: Lines, words: str) -> None:

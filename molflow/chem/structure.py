@@ -10,6 +10,26 @@ LARGEST = 1e6
 """The largest coordinate that is accepted, Å."""
 
 
+AROMATIC = 4
+"""The order of an aromatic bond in a file, as SDF writes it."""
+
+
+class Stated(NamedTuple):
+    """The chemistry that a file states for a molecule, as opposed to what is derived from its positions.
+
+    Attributes:
+        bonds: rows of two atoms and an order 1 to 3, or `AROMATIC`, (m, 3) int64; None if the file has no bonds.
+        charges: formal charge of each atom, (n,) int64; None if the file states none for atoms.
+        radicals: unpaired electrons of each atom, (n,) int64; None as for charges.
+        charge: net charge of the molecule; None if the file says nothing about it.
+    """
+
+    bonds: np.ndarray | None = None
+    charges: np.ndarray | None = None
+    radicals: np.ndarray | None = None
+    charge: int | None = None
+
+
 class Structure(NamedTuple):
     """One molecule.
 

@@ -5,12 +5,13 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from molflow.chem.elements import symbol
-from molflow.chem.lines import Atom, BadRecord, Found, Lines, coordinates, element, read_atoms, shown
-from molflow.chem.structure import Structure
+from molflow.chem.lines import Atom, BadRecord, Found, Lines, Parsed, coordinates, element, read_atoms, shown
+from molflow.chem.structure import Stated
 from molflow.errors import MolflowError
 
 _PROPERTIES = re.compile(r"""(?:^|\s)Properties=["']?([^\s"']*)""")
 _COLUMNS = re.compile(r"(\w+):[SRIL]:([1-9]\d?)(?::|$)")
+_FIELD = re.compile(r"""([A-Za-z_][\w.-]*)=("[^"]*"|'[^']*'|\{[^}]*\}|\S+)""")
 _SEEN_AHEAD = 4  # lines below a number that show whether it is the count of a frame
 
 
@@ -25,7 +26,7 @@ def read_xyz(lines: Lines) -> Iterator[Found]:
             continue
         start = lines.number
         try:
-            found: Structure | BadRecord = _frame(lines, line)
+            found: Parsed | BadRecord = _frame(lines, line)
         except BadRecord as error:
             found = error
         yield start, found
@@ -35,7 +36,7 @@ def read_xyz(lines: Lines) -> Iterator[Found]:
             _skip_to_frame(lines)
 
 
-def _frame(lines: Lines, first: str) -> Structure:
+def _frame(lines: Lines, first: str) -> Parsed:
     """Read the molecule below the line with its count. After an error, the wrong line was taken last."""
     count = _count(first)
     if count is None:
@@ -50,7 +51,19 @@ def _frame(lines: Lines, first: str) -> Structure:
     structure = read_atoms(lines, count, columns.layout, columns.atom)
     if any(columns.fit(line) for line in lines.peek(1)):
         raise lines.bad(f"expected {count} atoms, but {shown(lines.take())} follows them")
-    return structure
+    fields = _fields(comment)
+    charge = next((int(value) for key, value in fields.items() if key.lower() == "charge" and _is_whole(value)), None)
+    return Parsed(structure, None if charge is None else Stated(charge=charge), fields)
+
+
+def _fields(comment: str) -> dict[str, str]:
+    """The key=value pairs of a comment but for the names of columns; quotes around a value are removed."""
+    pairs = ((key, value.strip("\"'{}")) for key, value in _FIELD.findall(comment))
+    return {key: value for key, value in pairs if key.lower() != "properties"}
+
+
+def _is_whole(text: str) -> bool:
+    return re.fullmatch(r"[-+]?\d{1,4}", text) is not None
 
 
 def _count(line: str) -> int | None:

@@ -15,7 +15,7 @@ from molflow.evaluation.inspection import failed_report, inspect_bonded, reject_
 from molflow.evaluation.options import EvaluationOptions
 from molflow.evaluation.remote import answer, to_message, warm_up
 from molflow.evaluation.reports import MoleculeReport
-from molflow.evaluation.workers import Failure, name_of, outcomes
+from molflow.workers import Failure, name_of, outcomes
 
 _BLOCK = 1024  # molecules whose bonds are looked up together
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from molflow.chem.structure import Structure
 from molflow.evaluation.reports import MoleculeReport
-from molflow.evaluation.workers import named
+from molflow.workers import named
 
 _METHANE = Structure(
     np.array([[0, 0, 0], [0.63, 0.63, 0.63], [-0.63, -0.63, 0.63], [-0.63, 0.63, -0.63], [0.63, -0.63, -0.63]]),

@@ -14,7 +14,7 @@ import pytest
 from molflow.chem import Record, Structure, read_structures
 from molflow.errors import MolflowError
 from molflow.evaluation import Tally, inspect_all
-from molflow.evaluation.workers import AHEAD, CHUNK, MEMORY, Failure, outcomes
+from molflow.workers import AHEAD, CHUNK, MEMORY, Failure, outcomes
 
 QM9 = Path(__file__).parents[1] / "fixtures" / "qm9_200.npz"
 WATER = np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
@@ -59,14 +59,14 @@ def test_other_ways_to_fail_are_named():
 
 
 def test_a_sleeping_item_is_stopped_by_the_clock(monkeypatch):
-    monkeypatch.setattr("molflow.evaluation.workers.PATIENCE", 4)
+    monkeypatch.setattr("molflow.workers.PATIENCE", 4)
     found = reports([water(inspectors.SLEEP), water()], workers=1)
     assert [r.status for r in found] == ["timed out", "stable"]
     assert found[0].reason == "not finished within 2 s on the clock"
 
 
 def test_processor_time_is_limited_and_not_only_the_clock(monkeypatch):
-    monkeypatch.setattr("molflow.evaluation.workers.PATIENCE", 60)
+    monkeypatch.setattr("molflow.workers.PATIENCE", 60)
     found = list(outcomes(inspectors.burn, [0.0, 60.0, 0.0], workers=1, seconds=0.5))
     assert found == [0.0, Failure("timed out", "not finished within 0.5 s"), 0.0]
 
@@ -126,7 +126,7 @@ def test_an_endless_stream_is_read_a_bounded_number_ahead():
 
 
 def test_no_more_is_taken_while_the_oldest_is_not_finished(monkeypatch):
-    monkeypatch.setattr("molflow.evaluation.workers.AHEAD", 64)
+    monkeypatch.setattr("molflow.workers.AHEAD", 64)
     taken = 0
 
     def endless():
@@ -173,7 +173,7 @@ def test_workers_that_cannot_be_spawned_are_an_error(monkeypatch):
 
 
 def test_workers_that_cannot_start_are_an_error(monkeypatch):
-    monkeypatch.setattr("molflow.evaluation.workers._MAIN", "raise SystemExit({})")
+    monkeypatch.setattr("molflow.workers._MAIN", "raise SystemExit({})")
     with pytest.raises(MolflowError, match="a worker process did not start"):
         reports([water()])
 
@@ -182,7 +182,7 @@ SCRIPT = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored
 import inspectors
-from molflow.evaluation.workers import outcomes
+from molflow.workers import outcomes
 
 seen = set()
 try:

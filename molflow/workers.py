@@ -37,7 +37,7 @@ LONGEST = 1e6
 """Largest limit of processor time in seconds."""
 
 _STARTS_WITHIN = 600.0  # seconds in which a worker must load its libraries, even on a busy machine
-_MAIN = "from molflow.evaluation.workers import _serve; _serve({})"
+_MAIN = "from molflow.workers import _serve; _serve({})"
 
 
 class _Job(NamedTuple):
