@@ -282,9 +282,9 @@ def group_distance(
 def usual_bins(reference: np.ndarray, groups: Iterable[str], tail: float) -> np.ndarray:
     """Whether each bin of the flat histogram is usual, (N_BINS,) bool.
 
-    A bin of a quantity of these groups is usual if it lies between the reference's quantiles `tail` and 1 - `tail`, which
-    are the least and the greatest value if there are fewer than 1 / `tail`. Quantities with fewer than `KNOWN` values,
-    and all of other groups, are not judged: their bins are usual.
+    A bin of a quantity of these groups is usual if it lies between the quantiles `tail` and 1 - `tail` of the
+    reference, which are its least and greatest value if it has fewer than 1 / `tail`. Quantities with fewer than
+    `KNOWN` values, and all of other groups, are not judged: their bins are usual.
     """
     usual = np.ones(N_BINS, dtype=bool)
     for quantity in QUANTITIES.values():

@@ -6,6 +6,7 @@ RDKit is imported inside functions.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -131,11 +132,12 @@ def fingerprints(smiles: Sequence[str], progress: bool = False) -> np.ndarray:
 def scaffold(smiles: str) -> str:
     """The Bemis-Murcko scaffold of a canonical SMILES: its rings and what links them; empty without rings."""
     from rdkit import Chem, rdBase
-    from rdkit.Chem.Scaffolds.MurckoScaffold import GetScaffoldForMol
+    from rdkit.Chem.Scaffolds import MurckoScaffold
 
+    scaffold_of: Any = MurckoScaffold.GetScaffoldForMol  # has no types
     with rdBase.BlockLogs():
         mol = Chem.MolFromSmiles(smiles)
-        return "" if mol is None else canonical_smiles(GetScaffoldForMol(mol))
+        return "" if mol is None else canonical_smiles(scaffold_of(mol))
 
 
 def qm9_training_reference(cache_dir: str | Path | None = None, progress: bool = False) -> TrainingReference:

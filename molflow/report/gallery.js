@@ -55,9 +55,19 @@
       draw();
     }
 
+    // A viewer, or false where the browser has no WebGL: the stage then says so.
+    function create() {
+      try {
+        return $3Dmol.createViewer(stage, {backgroundAlpha: 0, antialias: true}) || false;
+      } catch {
+        stage.replaceChildren();
+        return false;
+      }
+    }
+
     function draw() {
       const molecule = molecules[shown];
-      viewer = viewer || $3Dmol.createViewer(stage, {backgroundAlpha: 0, antialias: true});
+      viewer = viewer ?? create();
       if (!viewer) return;
       viewer.clear();
       viewer.addModel().addAtoms(atoms(molecule));
@@ -70,7 +80,6 @@
         if (text) viewer.addLabel(text, {position: point(molecule.positions[n]), ...LABEL});
       });
       viewer.zoomTo();
-      viewer.zoom(1.15);
       viewer.render();
       stage.dataset.molecule = shown;
     }

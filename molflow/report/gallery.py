@@ -18,7 +18,7 @@ _ACTIONS = {
 }
 _STAGE = "Molecule in three dimensions; arrow keys turn it, + and - zoom"
 _NO_WEBGL = "The view in three dimensions needs WebGL, which this browser does not offer."
-_SORTS = {"drawn": "as drawn", "record": "by record", "reason": "by reason", "atoms": "by number of atoms"}
+_SORTS = {"drawn": "as drawn", "record": "by record", "reason": "by reason", "atoms": "by size"}
 
 
 def gallery(examples: Sequence[Example], caption: str = "") -> str:

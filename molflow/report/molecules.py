@@ -64,7 +64,7 @@ def molecules_page(
         title,
         *(_verdict(name, record, known, len(records) > 1) for name, record in records.items()),
         *(paragraph(text, notice=True) for text in _notices(records)),
-        *(_key_figures(name, record, known, len(records) > 1) for name, record in records.items()),
+        _key_figures(records, known),
         jump_links(list(filled)),
         *(heading(name) + html for name, html in filled.items()),
         plots=bool(plots),
@@ -100,23 +100,28 @@ def _verdict(name: str, record: Record, known: Record, several: bool) -> str:
     failed = [f"{n:,} {status}" for status, n in record["statuses"].items() if n and status != "stable"]
     details = f"{record['n_atoms']:,} atoms; bonds by {record['protocol']}. "
     details += f"Not stable: {', '.join(failed)}." if failed else ""
-    lead = f"{escape(name)}: " if several else ""
-    return f'<p class="verdict">{lead}{running(text)}.<small>{running(details)}</small></p>\n'
+    kind, lead = ("verdict several", f"{escape(name)}: ") if several else ("verdict", "")
+    return f'<p class="{kind}">{lead}{running(text)}.<small>{running(details)}</small></p>\n'
 
 
-def _key_figures(name: str, record: Record, known: Record, several: bool) -> str:
+def _key_figures(records: Mapping[str, Record], known: Record) -> str:
     """A row of figures, each above that of the reference."""
-    tiles = []
-    for key in KEY_FIGURES:
-        metric = record["metrics"].get(key)
-        if metric is None:
-            continue
-        own = metric["reference"]
-        value = f"<dd><b>{running(figure_of(metric, metric['value']))}</b></dd>"
-        beside = "" if own is None else f"<dd>{escape(known['name'])} {running(figure_of(metric, own))}</dd>"
-        tiles.append(f"<div><dt>{escape(label(key))}</dt>{value}{beside}</div>")
-    title = f'<p class="set">{escape(name)}</p>' if several else ""
-    return f'{title}<dl class="figures">{"".join(tiles)}</dl>\n'
+    return f'<dl class="figures">{"".join(_tile(key, records, known) for key in KEY_FIGURES)}</dl>\n'
+
+
+def _tile(key: str, records: Mapping[str, Record], known: Record) -> str:
+    """A key figure of each set and of the reference; empty if no set has it."""
+    found = {name: record["metrics"][key] for name, record in records.items() if key in record["metrics"]}
+    lines = [
+        f"<dd><b>{running(figure_of(metric, metric['value']))}</b> {escape(name) if len(records) > 1 else ''}</dd>"
+        for name, metric in found.items()
+    ]
+    lines += [
+        f"<dd>{escape(known['name'])} {running(figure_of(metric, metric['reference']))}</dd>"
+        for metric in list(found.values())[:1]
+        if metric["reference"] is not None
+    ]
+    return f"<div><dt>{escape(label(key))}</dt>{''.join(lines)}</div>" if found else ""
 
 
 def _notices(records: Mapping[str, Record]) -> list[str]:

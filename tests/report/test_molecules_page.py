@@ -14,6 +14,7 @@ from molflow.chem import Structure, read_structures
 from molflow.errors import MolflowError
 from molflow.evaluation import STATUSES, evaluate
 from molflow.evaluation.distributions import QUANTITIES
+from molflow.evaluation.metrics import label
 from molflow.report import example, molecules_page
 from molflow.report.tables import percent
 
@@ -55,7 +56,7 @@ def test_every_score_stands_on_the_page_with_its_count(evaluated, written):
     text = words_of(written)
     assert len(record["metrics"]) > 15
     for name, metric in record["metrics"].items():
-        assert name.replace("w1_", "").replace("_x_", " x ").replace("_", " ") in text
+        assert label(name) in text
         counted = f"{metric['of']:,} {metric['what']}."
         assert (counted if metric["count"] is None else f"{metric['count']:,} of {counted}") in text
     assert "Mine &amp; yours" in text
@@ -120,11 +121,11 @@ def rows_of(path):
     for table in re.findall("<table.*?</table>", path.read_text(encoding="utf-8"), re.DOTALL):
         columns = [unescape(column) for column in re.findall('<th scope="col">(.*?)</th>', table)]
         rows = {}
-        for label, inner in re.findall('<tr><th scope="row">(.*?)</th>(.*?)</tr>', table):
+        for name, inner in re.findall('<tr><th scope="row">(.*?)</th>(.*?)</tr>', table):
             cells = [unescape(re.sub("<[^>]*>", " ", cell)).strip() for cell in re.findall("<td.*?>(.*?)</td>", inner)]
             told = [unescape(column) for column in re.findall('data-column="(.*?)"', inner)]
             assert told in ([], columns[1:])  # what a phone shows in place of the header
-            rows[re.split("<(?:sup|small)>", label)[0]] = dict(zip(columns[1:], cells, strict=True))
+            rows[re.split("<(?:sup|small)>", name)[0]] = dict(zip(columns[1:], cells, strict=True))
         tables.append(rows)
     return tables
 
@@ -142,8 +143,7 @@ def test_every_metric_of_every_set_has_a_cell_with_its_count(sets, compared):
     names = {name for record in sets[0].values() for name in record["metrics"]}
     assert len(names) == len(scores)
     for name in names:
-        label = name.replace("w1_", "Wasserstein-1 distance of ").replace("_x_", " x ").replace("_", " ")
-        cells = scores[label]
+        cells = scores[label(name)]
         assert list(cells) == [*sets[0], "qm9"]
         for each, record in sets[0].items():
             metric = record["metrics"].get(name)
@@ -180,7 +180,7 @@ def test_each_set_has_a_sentence_and_its_statuses(sets, compared):
 
 def test_a_plot_holds_a_line_of_each_set_that_has_the_quantity(sets, compared):
     plots = plots_of(compared)
-    assert len(plots) == 7
+    assert len(plots) == 8
     colours = {}
     for name, spec in plots.items():
         quantity = name.partition(" (")[0]
@@ -247,8 +247,8 @@ def test_a_browser_draws_the_page(evaluated, written, tmp_path):
     assert 'data-molecule="0"' in dom
     assert 'data-wide="false"' in dom
     drawn = [name for name, found in evaluated[0]["distributions"].items() if found.get("histogram")]
-    assert len(drawn) == 7
-    assert dom.count('class="plot js-plotly-plot"') == 7
+    assert len(drawn) == 8
+    assert dom.count('class="plot js-plotly-plot"') == 8
 
 
 CHOOSE = """
@@ -288,6 +288,6 @@ def test_a_browser_draws_several_sets_and_filters_them(sets, compared, tmp_path,
     real = sum(each.source == "real" for each in sets[1])
     invalid = sum(each.status == "invalid" for each in sets[1])
     assert dict(re.findall(r'data-(\w+)="([^"]*)"', re.search("<body[^>]*>", dom).group())) == {
-        "sources": "true", "some": str(real), "none": "&quot;none&quot;", "invalid": str(invalid), "plots": "7",
+        "sources": "true", "some": str(real), "none": "&quot;none&quot;", "invalid": str(invalid), "plots": "8",
         "wide": "false",
     }  # fmt: skip
