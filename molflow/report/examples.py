@@ -54,25 +54,27 @@ def example(name: str, structure: Any, report: Any, source: str = "") -> Example
     Args:
         name: the origin of the molecule, such as "record 17".
         structure: a `Structure` with finite positions; bonds are looked up unless it has them. A molecule with an
-            element outside the look-up tables is drawn with single bonds.
+            element outside the look-up tables is drawn with perceived bonds and charges.
         report: its `MoleculeReport`.
         source: name of the set that it is from, if there are several.
     """
     from molflow.chem import symbol
-    from molflow.chem.depict import depict, drawn_bonds
+    from molflow.chem.bonds import EDM_QM9
+    from molflow.chem.depict import depict, drawn
 
     positions, numbers, _ = structure
-    bonds = drawn_bonds(*structure)
-    marked = marked_atoms(report.reason, len(numbers), bonds.tolist())
+    shown = drawn(*structure, perceived=report.perceived_valid)
+    marked = marked_atoms(report.reason, len(numbers), shown.bonds.tolist())
     return Example(
         name=name,
         status=report.status,
         reason=report.reason,
-        smiles=report.smiles or report.perceived_smiles,
-        depiction=depict(positions, numbers, bonds, marked=marked),
+        smiles=report.smiles if EDM_QM9.covers(numbers).all() else report.perceived_smiles,
+        depiction=depict(positions, numbers, shown, marked=marked),
         elements=[symbol(number) for number in numbers.tolist()],
         positions=positions.tolist(),
-        bonds=[(i, j, order) for i, j, order in bonds.tolist()],
+        bonds=[(i, j, order) for i, j, order in shown.bonds.tolist()],
+        charges=shown.charges.tolist() if shown.charges.any() else (),
         marked=marked,
         source=source,
     )

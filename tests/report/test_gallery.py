@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from browser import Tags, needs_chromium, open_in_browser
 from rdkit import Chem
+from rdkit.Chem import AllChem
 
 from molflow.chem import Structure, read_structures, to_rdkit
-from molflow.chem.depict import depict
+from molflow.chem.depict import Drawn, depict
 from molflow.evaluation import inspect_all
 from molflow.report import Draw, example
 from molflow.report.gallery import gallery, script, style
@@ -92,10 +93,23 @@ def test_a_depiction_shows_what_rdkit_accepts_and_what_it_refuses():
 def test_a_depiction_shows_charges():
     ammonium = np.array([7, 1, 1, 1, 1])
     bonds = np.array([[0, k, 1] for k in range(1, 5)])
-    assert "NH" not in depict(METHANE, ammonium, bonds)
-    charged = depict(METHANE, ammonium, bonds, charges=[1, 0, 0, 0, 0])
+    neutral, charged = (depict(METHANE, ammonium, Drawn(bonds, np.array([charge, 0, 0, 0, 0]))) for charge in (0, 1))
+    assert "bond-0" in neutral
     assert "bond-0" not in charged  # RDKit accepts the cation, so its hydrogens are left out
-    assert "bond-0" in depict(METHANE, ammonium, bonds)
+
+
+@pytest.mark.parametrize(("smiles", "charged"), [("c1ccsc1", 0), ("O=[N+]([O-])c1cccs1", 2)])
+def test_elements_outside_the_tables_are_drawn_by_perceived_bonds_and_charges(smiles, charged):
+    mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    AllChem.EmbedMolecule(mol, randomSeed=0)
+    AllChem.MMFFOptimizeMolecule(mol)
+    numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()])
+    structure = Structure(mol.GetConformer().GetPositions(), numbers)
+    (report,) = inspect_all([structure], workers=0)
+    shown = example("sulphur", structure, report)
+    assert (report.status, shown.smiles) == ("unsupported", Chem.CanonSmiles(smiles))
+    assert sum(charge != 0 for charge in shown.charges) == charged
+    assert sorted(order for _, _, order in shown.bonds).count(2) == 2 + charged // 2
 
 
 def test_the_draw_is_the_same_each_time_and_uniform(inspected):
