@@ -91,13 +91,17 @@ class OneOf:
 
     def class_of(self, table: Mapping[str, Any]) -> type[Config] | None:
         """The class that a table names; None where its kind is missing or unknown."""
-        name = table.get(self.key, self.default)
+        name = self.name_in(table)
         return self.registry[name] if isinstance(name, str) and name in self.registry else None
+
+    def name_in(self, table: Mapping[str, Any]) -> Any:
+        """The kind that a table names, or the default."""
+        return table.get(self.key, self.default)
 
     def _choose(self, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        name = value.get(self.key, self.default)
+        name = self.name_in(value)
         if name is None:
             accepted = ", ".join(self.registry.names())
             raise PydanticCustomError("no_kind", "has no {key}; accepted are: {accepted}", _context(self.key, accepted))
@@ -127,7 +131,7 @@ def _context(key: str, accepted: str) -> dict[str, Any]:
 
 
 def read_toml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """A TOML file with `a.b=value` overrides (value as in TOML; a bare word is a string).
+    """The table of a TOML file, with overrides as in `override`.
 
     Raises:
         MolflowError: no such file, not TOML, or an override without a key and a value.
@@ -139,9 +143,18 @@ def read_toml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
         raise MolflowError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise MolflowError(f"{path}: not a TOML file: {error}") from error
-    for override in overrides:
-        _apply(table, override)
+    override(table, overrides)
     return table
+
+
+def override(table: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Apply `a.b=value` overrides to a table (value as in TOML; a bare word is a string).
+
+    Raises:
+        MolflowError: an override without a key and a value.
+    """
+    for each in overrides:
+        _apply(table, each)
 
 
 def parse(model: type[Parsed], table: Mapping[str, Any], source: str) -> Parsed:

@@ -100,6 +100,13 @@ def outcomes(
         crew.dismiss()
 
 
+def default_workers() -> int:
+    """One for each core that this process may use; none where there are no POSIX signals to end one by."""
+    if os.name != "posix":
+        return 0
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def name_of(function: Callable[..., Any]) -> str:
     """The name of a function in a module, for `named`."""
     return f"{function.__module__}:{function.__qualname__}"

@@ -6,6 +6,8 @@ processes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -28,12 +30,14 @@ COMBINATIONS = 10_000
 """Assignments of valences that RDKit tries for a fragment before the fragment counts as one without bond orders."""
 
 PROTOCOL = (
-    "RDKit rdDetermineBonds, each fragment alone with net charge 0 and charged atoms allowed; "
+    "RDKit rdDetermineBonds, each fragment alone, net charge 0 unless stated, charged atoms allowed; "
     f"bonded below {COVALENT_FACTOR} x the sum of covalent radii"
 )
 
 DEFAULT_PROTOCOL = "RDKit DetermineBonds with its default settings, net charge 0"
 
+_CHARGES = (0, 1, -1, 2, -2)  # net charges that a fragment of several may have
+_MOST_FRAGMENTS = 4  # of which the charges are searched
 _MOST_NEIGHBOURS = {element: max(map(max, valences.values())) for element, valences in VALENCES_BY_CHARGE.items()}
 _NO_BONDS = np.zeros((0, 3), dtype=np.int64)
 
@@ -55,15 +59,18 @@ class Perceived(NamedTuple):
     problem: str
 
 
-def perceive(positions: np.ndarray, atomic_numbers: np.ndarray) -> Perceived:
-    """Find bonds from distances, then bond orders and charges that give each fragment the net charge 0.
+def perceive(positions: np.ndarray, atomic_numbers: np.ndarray, charge: int = 0) -> Perceived:
+    """Find bonds from distances, then bond orders and charges that give the molecule its net charge.
 
-    Each fragment is put into RDKit's canonical order first, so that the result does not depend on the order of atoms in
-    the input. An atom of a fragment without bond orders is not stable.
+    The net charges of fragments are those with the smallest sum of |q| that add up to the charge of the molecule: 0
+    each in a neutral one, unless a fragment has no bond orders with it, as the ions of a salt. Each fragment is put
+    into RDKit's canonical order first, so that the result does not depend on the order of atoms in the input. An atom
+    of a fragment without bond orders is not stable.
 
     Args:
         positions: finite, (n, 3), Å.
         atomic_numbers: (n,).
+        charge: net charge of the molecule.
 
     Example:
         >>> found = perceive(np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]), np.array([8, 1, 1]))
@@ -78,7 +85,7 @@ def perceive(positions: np.ndarray, atomic_numbers: np.ndarray) -> Perceived:
         return Perceived(None, 0, stable, "no atoms")
     with rdBase.BlockLogs():
         fragments = Chem.GetMolFrags(mol)
-        problems = [_assign(mol, fragment) for fragment in fragments]
+        problems = _assign_all(mol, fragments, charge)
         for fragment, problem in zip(fragments, problems, strict=True):
             stable[list(fragment)] = not problem and [_is_complete(mol.GetAtomWithIdx(i)) for i in fragment]
         problem = next(filter(None, problems), "") or _incomplete(mol, stable)
@@ -120,7 +127,22 @@ def accepted_by_default(positions: np.ndarray, atomic_numbers: np.ndarray) -> bo
     return is_sanitised(mol)
 
 
-def _assign(mol: Chem.RWMol, fragment: tuple[int, ...]) -> str:
+def _assign_all(mol: Chem.RWMol, fragments: Sequence[tuple[int, ...]], charge: int) -> list[str]:
+    """Set the bond orders and charges of all fragments. Return the problem of each, empty where there is none."""
+    if len(fragments) == 1:
+        return [_assign(mol, fragments[0], charge)]
+    problems = [_assign(mol, fragment, 0) for fragment in fragments]
+    if (charge == 0 and not any(problems)) or len(fragments) > _MOST_FRAGMENTS:
+        return problems
+    possible = [[q for q in _CHARGES if not _assign(mol, fragment, q)] for fragment in fragments]
+    fitting = [charges for charges in product(*possible) if sum(charges) == charge]
+    if not fitting:
+        return problems if any(problems) else [f"no bond orders give net charge {charge:+d}"] * len(fragments)
+    best = min(fitting, key=lambda charges: sum(map(abs, charges)))
+    return [_assign(mol, fragment, q) for fragment, q in zip(fragments, best, strict=True)]
+
+
+def _assign(mol: Chem.RWMol, fragment: tuple[int, ...], charge: int) -> str:
     """Set the bond orders and charges of a fragment. Return the problem if RDKit finds none, else an empty text."""
     from rdkit.Chem import rdDetermineBonds
 
@@ -131,11 +153,11 @@ def _assign(mol: Chem.RWMol, fragment: tuple[int, ...]) -> str:
             return f"{_name(atom)} has {_count(atom.GetDegree(), 'neighbour')}, at most {most} are possible"
     piece, order = _canonical(mol, fragment)
     try:
-        rdDetermineBonds.DetermineBondOrders(piece, charge=0, embedChiral=False, maxIterations=COMBINATIONS)
+        rdDetermineBonds.DetermineBondOrders(piece, charge=charge, embedChiral=False, maxIterations=COMBINATIONS)
     except (ValueError, RuntimeError) as error:
         if "terations" in f"{type(error).__name__} {error}":
             return f"no bond orders within {COMBINATIONS:,} combinations of valences"
-        return "no bond orders give net charge 0"
+        return f"no bond orders give net charge {charge:+d}" if charge else "no bond orders give net charge 0"
     for atom in piece.GetAtoms():
         mol.GetAtomWithIdx(order[atom.GetIdx()]).SetFormalCharge(atom.GetFormalCharge())
     for bond in piece.GetBonds():

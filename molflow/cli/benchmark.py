@@ -168,8 +168,8 @@ def _likelihoods_of_card(model: str) -> Record:
 
 def _evaluation_record(structures: "Sequence[Structure]", scope: "Scope", workers: int | None) -> Record:
     from molflow.evaluation import EvaluationOptions, evaluate
-    from molflow.evaluation.parallel import default_workers
     from molflow.evaluation.throughput import conditions, peak_memory_mb, reset_peak_memory, seconds
+    from molflow.workers import default_workers
 
     scores: list[Any] = []
     reset_peak_memory()

@@ -103,6 +103,11 @@ def known_data_set(name: str | None) -> str | None:
     return name
 
 
+def data_set_or_file(name: str) -> str:
+    """Raise a usage error for a name that is neither among `data_sets` nor looks like a file."""
+    return name if "." in name or "/" in name or Path(name).exists() else known_data_set(name) or name
+
+
 def refuse(why: str, **options: Any) -> None:
     """Raise a usage error for the first of these options that was given: --NAME why."""
     for name, value in options.items():

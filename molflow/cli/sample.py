@@ -91,10 +91,10 @@ def sample(
     from molflow.chem.io import check_writable
     from molflow.cli.scores import show_samples
     from molflow.evaluation import EvaluationOptions
-    from molflow.evaluation.parallel import default_workers
     from molflow.flows.acceleration import check
     from molflow.training.tasks import task_of
     from molflow.training.tasks.sampling import SamplingOptions
+    from molflow.workers import default_workers
 
     check_json(json)
     if out is not None:

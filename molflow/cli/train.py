@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from molflow.cli.options import Json
+from molflow.cli.options import Json, UsageError
 from molflow.cli.output import check_json, console, write_json
 from molflow.errors import MolflowError
 
@@ -28,7 +28,16 @@ def choices() -> dict[str, Iterable[str]]:
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="An experiment file in TOML, such as those in experiments/.")],
+    config: Annotated[
+        Path | None,
+        typer.Argument(help="An experiment file in TOML, such as those in experiments/.", show_default=False),
+    ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            help="Print a commented experiment for this file of molecules, and train nothing.", metavar="FILE"
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; by default runs/NAME.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override a value, as a.b=c; repeatable.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
@@ -36,6 +45,11 @@ def train(
     json: Json = None,
 ) -> None:
     """Train a flow."""
+    if init is not None:
+        _print_experiment(init, config is not None)
+        return
+    if config is None:
+        raise UsageError("Missing argument 'CONFIG': an experiment file, or --init FILE to make one")
     import molflow
     from molflow.files import read_json
     from molflow.flows.storage import CARD
@@ -52,3 +66,11 @@ def train(
         raise MolflowError(f"interrupted; continue with --resume (checkpoint in {folder})") from error
     write_json(json, read_json(folder / CARD))
     console.print(f"The model is in {folder}; sample it with: molflow sample --model {folder}")
+
+
+def _print_experiment(file: Path, has_config: bool) -> None:
+    if has_config:
+        raise UsageError("--init prints an experiment and takes no other")
+    from molflow.templates.own_data import experiment_for
+
+    typer.echo(experiment_for(file), nl=False)

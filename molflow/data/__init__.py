@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from molflow.data.batches import Batch
     from molflow.data.densities import PlaneDensity
     from molflow.data.files import NoArrayError, cache_path, read_array
-    from molflow.data.loaders import Batches, EqualSizeBatches, MixedSizeBatches
+    from molflow.data.loaders import Batches, EqualCostBatches, EqualSizeBatches, MixedSizeBatches
+    from molflow.data.molecule_files import MoleculeFile
     from molflow.data.particles import load_particles, particle_diagnostics, prepare_particles, read_configurations
     from molflow.data.qm9 import PROPERTIES, load_qm9, prepare_qm9, qm9_split
     from molflow.data.registry import DATASETS
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DATASETS", "PROPERTIES", "SPLITS", "Batch", "Batches", "BenchmarkTask", "DataConfig", "DataSetConfig",
-    "EqualSizeBatches", "Loaded", "MixedSizeBatches", "MoleculeSet", "NoArrayError", "PlaneDensity", "Simulator",
-    "Split", "cache_path", "default_data", "load_particles", "load_qm9", "particle_diagnostics", "prepare_particles",
-    "prepare_qm9", "qm9_split", "read_array", "read_configurations", "read_vectors", "sample_prior",
+    "EqualCostBatches", "EqualSizeBatches", "Loaded", "MixedSizeBatches", "MoleculeFile", "MoleculeSet",
+    "NoArrayError", "PlaneDensity", "Simulator", "Split", "cache_path", "default_data", "load_particles", "load_qm9",
+    "particle_diagnostics", "prepare_particles", "prepare_qm9", "qm9_split", "read_array", "read_configurations",
+    "read_vectors", "sample_prior",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
@@ -31,7 +33,8 @@ __getattr__, __dir__ = lazy_names(
         "batches": ("Batch",),
         "densities": ("PlaneDensity",),
         "files": ("NoArrayError", "cache_path", "read_array"),
-        "loaders": ("Batches", "EqualSizeBatches", "MixedSizeBatches"),
+        "loaders": ("Batches", "EqualCostBatches", "EqualSizeBatches", "MixedSizeBatches"),
+        "molecule_files": ("MoleculeFile",),
         "particles": ("load_particles", "particle_diagnostics", "prepare_particles", "read_configurations"),
         "qm9": ("PROPERTIES", "load_qm9", "prepare_qm9", "qm9_split"),
         "registry": ("DATASETS",),

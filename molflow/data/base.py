@@ -1,6 +1,7 @@
 """The contract of a data set: a configuration that can prepare, describe and load its splits."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
@@ -73,6 +74,11 @@ class DataSetConfig(KindConfig):
         assert self.kind is not None
         return self.kind
 
+    @property
+    def units(self) -> Mapping[str, str]:
+        """The unit of each quantity that samples can be conditioned on, where it is known."""
+        return {}
+
     @classmethod
     def system(cls) -> "System | None":
         """The energy that the data are samples of, with what is known about it, or None."""
@@ -107,8 +113,18 @@ class DataSetConfig(KindConfig):
             raise MolflowError(f"unknown split {split!r} of {self.name}, accepted: {', '.join(self.splits)}")
 
 
-DataConfig = Annotated[SerializeAsAny[DataSetConfig], OneOf(DATASETS, default=DEFAULT_DATA_SET, key="name")]
+class _OneDataSet(OneOf):
+    """The choice of a data set; a table with a file and no name is about molecules."""
+
+    def name_in(self, table: Mapping[str, Any]) -> Any:
+        return table.get(self.key, "molecules" if "file" in table else self.default)
+
+
+DataConfig = Annotated[SerializeAsAny[DataSetConfig], _OneDataSet(DATASETS, default=DEFAULT_DATA_SET, key="name")]
 """The `[data]` table of an experiment."""
+
+FILE_KEYS = ("file", "validation_file", "test_file")
+"""Keys of a `[data]` table that name files; in an experiment they are relative to its folder."""
 
 
 def default_data() -> DataSetConfig:

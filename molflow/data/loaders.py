@@ -64,6 +64,49 @@ class EqualSizeBatches:
         return [batches[i] for i in rng.permutation(len(batches))]
 
 
+class EqualCostBatches:
+    """Batches of molecules of similar size, with about as many pairs of points each; an epoch visits each once.
+
+    The cost and the memory of a step grow with B N^2, B molecules padded to N points. A batch has at most
+    `batch_size` mean(n^2) such pairs, so that large molecules come in small batches, but at least one molecule.
+
+    Args:
+        n_atoms: (M,) points in each molecule.
+        batch_size: molecules in a batch of average ones, 1 or more.
+        seed: 0 or more.
+
+    Example:
+        >>> [sorted(b.tolist()) for b in EqualCostBatches(np.array([2, 2, 2, 2, 8]), batch_size=1).epoch(0)]
+        [[0, 1, 2, 3], [4]]
+    """
+
+    def __init__(self, n_atoms: np.ndarray, batch_size: int, seed: int = 0) -> None:
+        if len(n_atoms) == 0:
+            raise MolflowError("there are no molecules to put into batches")
+        if batch_size < 1 or seed < 0:
+            raise MolflowError(f"batch_size must be 1 or more and seed 0 or more, got {batch_size} and {seed}")
+        self.batch_size, self.seed = batch_size, seed
+        self._n_atoms = np.asarray(n_atoms, dtype=np.int64)
+        self._pairs = batch_size * float(np.square(self._n_atoms).mean())
+        sizes = np.sort(self._n_atoms)
+        self._ends = [0]  # of batches of molecules in the order of their size
+        while (start := self._ends[-1]) < len(sizes):
+            padded = np.arange(1, len(sizes) - start + 1) * np.square(sizes[start:])
+            self._ends.append(start + max(1, int(np.searchsorted(padded, self._pairs, side="right"))))
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return len(self._ends) - 1
+
+    def epoch(self, epoch: int) -> list[np.ndarray]:
+        """The batches of one epoch (0, 1, ...) in training order, each an array of indices."""
+        rng = np.random.default_rng([self.seed, epoch])
+        shuffled = rng.permutation(len(self._n_atoms))
+        by_size = shuffled[np.argsort(self._n_atoms[shuffled], kind="stable")]
+        batches = np.split(by_size, self._ends[1:-1])
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+
 class MixedSizeBatches:
     """Full batches of data of any size, for code that needs one shape; an epoch leaves out the remainder.
 

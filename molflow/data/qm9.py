@@ -8,7 +8,7 @@ import math
 import os
 import zlib
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -316,6 +316,10 @@ class QM9(DataSetConfig):
     task = "molecules"
     reference = "qm9"
     source: Literal["wheel", "pyg"] = Field("wheel", description="the qm9pack wheel, or PyTorch Geometric's download")
+
+    @property
+    def units(self) -> Mapping[str, str]:
+        return {name: each.unit for name, each in PROPERTIES.items()}
 
     def load(self, split: Split) -> Loaded[MoleculeSet]:
         self.check_split(split)

@@ -13,6 +13,7 @@ DEFAULT_DATA_SET = "qm9"
 """The data set of an experiment that does not name one."""
 
 _FILES = {
+    "molecules": "molflow.data.molecule_files",
     "particles": "molflow.data.particles",
     "vectors": "molflow.data.vectors",
     "simulations": "molflow.data.vectors",

@@ -36,6 +36,8 @@ class MoleculeSet:
         properties: name -> (M,) array; units are the data set's.
         hydrogens: (total,) counts of hydrogens that each atom carries and that are not atoms of the set (see
             :meth:`united_atom`), stored as uint8, or None if all atoms are in the set.
+        environments: (total, 3) numbers of single, double and triple bonds of each heavy atom to heavy atoms, stored as
+            uint8, where the source states the bonds; None if they are to be looked up.
 
     Raises:
         MolflowError: the arrays do not fit together, or a coordinate is not finite in float32.
@@ -53,6 +55,7 @@ class MoleculeSet:
     smiles: np.ndarray | None = None
     properties: dict[str, np.ndarray] = field(default_factory=dict)
     hydrogens: np.ndarray | None = None
+    environments: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         numbers, sizes = np.asarray(self.atomic_numbers), np.asarray(self.n_atoms)
@@ -84,6 +87,12 @@ class MoleculeSet:
                 raise MolflowError(f"hydrogens have shape {counts.shape}, n_atoms ask for {(total,)}")
             self._set("hydrogens", counts.astype(np.uint8))
             self._refuse("hydrogens outside 0..255", self.hydrogens != counts)
+        if self.environments is not None:
+            bonds = np.asarray(self.environments)
+            if bonds.shape != (total, 3):
+                raise MolflowError(f"environments have shape {bonds.shape}, n_atoms ask for {(total, 3)}")
+            self._set("environments", bonds.astype(np.uint8))
+            self._refuse("environments outside 0..255", (self.environments != bonds).any(1))
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -115,6 +124,7 @@ class MoleculeSet:
             None if self.smiles is None else self.smiles[rows],
             {name: values[rows] for name, values in self.properties.items()},
             None if self.hydrogens is None else self.hydrogens[atoms],
+            None if self.environments is None else self.environments[atoms],
         )
 
     def united_atom(self) -> "MoleculeSet":
@@ -142,16 +152,20 @@ class MoleculeSet:
             self.smiles,
             self.properties,
             np.concatenate(counts),
+            None if self.environments is None else self.environments[heavy],
         )
 
     def heavy_bonds(self) -> np.ndarray:
-        """Numbers of single, double and triple look-up bonds of each atom to heavy atoms, (total, 3) uint8.
+        """Numbers of single, double and triple bonds of each atom to heavy atoms, (total, 3) uint8.
 
-        See `MoleculeBatch.heavy_bonds`. All of QM9 as united atoms takes seconds.
+        They are the `environments`, or else look-up bonds, see `MoleculeBatch.heavy_bonds`. All of QM9 as united atoms
+        takes seconds.
 
         Raises:
             MolflowError: an element outside the look-up tables; the message gives molecule and atom.
         """
+        if self.environments is not None:
+            return self.environments
         self._refuse("element outside the look-up tables of bonds", ~EDM_QM9.covers(self.atomic_numbers))
         found = [np.zeros((0, 3), dtype=np.uint8)]
         for start in range(0, len(self), _AT_ONCE):
@@ -178,10 +192,13 @@ class MoleculeSet:
 
     def batch(self, indices: Any, width: int | None = None) -> MoleculeBatch:
         """The molecules at these indices as a `MoleculeBatch`, padded to the largest of them or to `width` atoms."""
-        arrays: tuple[np.ndarray, ...] = self.padded(indices, width)
-        if self.hydrogens is not None:
-            arrays += (_at(self.hydrogens, *self._slots(indices, width)).astype(np.int64),)
-        return MoleculeBatch(*map(torch.from_numpy, arrays))
+        slots = self._slots(indices, width)
+        extra = {
+            name: torch.from_numpy(_at(values, *slots).astype(np.int64))
+            for name, values in (("hydrogens", self.hydrogens), ("environments", self.environments))
+            if values is not None
+        }
+        return MoleculeBatch(*map(torch.from_numpy, self.padded(indices, width)), **extra)
 
     def structures(self) -> Iterator[Structure]:
         """Each molecule's positions (n, 3) and atomic_numbers (n,), as views. Raises MolflowError for united atoms."""
@@ -197,6 +214,8 @@ class MoleculeSet:
             arrays["smiles"] = np.char.encode(self.smiles, "utf-8")  # a quarter of the size of unicode arrays
         if self.hydrogens is not None:
             arrays["hydrogens"] = self.hydrogens
+        if self.environments is not None:
+            arrays["environments"] = self.environments
         arrays |= {_PROPERTY + name: values for name, values in self.properties.items()}
         save_arrays(Path(path), arrays)
 
@@ -223,6 +242,7 @@ class MoleculeSet:
                 np.char.decode(smiles, "utf-8") if smiles is not None and smiles.dtype.kind == "S" else smiles,
                 {name.removeprefix(_PROPERTY): arrays[name] for name in arrays if name.startswith(_PROPERTY)},
                 arrays.get("hydrogens"),
+                arrays.get("environments"),
             )
         except KeyError as error:
             raise MolflowError(f"{path}: has no array {error}; needed: positions, atomic_numbers, n_atoms") from error

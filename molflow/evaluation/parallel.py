@@ -1,6 +1,5 @@
 """Inspection of many molecules in worker processes, in order, with one report for each."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -15,7 +14,7 @@ from molflow.evaluation.inspection import failed_report, inspect_bonded, reject_
 from molflow.evaluation.options import EvaluationOptions
 from molflow.evaluation.remote import answer, to_message, warm_up
 from molflow.evaluation.reports import MoleculeReport
-from molflow.workers import Failure, name_of, outcomes
+from molflow.workers import Failure, default_workers, name_of, outcomes
 
 _BLOCK = 1024  # molecules whose bonds are looked up together
 
@@ -133,10 +132,3 @@ def bar(items: Iterable[Any], verb: str, options: EvaluationOptions) -> "tqdm[An
     """A progress bar over molecules, if the options ask for one."""
     total = len(items) if isinstance(items, Sequence) else None
     return tqdm(total=total, desc=verb, unit="molecule", disable=not options.progress, dynamic_ncols=True)
-
-
-def default_workers() -> int:
-    """One for each core that this process may use; none where there are no POSIX signals to end one by."""
-    if os.name != "posix":
-        return 0
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny
 
-from molflow.config import Config, OneOf, parse, read_toml
-from molflow.data.base import DataConfig, default_data
+from molflow.config import Config, OneOf, override, parse, read_toml
+from molflow.data.base import FILE_KEYS, DataConfig, default_data
 from molflow.errors import MolflowError
 from molflow.flows.base import FlowChoice
 from molflow.flows.storage import CONFIG, read_config
@@ -36,8 +36,10 @@ class TrainingConfig(Config):
     checkpoint_every: int = Field(500, gt=0, description="steps between checkpoints")
     validate_every: int = Field(5000, gt=0, description="steps between validations")
     validation_molecules: int = Field(128, gt=0, description="held-out molecules for the exact likelihood")
-    batches: Literal["equal_size", "mixed_size"] = Field(
-        "equal_size", description="batches of molecules; mixed_size: padded to one shape"
+    batches: Literal["equal_size", "equal_cost", "mixed_size"] = Field(
+        "equal_size",
+        description="batches of molecules; equal_cost: of similar size, as many pairs of atoms in each; mixed_size: "
+        "padded to one shape",
     )
     compile: bool = Field(False, description="torch.compile the loss; molecules need mixed_size")
     validation_samples: int = Field(500, gt=0, description="samples scored for stability")
@@ -66,10 +68,17 @@ class ExperimentConfig(Config):
 def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
     """Read a TOML experiment file, with `a.b=value` overrides (value as in TOML; a bare word is a string).
 
+    Files of data in it are relative to its folder, those of overrides to the current one.
+
     Raises:
         MolflowError: no such file, not TOML, an unknown key (the nearest known one is named) or an invalid value.
     """
-    return parse(ExperimentConfig, read_toml(path, overrides), str(path))
+    table = read_toml(path)
+    data = table.get("data")
+    if isinstance(data, dict):
+        data |= {key: str(Path(path).parent / data[key]) for key in FILE_KEYS if isinstance(data.get(key), str)}
+    override(table, overrides)
+    return parse(ExperimentConfig, table, str(path))
 
 
 def read_experiment(folder: Path) -> ExperimentConfig:

@@ -13,7 +13,7 @@ from torch import Tensor
 from molflow.batch import MoleculeBatch
 from molflow.chem.io import StructureWriter, check_writable
 from molflow.data.base import Loaded
-from molflow.data.loaders import Batches, EqualSizeBatches, MixedSizeBatches
+from molflow.data.loaders import Batches, EqualCostBatches, EqualSizeBatches, MixedSizeBatches
 from molflow.data.structures import MoleculeSet
 from molflow.distributions import COMPOSITIONS
 from molflow.errors import MolflowError
@@ -158,9 +158,11 @@ class MoleculeSplits(Splits[MoleculeBatch]):
         return self._mixed
 
     def batches(self) -> Batches:
+        size, seed = self.config.training.batch_size, self.config.seed
         if self._mixed:
-            return MixedSizeBatches(len(self.training), self.config.training.batch_size, self.config.seed)
-        return EqualSizeBatches(self.training.n_atoms, self.config.training.batch_size, self.config.seed)
+            return MixedSizeBatches(len(self.training), size, seed)
+        kind = EqualCostBatches if self.config.training.batches == "equal_cost" else EqualSizeBatches
+        return kind(self.training.n_atoms, size, seed)
 
     def _training_batch(self, indices: np.ndarray) -> MoleculeBatch:
         """Batches of mixed sizes are all padded to the largest molecule."""

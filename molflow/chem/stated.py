@@ -1,0 +1,75 @@
+"""RDKit molecules with the bonds and charges that a file states."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from molflow.chem.build import bonded_mol
+from molflow.chem.structure import AROMATIC, Stated
+
+if TYPE_CHECKING:
+    from rdkit import Chem
+
+
+def stated_of(values: list[Any]) -> Stated:
+    """`Stated` from its fields as lists and whole numbers, for JSON."""
+    bonds, charges, radicals, charge = values
+    return Stated(
+        None if bonds is None else np.array(bonds, dtype=np.int64).reshape(-1, 3),
+        None if charges is None else np.array(charges, dtype=np.int64),
+        None if radicals is None else np.array(radicals, dtype=np.int64),
+        charge,
+    )
+
+
+def stated_mol(positions: np.ndarray, atomic_numbers: np.ndarray, stated: Stated) -> tuple[Chem.RWMol | None, str]:
+    """Build a molecule with the stated bonds, charges and radicals, kekulised and not sanitised, without hydrogens.
+
+    Args:
+        positions: (n, 3), Å.
+        atomic_numbers: (n,).
+        stated: what the file says; its bonds must not be None.
+
+    Returns:
+        The molecule, whose bonds are single, double or triple, and an empty text; or None and the problem: an atom that
+        is bonded to itself, a pair that is bonded twice, or aromatic bonds that cannot be kekulised.
+    """
+    from rdkit import Chem, rdBase
+
+    assert stated.bonds is not None
+    pairs = [(min(i, j), max(i, j)) for i, j, _ in stated.bonds.tolist()]
+    for i, j in pairs:
+        if i == j:
+            return None, f"atom {i + 1} is bonded to itself"
+    if len(set(pairs)) < len(pairs):
+        i, j = next(pair for k, pair in enumerate(pairs) if pair in pairs[:k])
+        return None, f"atoms {i + 1} and {j + 1} are bonded twice"
+    mol = bonded_mol(positions, atomic_numbers, np.zeros((0, 3), dtype=np.int64))
+    for i, j, order in stated.bonds.tolist():
+        aromatic = order == AROMATIC
+        mol.AddBond(i, j, Chem.BondType.AROMATIC if aromatic else Chem.BondType.values[order])
+        if aromatic:
+            mol.GetBondBetweenAtoms(i, j).SetIsAromatic(True)
+            mol.GetAtomWithIdx(i).SetIsAromatic(True)
+            mol.GetAtomWithIdx(j).SetIsAromatic(True)
+    for values, put in (
+        (stated.charges, Chem.Atom.SetFormalCharge),
+        (stated.radicals, Chem.Atom.SetNumRadicalElectrons),
+    ):
+        for i, value in enumerate(() if values is None else values.tolist()):
+            put(mol.GetAtomWithIdx(i), value)
+    with rdBase.BlockLogs():
+        try:
+            mol.UpdatePropertyCache(strict=False)
+            Chem.Kekulize(mol, clearAromaticFlags=True)
+        except (ValueError, RuntimeError) as error:
+            return None, f"the aromatic bonds cannot be kekulised: {str(error).strip().splitlines()[0]}"
+    return mol, ""
+
+
+def kekulized_bonds(mol: Chem.Mol) -> np.ndarray:
+    """The bonds of a kekulised molecule as rows of two atoms and an order, (m, 3) int64."""
+    rows = [(b.GetBeginAtomIdx(), b.GetEndAtomIdx(), round(b.GetBondTypeAsDouble())) for b in mol.GetBonds()]
+    return np.array(rows, dtype=np.int64).reshape(-1, 3)
