@@ -227,7 +227,7 @@ def test_evaluate_compares_files_on_one_page(molflow, tmp_path):
     assert molflow("evaluate", QM9, copy, "--report", page, "--scope", "lookup")[0] == 0
     html = page.read_text(encoding="utf-8")
     assert html.count("190 of 200") >= 2
-    assert html.count('class="card"') == 2 * (48 + 10)
+    assert html.count('class="card"') == 2 * (24 + 10)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".sdf"])

@@ -43,7 +43,7 @@ def evaluate_molecules(
     options = replace(options, training=training_reference(novelty, options.reference))
     records: dict[str, dict[str, Any]] = {}
     failures: list[str] = []
-    draw = Draw(several=len(files) > 1)
+    draw = Draw(n_sources=len(files))
     with ExitStack() as stack:
         writers: list[Each] = [stack.enter_context(DetailWriter(path)).write for path in details]
         for file in files:

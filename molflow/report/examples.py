@@ -113,12 +113,12 @@ class Draw:
     the first `most` molecules are a uniform draw of all, and further ones fill up the rarer statuses.
 
     Args:
-        most: largest number of molecules of each source and status.
-        several: whether the molecules are from several sources.
+        n_sources: number of sources; more of them have fewer molecules each, so that a page stays small.
     """
 
-    def __init__(self, most: int = 48, several: bool = False) -> None:
-        self._most, self._several = most, several
+    def __init__(self, n_sources: int = 1) -> None:
+        self.most = max(4, 48 // n_sources)  # of each source and status
+        self._several = n_sources > 1
         self._random = random.Random(SEED)
         self._kept: dict[tuple[str, str], list[Any]] = defaultdict(list)  # heaps, the largest number first
 
@@ -127,7 +127,7 @@ class Draw:
         heap = self._kept[source, report.status]
         number = self._random.random()
         item = (-number, name, structure, report, source if self._several else "")
-        if len(heap) < self._most:
+        if len(heap) < self.most:
             heappush(heap, item)
         elif -number > heap[0][0]:
             heappushpop(heap, item)

@@ -19,12 +19,14 @@
     return all;
   }
 
+  const HEADER = "  " + "molflow".padEnd(18) + "3D";  // the dimension is in columns 21 and 22
+
   // V3000, which has no limit of atoms and no columns.
   function sdf({name, source, elements, positions, bonds, charges}) {
     const line = (text) => `M  V30 ${text}\n`;
     const atom = (e, n) => line(`${n + 1} ${e} ${positions[n].join(" ")} 0${charges[n] ? ` CHG=${charges[n]}` : ""}`);
     const bond = ([i, j, order], n) => line(`${n + 1} ${order} ${i + 1} ${j + 1}`);
-    return `${[source, name].filter(Boolean).join(" ")}\n  molflow 3D\n\n  0  0  0  0  0  0            999 V3000\n`
+    return `${[source, name].filter(Boolean).join(" ")}\n${HEADER}\n\n  0  0  0  0  0  0            999 V3000\n`
       + line("BEGIN CTAB") + line(`COUNTS ${elements.length} ${bonds.length} 0 0 0`)
       + line("BEGIN ATOM") + elements.map(atom).join("") + line("END ATOM")
       + (bonds.length ? line("BEGIN BOND") + bonds.map(bond).join("") + line("END BOND") : "")
