@@ -1,6 +1,5 @@
 """Diversity, scaffolds and structural alerts, over a sample of at most `MOST` molecules that is drawn with a seed."""
 
-from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -33,7 +32,8 @@ class InternalDiversity(OfSmiles):
         n = len(chosen)
         if n < 2:
             return Figure(None, n)
-        bits = np.unpackbits(fingerprints(names), axis=1)[chosen].astype(np.float32)
+        used, place = np.unique(chosen, return_inverse=True)
+        bits = np.unpackbits(fingerprints([names[k] for k in used]), axis=1)[place].astype(np.float32)
         shared, sizes = bits @ bits.T, bits.sum(1)
         similarity = shared / (sizes[:, None] + sizes - shared)
         mean = (similarity.sum(dtype=np.float64) - n) / (n * (n - 1))
@@ -72,12 +72,11 @@ def _sample(state: Identities) -> list[str]:
     return [names[k] for k in _drawn(np.arange(len(names)))]
 
 
-def _drawn(places: np.ndarray) -> Sequence[int]:
+def _drawn(places: np.ndarray) -> np.ndarray:
     """At most `MOST` of these, without replacement."""
     if len(places) > MOST:
         places = np.random.default_rng(0).choice(places, MOST, replace=False)
-    found: list[int] = places.tolist()
-    return found
+    return places
 
 
 @cache
