@@ -104,13 +104,16 @@ class TrainingReference:
         starts = range(0, len(self.fingerprints), _TRAINING_AT_ONCE)
         for start in tqdm(starts, desc="nearest molecules", disable=not progress, dynamic_ncols=True):
             packed = self.fingerprints[start : start + _TRAINING_AT_ONCE]
-            columns = np.ascontiguousarray(np.unpackbits(packed, axis=1).T)  # a query needs some 20 of 2048 rows
+            columns = np.unpackbits(np.ascontiguousarray(packed.T), axis=0)  # a query needs some 20 of 2048 rows
             sizes = columns.sum(0, dtype=np.int64)
+            weights = {n: (1 / (sizes + n)).astype(np.float32) for n in set(map(len, queries))}
             for k, on in enumerate(queries):
-                shared = np.zeros(len(packed), dtype=np.uint16)
+                shared: np.ndarray = np.zeros(len(packed), dtype=np.uint8 if len(on) < 256 else np.uint16)
                 for bit in on:
                     shared += columns[bit]
-                nearest[k] = max(nearest[k], (shared / (sizes + len(on) - shared)).max())
+                best = int((shared * weights[len(on)]).argmax())  # s / (a + b) grows with s / (a + b - s)
+                found = int(shared[best])
+                nearest[k] = max(nearest[k], found / (int(sizes[best]) + len(on) - found))
         return nearest
 
 
