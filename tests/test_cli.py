@@ -26,7 +26,7 @@ from molflow.cli import main
 from molflow.cli.output import epochs
 from molflow.evaluation import TrainingReference
 from molflow.flows.storage import CONFIG, WEIGHTS
-from molflow.report.page import number
+from molflow.report.tables import number
 from molflow.training.config import load_experiment
 
 QM9 = Path(__file__).parent / "fixtures" / "qm9_200.npz"
@@ -216,8 +216,9 @@ def test_evaluate_writes_a_page(molflow, tmp_path):
     assert f"{page} is written" in text
     record, html = json.loads(figures.read_text()), page.read_text(encoding="utf-8")
     assert sum(record["statuses"].values()) == 200
-    shown = re.findall(r"record (\d+): (\w+)", html)
-    assert len(shown) == len(set(shown)) == 24 + sum(min(12, n) for s, n in record["statuses"].items() if s != "stable")
+    shown = re.findall(r">record (\d+): (\w+)", html)
+    assert len(shown) == len(set(shown)) == sum(min(48, n) for n in record["statuses"].values())
+    assert [int(number) for number, _ in shown] != sorted(int(number) for number, _ in shown)
     assert len(html) < 8e6
 
 
@@ -226,7 +227,7 @@ def test_evaluate_compares_files_on_one_page(molflow, tmp_path):
     assert molflow("evaluate", QM9, copy, "--report", page, "--scope", "lookup")[0] == 0
     html = page.read_text(encoding="utf-8")
     assert html.count("190 of 200") >= 2
-    assert html.count("record 1: stable") == 2
+    assert html.count('class="card"') == 2 * (24 + 10)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".sdf"])

@@ -18,7 +18,7 @@ from molflow import load, pretrained
 from molflow.cli.options import data_sets
 from molflow.data import load_particles
 from molflow.energies import get_system
-from molflow.report.page import number
+from molflow.report.tables import number
 from molflow.training.config import load_experiment
 
 HERE = Path(__file__).parent

@@ -11,9 +11,9 @@ import molflow
 
 # "molflow" is __init__.py, the facade: only the command line may go through it.
 ROOMS = [
-    "errors", "files", "interrupts", "memory", "workers", "units", "registry", "config", "geometry", "chem", "batch", "testing", "nn",
-    "distributions", "volume", "energies", "flows", "data", "evaluation", "training", "report", "sbi", "pretrained",
-    "templates", "molflow", "cli",
+    "errors", "files", "interrupts", "memory", "workers", "units", "registry", "config", "geometry", "chem", "batch",
+    "testing", "nn", "distributions", "volume", "energies", "flows", "data", "evaluation", "training", "report",
+    "sbi", "pretrained", "templates", "molflow", "cli",
 ]  # fmt: skip
 FORBIDDEN = {"evaluation": {"flows", "training", "nn"}}  # it takes arrays and callables, never a model
 

@@ -3,56 +3,106 @@
 RDKit is imported inside functions.
 """
 
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from molflow.chem.bonds import EDM_QM9, orders_of_one
 from molflow.chem.build import bond_list, bonded_mol, is_sanitised
-from molflow.chem.perception import connected
+from molflow.chem.perception import connected, perceive
 
 _SIZE = (260, 200)
+_PLACE = "place"  # property of an atom: its place in the input
 
 
-def drawn_bonds(positions: np.ndarray, atomic_numbers: np.ndarray, bonds: np.ndarray | None = None) -> np.ndarray:
-    """The bonds to draw, rows of two atoms and an order, (m, 3): those given, or else the look-up bonds.
+class Drawn(NamedTuple):
+    """What a drawing shows of a molecule.
 
-    A molecule with an element outside the look-up tables is drawn with single bonds by RDKit's covalent radii.
+    Attributes:
+        bonds: rows of two atoms and an order 1 to 3, (m, 3).
+        charges: formal charge of each atom, (n,).
     """
+
+    bonds: np.ndarray
+    charges: np.ndarray
+
+
+def drawn(
+    positions: np.ndarray, atomic_numbers: np.ndarray, bonds: np.ndarray | None = None, *, perceived: bool = False
+) -> Drawn:
+    """The bonds and charges to draw: the bonds given, or else the look-up bonds.
+
+    A molecule with an element outside the look-up tables has the bonds and charges that RDKit perceives if `perceived`
+    says that they are known to exist, and otherwise single bonds by RDKit's covalent radii.
+    """
+    charges = np.zeros(len(atomic_numbers), dtype=np.int64)
     if bonds is not None:
-        return bonds
+        return Drawn(bonds, charges)
     if EDM_QM9.covers(atomic_numbers).all():
-        return bond_list(orders_of_one(positions, atomic_numbers))
-    found = [
-        (bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), 1) for bond in connected(positions, atomic_numbers).GetBonds()
+        return Drawn(bond_list(orders_of_one(positions, atomic_numbers)), charges)
+    mol = perceive(positions, atomic_numbers).mol if perceived else None
+    if mol is not None:
+        from rdkit import Chem
+
+        Chem.Kekulize(mol, clearAromaticFlags=True)
+        charges = np.array([atom.GetFormalCharge() for atom in mol.GetAtoms()], dtype=np.int64)
+    rows = [
+        (bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), round(bond.GetBondTypeAsDouble()))
+        for bond in (mol or connected(positions, atomic_numbers)).GetBonds()
     ]
-    return np.array(found, dtype=np.int64).reshape(-1, 3)
+    return Drawn(np.array(rows, dtype=np.int64).reshape(-1, 3), charges)
 
 
-def depict(positions: np.ndarray, atomic_numbers: np.ndarray, bonds: np.ndarray | None = None) -> str:
+def depict(
+    positions: np.ndarray,
+    atomic_numbers: np.ndarray,
+    shown: Drawn | None = None,
+    *,
+    marked: Sequence[int] = (),
+) -> str:
     """Draw the molecule as SVG in RDKit's standard style, however wrong its chemistry is.
 
-    Hydrogens are omitted if RDKit accepts the molecule; otherwise all atoms are drawn.
+    Hydrogens are omitted if RDKit accepts the molecule and none is marked; otherwise all atoms are drawn. A group
+    of the class "numbers" has the number of each atom, from 1.
 
     Args:
         positions: (n, 3), Å.
         atomic_numbers: (n,).
-        bonds: rows of two atoms and an order 1 to 3, (m, 3); by default those of `drawn_bonds`.
+        shown: bonds and charges; by default those of `drawn`.
+        marked: atoms to highlight, counted from 0.
     """
     from rdkit import Chem, rdBase
     from rdkit.Chem import rdDepictor
     from rdkit.Chem.Draw import rdMolDraw2D
 
-    mol = bonded_mol(positions, atomic_numbers, drawn_bonds(positions, atomic_numbers, bonds))
+    bonds, charges = shown or drawn(positions, atomic_numbers)
+    mol = bonded_mol(positions, atomic_numbers, bonds)
+    for place, (atom, charge) in enumerate(zip(mol.GetAtoms(), charges.tolist(), strict=True)):
+        atom.SetIntProp(_PLACE, place)
+        atom.SetFormalCharge(charge)
     drawing = rdMolDraw2D.MolDraw2DSVG(*_SIZE)
     drawing.drawOptions().clearBackground = False  # type: ignore[assignment]
     drawing.drawOptions().prepareMolsBeforeDrawing = False  # type: ignore[assignment]
     with rdBase.BlockLogs():
         kept = Chem.RWMol(mol)
-        if is_sanitised(kept):
+        if is_sanitised(kept) and all(atomic_numbers[atom] > 1 for atom in marked):
             mol = Chem.RemoveHs(kept, sanitize=False)
             Chem.Kekulize(mol)
         mol.UpdatePropertyCache(strict=False)
         rdDepictor.Compute2DCoords(mol)
-        drawing.DrawMolecule(mol)
+        places = [atom.GetIntProp(_PLACE) for atom in mol.GetAtoms()]
+        drawing.DrawMolecule(mol, highlightAtoms=[k for k, place in enumerate(places) if place in marked])
     drawing.FinishDrawing()
     text = drawing.GetDrawingText()
-    return str(text[text.index("<svg") :]).strip()
+    text = str(text[text.index("<svg") :]).strip()
+    return text.replace("</svg>", f'<g class="numbers">{_numbers(drawing, places)}</g></svg>')
+
+
+def _numbers(drawing: Any, places: Sequence[int]) -> str:
+    """Each atom's number, from 1, to the upper right of where it is drawn."""
+    points = [drawing.GetDrawCoords(k) for k in range(len(places))]
+    return "".join(
+        f'<text x="{point.x + 5:.0f}" y="{point.y - 5:.0f}">{place + 1}</text>'
+        for point, place in zip(points, places, strict=True)
+    )

@@ -6,14 +6,16 @@ _NEAREST = 0.5, 1.68
 """Å, the median distance of an atom to the nearest other one in any molecule lies between. Molecules with hydrogens have
 about 1.09 Å and those without 1.2 to 1.6; in nanometres it is a tenth of that, in bohr 1.89 times."""
 
+_MULTIPLE = 1.1, 1.36  # Å; of the multiple bonds that a planar molecule without hydrogens has
+
 _BONDED = 1.8  # Å; atoms of a planar molecule have at most three others within it
 
 
 def geometry_problem(positions: np.ndarray, atomic_numbers: np.ndarray) -> str:
     """Words for what is wrong with the coordinates of a molecule as a whole; empty if nothing is.
 
-    A molecule of more than three atoms is a drawing if all z are equal and it has no hydrogens, or an atom with four
-    neighbours.
+    A molecule of more than three atoms is a drawing if all z are equal, and it has an atom with four neighbours, or no
+    hydrogens and no multiple bonds.
 
     Args:
         positions: finite, (n, 3), Å.
@@ -29,7 +31,7 @@ def geometry_problem(positions: np.ndarray, atomic_numbers: np.ndarray) -> str:
     np.fill_diagonal(distances, np.inf)
     nearest = float(np.median(distances.min(1)))
     if len(positions) > 3 and not np.ptp(positions[:, 2]):
-        if not (atomic_numbers == 1).any():
+        if not (atomic_numbers == 1).any() and not _MULTIPLE[0] < nearest < _MULTIPLE[1]:
             return "the coordinates are two-dimensional: all z are equal, and there are no hydrogens"
         if ((distances < _BONDED * max(1.0, nearest)).sum(1) > 3).any():
             return "the coordinates are two-dimensional: all z are equal, and an atom has four neighbours"

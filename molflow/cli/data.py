@@ -124,7 +124,7 @@ def _show_molecules(record: dict[str, Any], everything: bool) -> None:
 def _show_chains(record: dict[str, Any], system: "System") -> None:
     """Show how well the Markov chains of a system of particles have mixed."""
     from molflow.data import SPLITS
-    from molflow.report.page import number, percent
+    from molflow.report.tables import number, percent
 
     known = number(system.mean_energy, system.mean_energy_error)
     console.print(f"{record['name']}: {record['n_particles']} particles in {record['dim']} dimensions")

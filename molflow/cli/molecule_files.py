@@ -1,7 +1,6 @@
 """Files of molecules: read, scored as they are read, and collected for a page and for tables of each molecule."""
 
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -21,9 +20,8 @@ from molflow.evaluation import DetailWriter, EvaluationOptions
 from molflow.evaluation.details import check_details
 from molflow.evaluation.molecules import Each
 from molflow.files import check_writable
-from molflow.report import Example, example, molecules_page
+from molflow.report import Draw, molecules_page
 
-_STABLE_SHOWN, _FAILED_SHOWN = 24, 12  # molecules of each status on a page
 _NAMED = 3  # unreadable records of a source that a warning names
 
 
@@ -45,11 +43,11 @@ def evaluate_molecules(
     options = replace(options, training=training_reference(novelty, options.reference))
     records: dict[str, dict[str, Any]] = {}
     failures: list[str] = []
-    shown = _Shown(several=len(files) > 1)
+    draw = Draw(n_sources=len(files))
     with ExitStack() as stack:
         writers: list[Each] = [stack.enter_context(DetailWriter(path)).write for path in details]
         for file in files:
-            page: list[Each] = [] if report is None else [partial(shown.add, str(file))]
+            page: list[Each] = [] if report is None else [partial(_show, draw, str(file))]
             try:
                 records[str(file)] = _scores(file, options, writers + page)
             except MolflowError as error:
@@ -61,7 +59,7 @@ def evaluate_molecules(
         show_scores(records, json, several=len(files) > 1)
     if report is not None and records:
         title = f"Molecules of {', '.join(records)}"
-        molecules_page(records, report, statuses=evaluation.STATUSES, examples=shown.examples, title=title)
+        molecules_page(records, report, statuses=evaluation.STATUSES, examples=draw.examples(), title=title)
     for path in (*details, *([report] if report and records else [])):
         console.print(f"{path} is written")
     if failures:
@@ -100,23 +98,11 @@ def _name_of(file: Path) -> str:
     return "standard input" if str(file) == STANDARD_INPUT else str(file)
 
 
-class _Shown:
-    """The first few molecules of each file and status, for the gallery of a page."""
-
-    def __init__(self, several: bool) -> None:
-        self.examples: list[Example] = []
-        self._counts: Counter[tuple[str, str]] = Counter()
-        self._several = several
-
-    def add(self, source: str, report: "evaluation.MoleculeReport", structure: Structure | None) -> None:
-        kind = source, report.status
-        limit = _STABLE_SHOWN if report.status == "stable" else _FAILED_SHOWN
-        if structure is None or not report.n_atoms or self._counts[kind] >= limit:
-            return
-        self._counts[kind] += 1
+def _show(draw: Draw, source: str, report: "evaluation.MoleculeReport", structure: Structure | None) -> None:
+    """Let a molecule take part in the draw for the gallery of a page."""
+    if structure is not None and report.n_atoms:
         within = "" if report.source == _name_of(Path(source)) else f"{Path(report.source).name}, "
-        name = f"{within}record {report.record}"
-        self.examples.append(example(name, structure, report, source=source if self._several else ""))
+        draw.add(source, f"{within}record {report.record}", structure, report)
 
 
 def _watched(file: Path) -> Iterator[Record]:

@@ -6,7 +6,7 @@ cumulative sums. Nothing here imports torch or RDKit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations, combinations_with_replacement
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -74,6 +74,7 @@ def _declared() -> Iterator[tuple[str, str, str, float, float, int]]:
     for method in ("", "GFN2-xTB "):
         yield "strain", f"{method}strain energy", "kcal/mol", 0.0, 0.1, 10_000
         yield "strain", f"{method}strain RMSD", "Å", 0.0, 0.002, 2500
+    yield "ring size", "ring size", "atoms", -0.5, 1, 512
 
 
 def _placed() -> Iterator[Quantity]:
@@ -88,7 +89,7 @@ QUANTITIES: dict[str, Quantity] = {quantity.name: quantity for quantity in _plac
 
 Bond lengths are counted by elements and order, angles by their three elements, unsigned dihedral angles by the elements
 of the bond in the middle, and distances of all pairs of atoms, bonded or not, by elements. Strain without the name of a
-method is by force fields, MMFF94 or UFF.
+method is by force fields, MMFF94 or UFF. New quantities come last, so that recorded histograms stay readable.
 """
 
 GROUPS: tuple[str, ...] = tuple(dict.fromkeys(quantity.group for quantity in QUANTITIES.values()))
@@ -106,6 +107,12 @@ for _k, (_a, _b) in enumerate(_PAIRS):
 
 _FIRST = {group: next(q for q in QUANTITIES.values() if q.group == group) for group in GROUPS}
 _PAIRS_AT_ONCE = 1 << 18  # some MB
+
+KNOWN = 100
+"""Values that a reference needs of a quantity to tell the usual ones."""
+
+JS_BINS = 10
+"""Bins that are counted together for Jensen-Shannon distances: 0.01 Å and 2°."""
 
 
 def bins_of(kinds: Any, values: Any, first: Quantity) -> np.ndarray:
@@ -148,7 +155,7 @@ def distance_bins(positions: np.ndarray, atomic_numbers: np.ndarray) -> np.ndarr
 
 
 def bond_bins(mol: Chem.Mol) -> np.ndarray:
-    """Bins of bond lengths, angles and dihedrals of a sanitised molecule with a conformer."""
+    """Bins of bond lengths, angles, dihedrals and ring sizes of a sanitised molecule with a conformer."""
     x = mol.GetConformer().GetPositions()
     rows = _ROW[[atom.GetAtomicNum() for atom in mol.GetAtoms()]]
     bonds = [
@@ -172,6 +179,7 @@ def bond_bins(mol: Chem.Mol) -> np.ndarray:
     axis = x[j] - x[i]
     turned = _angle(np.cross(x[a] - x[i], axis), np.cross(x[b] - x[j], axis))
     found.append(bins_of(_PAIR[rows[i], rows[j]], turned, _FIRST["dihedral"]))
+    found.append(bins_of(0, [len(ring) for ring in mol.GetRingInfo().AtomRings()], _FIRST["ring size"]))
     return np.concatenate(found)
 
 
@@ -240,16 +248,54 @@ def wasserstein(histogram: np.ndarray, reference: np.ndarray, name: str) -> floa
     return float(QUANTITIES[name].width * np.abs(a / a[-1] - b / b[-1]).sum())
 
 
-def group_wasserstein(histogram: np.ndarray, reference: np.ndarray, group: str) -> float | None:
+def jensen_shannon(histogram: np.ndarray, reference: np.ndarray, name: str) -> float | None:
+    """Jensen-Shannon distance of a quantity in two histograms, 0..1; None if either has no counts.
+
+    sqrt((KL(p, m) + KL(q, m)) / 2) with m = (p + q) / 2 and logarithms to base 2, over bins `JS_BINS` times as wide.
+    """
+    from scipy.spatial.distance import jensenshannon
+
+    a, b = (counts_of(h, name) for h in (histogram, reference))
+    if not (a.any() and b.any()):
+        return None
+    starts = np.arange(0, len(a), JS_BINS)
+    return float(jensenshannon(np.add.reduceat(a, starts), np.add.reduceat(b, starts), base=2))
+
+
+def group_distance(
+    histogram: np.ndarray,
+    reference: np.ndarray,
+    group: str,
+    distance: Callable[[np.ndarray, np.ndarray, str], float | None] = wasserstein,
+) -> float | None:
     """Mean of the distances of a group's quantities, weighted by how often the reference has each.
 
     Quantities that either histogram lacks are left out; None if none is left.
     """
     names = [quantity.name for quantity in QUANTITIES.values() if quantity.group == group]
-    pairs = [(wasserstein(histogram, reference, name), int(counts_of(reference, name).sum())) for name in names]
-    shared = [(distance, weight) for distance, weight in pairs if distance is not None]
+    pairs = [(distance(histogram, reference, name), int(counts_of(reference, name).sum())) for name in names]
+    shared = [(value, weight) for value, weight in pairs if value is not None]
     total = sum(weight for _, weight in shared)
-    return sum(distance * weight for distance, weight in shared) / total if total else None
+    return sum(value * weight for value, weight in shared) / total if total else None
+
+
+def usual_bins(reference: np.ndarray, groups: Iterable[str], tail: float) -> np.ndarray:
+    """Whether each bin of the flat histogram is usual, (N_BINS,) bool.
+
+    A bin of a quantity of these groups is usual if it lies between the quantiles `tail` and 1 - `tail` of the
+    reference, which are its least and greatest value if it has fewer than 1 / `tail`. Quantities with fewer than
+    `KNOWN` values, and all of other groups, are not judged: their bins are usual.
+    """
+    usual = np.ones(N_BINS, dtype=bool)
+    for quantity in QUANTITIES.values():
+        counts = counts_of(reference, quantity.name)
+        total = int(counts.sum())
+        if quantity.group in groups and total >= KNOWN:
+            cumulative = np.cumsum(counts)
+            low, high = np.searchsorted(cumulative, [tail * total, (1 - tail) * total])
+            usual[quantity.first : quantity.first + quantity.bins] = False
+            usual[quantity.first + low : quantity.first + high + 1] = True
+    return usual
 
 
 def coarse(histogram: np.ndarray, reference: np.ndarray | None, name: str, bins: int = 40) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ RDKit is imported inside functions.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -21,7 +22,7 @@ from molflow.files import check_writable
 
 FINGERPRINT_RADIUS, FINGERPRINT_BITS = 2, 2048
 
-_FORMAT = 1  # a file of another format or RDKit version is made again
+_FORMAT = 2  # a file of another format or RDKit version is made again
 _LOOKED_UP_AT_ONCE = 1 << 13
 _TRAINING_AT_ONCE = 1 << 14  # fingerprints unpacked at a time, 32 MB
 
@@ -37,6 +38,7 @@ class TrainingReference:
         smiles: distinct canonical SMILES, by the look-up bonds and by the data set.
         fingerprints: (len(smiles), 256) uint8, Morgan fingerprints of `smiles` as packed bits.
         formulas: distinct molecular formulas of the structures, see `formula`.
+        scaffolds: distinct scaffolds of `smiles`, see `scaffold`.
 
     Example:
         >>> water = Structure(np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]), np.array([8, 1, 1]))
@@ -53,6 +55,7 @@ class TrainingReference:
     smiles: frozenset[str]
     fingerprints: np.ndarray
     formulas: frozenset[str]
+    scaffolds: frozenset[str]
 
     @classmethod
     def from_structures(
@@ -85,7 +88,8 @@ class TrainingReference:
             raise MolflowError("no molecule that RDKit accepts; expected at least one training molecule")
         prints = fingerprints(sorted(known), progress)
         formulas = frozenset(formula(s.atomic_numbers) for s in structures)
-        return cls(name, len(structures), n_refused, frozenset(known), prints, formulas)
+        scaffolds = frozenset(scaffold(text) for text in tqdm(sorted(known), desc="scaffolds", disable=not progress))
+        return cls(name, len(structures), n_refused, frozenset(known), prints, formulas, scaffolds - {""})
 
     def nearest_similarity(self, smiles: Sequence[str], progress: bool = False) -> np.ndarray:
         """Tanimoto similarity of each molecule to the most similar training molecule.
@@ -100,13 +104,16 @@ class TrainingReference:
         starts = range(0, len(self.fingerprints), _TRAINING_AT_ONCE)
         for start in tqdm(starts, desc="nearest molecules", disable=not progress, dynamic_ncols=True):
             packed = self.fingerprints[start : start + _TRAINING_AT_ONCE]
-            columns = np.ascontiguousarray(np.unpackbits(packed, axis=1).T)  # a query needs some 20 of 2048 rows
+            columns = np.unpackbits(np.ascontiguousarray(packed.T), axis=0)  # a query needs some 20 of 2048 rows
             sizes = columns.sum(0, dtype=np.int64)
+            weights = {n: (1 / (sizes + n)).astype(np.float32) for n in set(map(len, queries))}
             for k, on in enumerate(queries):
-                shared = np.zeros(len(packed), dtype=np.uint16)
+                shared: np.ndarray = np.zeros(len(packed), dtype=np.uint8 if len(on) < 256 else np.uint16)
                 for bit in on:
                     shared += columns[bit]
-                nearest[k] = max(nearest[k], (shared / (sizes + len(on) - shared)).max())
+                best = int((shared * weights[len(on)]).argmax())  # s / (a + b) grows with s / (a + b - s)
+                found = int(shared[best])
+                nearest[k] = max(nearest[k], found / (int(sizes[best]) + len(on) - found))
         return nearest
 
 
@@ -123,6 +130,17 @@ def fingerprints(smiles: Sequence[str], progress: bool = False) -> np.ndarray:
         Chem.FastFindRings(mol)
         row[:] = np.packbits(generator.GetFingerprintAsNumPy(mol))
     return packed
+
+
+def scaffold(smiles: str) -> str:
+    """The Bemis-Murcko scaffold of a canonical SMILES: its rings and what links them; empty without rings."""
+    from rdkit import Chem, rdBase
+    from rdkit.Chem.Scaffolds import MurckoScaffold
+
+    scaffold_of: Any = MurckoScaffold.GetScaffoldForMol  # has no types
+    with rdBase.BlockLogs():
+        mol = Chem.MolFromSmiles(smiles)
+        return "" if mol is None else canonical_smiles(scaffold_of(mol))
 
 
 def qm9_training_reference(cache_dir: str | Path | None = None, progress: bool = False) -> TrainingReference:
@@ -181,6 +199,7 @@ def _save(reference: TrainingReference, path: Path) -> None:
         "smiles": np.char.encode(sorted(reference.smiles), "ascii"),
         "fingerprints": reference.fingerprints,
         "formulas": np.char.encode(sorted(reference.formulas), "ascii"),
+        "scaffolds": np.char.encode(sorted(reference.scaffolds), "ascii"),
     }
     save_arrays(path, arrays)
 
@@ -193,12 +212,12 @@ def _load(path: Path) -> TrainingReference | None:
                 return None
             arrays = {name: archive[name] for name in archive.files}
         n_molecules, n_refused = arrays["counts"].tolist()
-        smiles, formulas = (
-            frozenset(np.char.decode(arrays[name], "ascii").tolist()) for name in ("smiles", "formulas")
+        smiles, formulas, scaffolds = (
+            frozenset(np.char.decode(arrays[name], "ascii").tolist()) for name in ("smiles", "formulas", "scaffolds")
         )
         prints = arrays["fingerprints"]
         if prints.shape != (len(smiles), FINGERPRINT_BITS // 8) or prints.dtype != np.uint8:
             raise ValueError(f"fingerprints are {prints.dtype} {prints.shape}")
-        return TrainingReference(str(arrays["name"]), n_molecules, n_refused, smiles, prints, formulas)
+        return TrainingReference(str(arrays["name"]), n_molecules, n_refused, smiles, prints, formulas, scaffolds)
     except Exception as error:  # a damaged archive can raise nearly anything from zipfile, zlib or numpy
         raise MolflowError(f"{path}: damaged: {error}; delete it, and it is made anew") from error

@@ -24,7 +24,7 @@ from molflow.evaluation.reports import MoleculeReport
 from molflow.evaluation.scores import MoleculeScores, Score
 from molflow.evaluation.statistics import wilson_interval
 
-_WITH_HISTOGRAM = ("atom count", "descriptor")
+_WITH_HISTOGRAM = ("atom count", "descriptor", "ring size")
 """Groups of quantities whose distributions come with a histogram to draw."""
 
 

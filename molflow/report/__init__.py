@@ -6,18 +6,18 @@ from molflow.registry import lazy_names
 
 if TYPE_CHECKING:
     from molflow.report.boltzmann import boltzmann_page
-    from molflow.report.gallery import Example
-    from molflow.report.molecules import example, molecules_page
+    from molflow.report.examples import Draw, Example, example
+    from molflow.report.molecules import molecules_page
     from molflow.report.posterior import corner_figure, coverage_figure
 
-__all__ = ["Example", "boltzmann_page", "corner_figure", "coverage_figure", "example", "molecules_page"]
+__all__ = ["Draw", "Example", "boltzmann_page", "corner_figure", "coverage_figure", "example", "molecules_page"]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "boltzmann": ("boltzmann_page",),
-        "gallery": ("Example",),
-        "molecules": ("example", "molecules_page"),
+        "examples": ("Draw", "Example", "example"),
+        "molecules": ("molecules_page",),
         "posterior": ("corner_figure", "coverage_figure"),
     },
 )

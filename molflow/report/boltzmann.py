@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from molflow.report.page import Row, heading, number, page, paragraph, percent, plot, table, write_page
+from molflow.report.page import heading, page, paragraph, plot, write_page
+from molflow.report.tables import Row, number, percent, table
 
 _SERIES = {
     "reference": ("reference", {"color": "#808080", "width": 0, "shape": "hv"}, {"fill": "tozeroy"}),

@@ -1,132 +1,162 @@
-// Molecules that turn: one 3D view, beside it what is known of the molecule that is shown, below it cards to choose from.
-// A molecule is one triangle mesh of balls and sticks, so that light falls on it and zooming scales it as a whole.
+// Molecules that turn: a 3D view by 3Dmol.js, beside it what is known of the molecule shown, and cards to choose from.
 (() => {
-  const COLOURS = {H: "#f2f2f2", C: "#6b7178", N: "#3b62e0", O: "#e0302c", F: "#4fbf4f", other: "#c868c8"};
-  const RADII = {H: 0.24, other: 0.36};
-  const STICK = 0.085, STEP = Math.PI / 12, SIDES = 10;
+  const FEW = 18;  // cards at first
+  const STEP = 15;  // degrees
+  const TURNS = {ArrowLeft: ["y", -STEP], ArrowRight: ["y", STEP], ArrowUp: ["x", -STEP], ArrowDown: ["x", STEP]};
+  const ZOOMS = {"+": 1.2, "-": 1 / 1.2};
+  const STYLE = {stick: {radius: 0.11, colorscheme: "Jmol"}, sphere: {scale: 0.22, colorscheme: "Jmol"}};
+  const MARK = {radius: 0.6, color: "#ff3b3b", opacity: 0.55};
+  const LABEL = {fontSize: 11, backgroundOpacity: 0.55, alignment: "center", inFront: true};
 
-  const add = (a, b, s = 1) => a.map((x, i) => x + s * b[i]);
-  const cross = (a, b) => [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]];
-  const unit = (a) => { const n = Math.hypot(...a) || 1; return a.map((x) => x / n); };
+  const point = ([x, y, z]) => ({x, y, z});
 
-  class Mesh {
-    constructor() { this.points = []; this.faces = []; this.colours = []; }
-
-    // A grid of rows and columns of points, closed in the direction of the columns.
-    grid(rows, columns, at, colour) {
-      const first = this.points.length;
-      for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) { this.points.push(at(r, c)); this.colours.push(colour); }
-      for (let r = 0; r + 1 < rows; r++) for (let c = 0; c < columns; c++) {
-        const [a, b] = [first + r * columns + c, first + r * columns + (c + 1) % columns];
-        this.faces.push([a, b, a + columns], [b, b + columns, a + columns]);
-      }
+  function atoms({elements, positions, bonds}) {
+    const all = elements.map((elem, n) => ({elem, serial: n, ...point(positions[n]), bonds: [], bondOrder: []}));
+    for (const [i, j, order] of bonds) for (const [a, b] of [[i, j], [j, i]]) {
+      all[a].bonds.push(b);
+      all[a].bondOrder.push(order);
     }
-
-    ball(centre, radius, colour) {
-      this.grid(10, 16, (r, c) => {
-        const [t, p] = [Math.PI * r / 9, 2 * Math.PI * c / 16];
-        return add(centre, [Math.sin(t) * Math.cos(p), Math.sin(t) * Math.sin(p), Math.cos(t)], radius);
-      }, colour);
-    }
-
-    stick(from, to, colour) {
-      const axis = unit(add(to, from, -1));
-      const u = unit(cross(axis, Math.abs(axis[0]) < 0.9 ? [1, 0, 0] : [0, 1, 0])), v = cross(axis, u);
-      this.grid(2, SIDES, (r, c) => {
-        const p = 2 * Math.PI * c / SIDES;
-        return add(add(r ? to : from, u, STICK * Math.cos(p)), v, STICK * Math.sin(p));
-      }, colour);
-    }
-
-    trace() {
-      const [x, y, z] = [0, 1, 2].map((k) => this.points.map((p) => p[k]));
-      const [i, j, k] = [0, 1, 2].map((n) => this.faces.map((f) => f[n]));
-      const lighting = {ambient: 0.6, diffuse: 0.7, specular: 0.15, roughness: 0.6, fresnel: 0.05};
-      return {type: "mesh3d", x, y, z, i, j, k, vertexcolor: this.colours, hoverinfo: "skip", lighting,
-              lightposition: {x: 500, y: 500, z: 1000}};
-    }
+    return all;
   }
 
-  // The strands of a double or triple bond lie side by side, in the plane of the bond and the vector from the centre.
-  function bond(mesh, a, b, order, colours) {
-    const axis = unit(add(b, a, -1)), middle = add(a, add(b, a, -1), 0.5);
-    const side = unit(cross(axis, Math.abs(axis[2]) < 0.9 ? [0, 0, 1] : [0, 1, 0]));
-    for (let s = 0; s < order; s++) {
-      const shift = (s - (order - 1) / 2) * 2.6 * STICK;
-      mesh.stick(add(a, side, shift), add(middle, side, shift), colours[0]);
-      mesh.stick(add(middle, side, shift), add(b, side, shift), colours[1]);
-    }
+  const HEADER = "  " + "molflow".padEnd(18) + "3D";  // the dimension is in columns 21 and 22
+
+  // V3000, which has no limit of atoms and no columns.
+  function sdf({name, source, elements, positions, bonds, charges}) {
+    const line = (text) => `M  V30 ${text}\n`;
+    const atom = (e, n) => line(`${n + 1} ${e} ${positions[n].join(" ")} 0${charges[n] ? ` CHG=${charges[n]}` : ""}`);
+    const bond = ([i, j, order], n) => line(`${n + 1} ${order} ${i + 1} ${j + 1}`);
+    return `${[source, name].filter(Boolean).join(" ")}\n${HEADER}\n\n  0  0  0  0  0  0            999 V3000\n`
+      + line("BEGIN CTAB") + line(`COUNTS ${elements.length} ${bonds.length} 0 0 0`)
+      + line("BEGIN ATOM") + elements.map(atom).join("") + line("END ATOM")
+      + (bonds.length ? line("BEGIN BOND") + bonds.map(bond).join("") + line("END BOND") : "")
+      + line("END CTAB") + "M  END\n$$$$\n";
   }
 
-  function trace({elements, positions, bonds}) {
-    const mesh = new Mesh(), colours = elements.map((e) => COLOURS[e] || COLOURS.other);
-    elements.forEach((e, n) => mesh.ball(positions[n], RADII[e] || RADII.other, colours[n]));
-    for (const [i, j, order] of bonds) bond(mesh, positions[i], positions[j], order, [colours[i], colours[j]]);
-    return mesh.trace();
+  function save(molecules, name) {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([molecules.map(sdf).join("")], {type: "chemical/x-mdl-sdfile"}));
+    link.download = `${name.replace(/\W+/g, "-")}.sdf`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   }
 
   for (const gallery of document.querySelectorAll(".gallery")) {
-    const molecules = JSON.parse(gallery.querySelector("script").textContent);
-    const stage = gallery.querySelector(".stage"), about = gallery.querySelector(".about");
+    const find = (selector) => gallery.querySelector(selector);
+    const molecules = JSON.parse(find("script").textContent);
+    const stage = find(".stage"), about = find(".about"), list = find(".cards");
     const cards = [...gallery.querySelectorAll(".card")];
-    let shown = -1, angle = 0.6, height = 0.5, distance = 1.9;
-
-    const eye = () => ({x: distance * Math.cos(height) * Math.cos(angle), y: distance * Math.cos(height) * Math.sin(angle),
-                        z: distance * Math.sin(height)});
-    const shut = {visible: false, showspikes: false};
-    const layout = () => ({
-      margin: {l: 0, r: 0, t: 0, b: 0}, paper_bgcolor: "rgba(0,0,0,0)",
-      scene: {xaxis: shut, yaxis: shut, zaxis: shut, aspectmode: "data", dragmode: "orbit", camera: {eye: eye()}},
-    });
+    const chosen = {status: "", source: "", kind: ""};
+    let shown = -1, viewer = null, kept = [], order = "drawn", most = FEW;
 
     function show(n) {
       shown = n;
       cards.forEach((card, k) => card.setAttribute("aria-pressed", String(k === n)));
-      about.innerHTML = cards[n].innerHTML;
-      return Plotly.react(stage, [trace(molecules[n])], layout(), {responsive: true, displayModeBar: false})
-        .then(() => { stage.dataset.molecule = n; });
+      about.replaceChildren(...[...cards[n].querySelectorAll("span")].map((span) => span.cloneNode(true)));
+      find("[data-do=copy]").hidden = !molecules[n].smiles;
+      draw();
     }
 
-    function turn(way) {
-      const camera = stage._fullLayout.scene.camera.eye;  // a finger may have moved it
-      distance = Math.hypot(camera.x, camera.y, camera.z);
-      [angle, height] = [Math.atan2(camera.y, camera.x), Math.asin(camera.z / distance)];
-      if (way === "left") angle -= STEP;
-      if (way === "right") angle += STEP;
-      if (way === "up") height = Math.min(height + STEP, 1.5);
-      if (way === "down") height = Math.max(height - STEP, -1.5);
-      if (way === "near") distance /= 1.2;
-      if (way === "far") distance *= 1.2;
-      return Plotly.relayout(stage, {"scene.camera.eye": eye()}).then(() => { stage.dataset.turned = way; });
+    // A viewer, or false where the browser has no WebGL: the stage then says so.
+    function create() {
+      try {
+        return $3Dmol.createViewer(stage, {backgroundAlpha: 0, antialias: true}) || false;
+      } catch {
+        stage.replaceChildren();
+        return false;
+      }
     }
 
-    const visible = () => cards.filter((card) => !card.parentElement.hidden);
+    function draw() {
+      const molecule = molecules[shown];
+      viewer = viewer ?? create();
+      if (!viewer) return;
+      viewer.clear();
+      viewer.addModel().addAtoms(atoms(molecule));
+      viewer.setStyle({}, STYLE);
+      for (const n of molecule.marked) viewer.addSphere({center: point(molecule.positions[n]), ...MARK});
+      molecule.elements.forEach((element, n) => {
+        const charge = molecule.charges[n], sign = charge > 0 ? "+" : "−";
+        const number = gallery.classList.contains("numbered") ? n + 1 : "";
+        const text = [number, charge ? `${Math.abs(charge) > 1 ? Math.abs(charge) : ""}${sign}` : ""].join(" ").trim();
+        if (text) viewer.addLabel(text, {position: point(molecule.positions[n]), ...LABEL});
+      });
+      viewer.zoomTo();
+      viewer.render();
+      stage.dataset.molecule = shown;
+    }
+
     function step(by) {
-      const all = visible(), place = all.indexOf(cards[shown]);
-      if (all.length) show(cards.indexOf(all[(place + by + all.length) % all.length]));
+      if (kept.length) show(kept[(kept.indexOf(shown) + by + kept.length) % kept.length]);
     }
 
-    const chosen = {status: "", source: ""};
-    const choices = (kind) => gallery.querySelectorAll(`[data-${kind}]`);
-    function keep(kind, button) {
-      chosen[kind] = button.dataset[kind];
-      choices(kind).forEach((b) => b.setAttribute("aria-pressed", String(b === button)));
-      const refused = (m) => Object.entries(chosen).some(([key, value]) => value !== "" && m[key] !== value);
-      molecules.forEach((m, n) => { cards[n].parentElement.hidden = refused(m); });
-      if (cards[shown].parentElement.hidden) step(1);
+    // Keep the molecules with the chosen values, and let their first few cards be seen.
+    function arrange() {
+      const wanted = (m) => Object.entries(chosen).every(([key, value]) => value === "" || m[key] === value);
+      kept = cards.map((_, n) => n).filter((n) => wanted(molecules[n])).sort(ORDERS[order]);
+      list.append(...kept.map((n) => cards[n].parentElement));
+      const seen = new Set(kept.slice(0, most));
+      cards.forEach((card, n) => { card.parentElement.hidden = !seen.has(n); });
+      find("[data-do=more]").hidden = kept.length <= most;
+      find("[data-do=more]").textContent = `show all ${kept.length}`;
+      gallery.querySelectorAll("[data-status]").forEach((b) =>
+        b.setAttribute("aria-pressed", String(b.dataset.status === chosen.status)));
+      if (stage.clientWidth && kept.length && !kept.includes(shown)) show(kept[0]);
     }
 
-    const keys = {ArrowLeft: "left", ArrowRight: "right", ArrowUp: "up", ArrowDown: "down", "+": "near", "-": "far"};
+    const kindOf = (n) => molecules[n].kind || "\uffff";  // those without a reason come last
+    const ORDERS = {
+      drawn: (a, b) => a - b,
+      record: (a, b) => molecules[a].name.localeCompare(molecules[b].name, "en", {numeric: true}),
+      reason: (a, b) => kindOf(a).localeCompare(kindOf(b)),
+      atoms: (a, b) => molecules[a].elements.length - molecules[b].elements.length,
+    };
+
+    function copy(button) {
+      const tell = (word) => { button.textContent = word; setTimeout(() => { button.textContent = "copy SMILES"; }, 1500); };
+      navigator.clipboard.writeText(molecules[shown].smiles).then(() => tell("copied"), () => {
+        getSelection().selectAllChildren(about.querySelector(".smiles"));
+        tell("selected");
+      });
+    }
+
+    const actions = {
+      previous: () => step(-1),
+      next: () => step(1),
+      numbers: (button) => {
+        button.setAttribute("aria-pressed", String(gallery.classList.toggle("numbered")));
+        draw();
+      },
+      copy,
+      save: () => save([molecules[shown]], molecules[shown].name),
+      "save-all": () => save(kept.map((n) => molecules[n]), "molecules"),
+      more: () => {
+        most = Infinity;
+        arrange();
+      },
+      close: () => gallery.classList.remove("open"),
+    };
+
     stage.addEventListener("keydown", (event) => {
-      if (keys[event.key]) { event.preventDefault(); turn(keys[event.key]); }
+      if (!viewer || !(event.key in TURNS || event.key in ZOOMS)) return;
+      event.preventDefault();
+      if (event.key in TURNS) viewer.rotate(TURNS[event.key][1], TURNS[event.key][0]);
+      else viewer.zoom(ZOOMS[event.key]);
     });
     cards.forEach((card, n) => card.addEventListener("click", () => {
+      gallery.classList.add("open");  // on a phone the view is closed at first
       show(n);
-      stage.scrollIntoView({block: "nearest"});
     }));
-    gallery.querySelectorAll("[data-turn]").forEach((b) => b.addEventListener("click", () => turn(b.dataset.turn)));
-    gallery.querySelectorAll("[data-step]").forEach((b) => b.addEventListener("click", () => step(Number(b.dataset.step))));
-    for (const kind in chosen) choices(kind).forEach((b) => b.addEventListener("click", () => keep(kind, b)));
-    show(0);
+    gallery.querySelectorAll("[data-do]").forEach((b) => b.addEventListener("click", () => actions[b.dataset.do](b)));
+    gallery.querySelectorAll("[data-status]").forEach((b) => b.addEventListener("click", () => {
+      chosen.status = b.dataset.status;
+      arrange();
+    }));
+    gallery.querySelectorAll("select").forEach((menu) => menu.addEventListener("change", () => {
+      if (menu.name === "sort") order = menu.value;
+      else chosen[menu.name] = menu.value;
+      arrange();
+    }));
+    arrange();
   }
 })();

@@ -3,133 +3,110 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
-from importlib import resources
 
-STYLE = """
-.viewer { display: grid; gap: 0 1rem; grid-template-columns: minmax(0, 3fr) minmax(0, 2fr); align-items: center;
-  position: sticky; top: 0; background: var(--paper); z-index: 1; border-bottom: 1px solid var(--line) }
-.stage { height: 22rem; max-height: 45vh; touch-action: none }
-.stage:focus-visible { outline: 2px solid #2b83d6; outline-offset: -2px }
-.buttons { display: flex; flex-wrap: wrap; gap: .4rem; padding: .4rem 0 }
-.viewer .buttons { grid-column: 1 / -1 }
-button { font: inherit; color: inherit; background: none; border: 1px solid var(--line); border-radius: .4rem;
-  padding: .3rem .7rem; min-width: 2.6rem; min-height: 2.6rem; cursor: pointer }
-button[aria-pressed=true] { border-color: #2b83d6; box-shadow: inset 0 0 0 1px #2b83d6 }
-.cards { list-style: none; margin: .5rem 0; padding: 0; display: grid; gap: .6rem;
-  grid-template-columns: repeat(auto-fill, minmax(10.5rem, 1fr)) }
-.card { width: 100%; height: 100%; text-align: left; vertical-align: top; padding: .5rem }
-.card span, .about span { display: block; overflow-wrap: anywhere }
-:is(.card, .about) :is(.source, .smiles, .reason) { color: var(--soft); font-size: .85rem; line-height: 1.35 }
-.cards:not(:has(li:not([hidden])))::after { content: "none" }
-.card svg, .about svg { display: block; width: 100%; height: auto; background: #fff; border-radius: .3rem }
-.about svg { max-height: 13rem }
-@media (max-width: 34rem) {
-  .viewer { grid-template-columns: minmax(0, 1fr); position: static }
-  .about svg { display: none }
-  .cards { grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)) }
+from molflow.report.examples import Example
+from molflow.report.page import resource, running
+
+_ACTIONS = {
+    "previous": "previous",
+    "next": "next",
+    "numbers": "numbers",
+    "copy": "copy SMILES",
+    "save": "SDF",
+    "close": "close",
 }
-"""
-
-_TURNS = {
-    "left": ("←", "turn left"),
-    "right": ("→", "turn right"),
-    "up": ("↑", "turn up"),
-    "down": ("↓", "turn down"),
-    "near": ("+", "closer"),
-    "far": ("−", "farther"),
-}
+_STAGE = "Molecule in three dimensions; arrow keys turn it, + and - zoom"
+_NO_WEBGL = "The view in three dimensions needs WebGL, which this browser does not offer."
+_SORTS = {"drawn": "as drawn", "record": "by record", "reason": "by reason", "atoms": "by size"}
 
 
-@dataclass(frozen=True)
-class Example:
-    """A molecule of the gallery.
-
-    Attributes:
-        name: the origin of the molecule, such as "record 17".
-        status: one word; readers can filter by it.
-        reason: why the molecule failed, in words; empty if it did not.
-        smiles: SMILES, or None.
-        depiction: a drawing in two dimensions, SVG.
-        elements: symbols of the n atoms.
-        positions: positions of the n atoms, Å.
-        bonds: pairs of atoms, counted from 0, with their orders 1 to 3.
-        source: the set of molecules that it is from; readers can filter by it. Empty if there is one set.
-    """
-
-    name: str
-    status: str
-    reason: str
-    smiles: str | None
-    depiction: str
-    elements: Sequence[str]
-    positions: Sequence[Sequence[float]]
-    bonds: Sequence[tuple[int, int, int]]
-    source: str = ""
-
-
-def gallery(examples: Sequence[Example]) -> str:
-    """The HTML section, empty without examples. Its page needs `STYLE` and `script`."""
+def gallery(examples: Sequence[Example], caption: str = "") -> str:
+    """The HTML section, empty without examples. Its page needs `style` and `script`."""
     if not examples:
         return ""
-    sources = [example.source for example in examples]
-    filters = _filters("status", "all", [example.status for example in examples])
-    if len(set(sources)) > 1:
-        filters = _filters("source", "all sets", sources) + filters
-    turns = "".join(
-        f'<button type="button" data-turn="{way}" aria-label="{label}">{sign}</button>'
-        for way, (sign, label) in _TURNS.items()
-    )
     data = json.dumps([_shape(example) for example in examples], separators=(",", ":")).replace("<", "\\u003c")
-    return f"""<section class="gallery">
+    actions = "".join(f'<button type="button" data-do="{do}">{label}</button>' for do, label in _ACTIONS.items())
+    return f"""<figure class="gallery">
+<div class="choices">{_choices(examples)}</div>
 <div class="viewer">
-<div class="stage" tabindex="0" role="application" aria-label="Molecule in three dimensions; arrow keys turn it"></div>
+<div class="stage" tabindex="0" role="application" aria-label="{_STAGE}" data-missing="{_NO_WEBGL}"></div>
 <div class="about" aria-live="polite"></div>
-<div class="buttons">{turns}
-<button type="button" data-step="-1">previous</button><button type="button" data-step="1">next</button></div>
+<div class="actions">{actions}</div>
 </div>
-{filters}<ol class="cards">
+<ol class="cards">
 {"".join(map(_card, examples))}</ol>
+<p class="more"><button type="button" data-do="more" hidden></button></p>
+<figcaption>{running(caption)}</figcaption>
 <script type="application/json">{data}</script>
-</section>
+</figure>
 """
+
+
+def style() -> str:
+    """The CSS of galleries."""
+    return resource("gallery.css")
 
 
 def script() -> str:
-    """The JavaScript of galleries, which runs after plotly.js."""
-    return resources.files("molflow.report").joinpath("gallery.js").read_text(encoding="utf-8")
+    """The JavaScript of galleries: 3Dmol.js 2.5.5 (BSD-3-Clause) with its licence, and our own."""
+    licence = resource("3dmol/LICENSE").replace("*/", "* /")
+    return f"/*!\n{licence}*/\n{resource('3dmol/3Dmol-min.js')}\n{resource('gallery.js')}"
 
 
-def _filters(kind: str, every: str, values: Sequence[str]) -> str:
-    """Buttons that show the molecules with one of these values, and one that shows all."""
-    choices = [("", every, len(values)), *((value, value, n) for value, n in Counter(values).items())]
+def _choices(examples: Sequence[Example]) -> str:
+    """Buttons for each status, and menus of sources, reasons and orders."""
+    statuses = Counter(example.status for example in examples)
     buttons = "".join(
-        f'<button type="button" data-{kind}="{escape(value)}" aria-pressed="{str(not value).lower()}">'
-        f"{escape(text)} ({n})</button>"
-        for value, text, n in choices
+        f'<button type="button" data-status="{escape(status)}" aria-pressed="{str(not status).lower()}">'
+        f'<span class="{_status_class(status)}">{escape(status or "all")} ({n})</span></button>'
+        for status, n in [("", len(examples)), *statuses.most_common()]
     )
-    return f'<div class="buttons" role="group" aria-label="Molecules by {kind}">{buttons}</div>\n'
+    menus = [_menu("source", "all sets", [example.source for example in examples])]
+    menus.append(_menu("kind", "any reason", [example.kind for example in examples if example.reason]))
+    orders = "".join(f'<option value="{order}">{words}</option>' for order, words in _SORTS.items())
+    return (
+        f'{buttons}{"".join(menus)}<select name="sort" aria-label="Order">{orders}</select>'
+        '<button type="button" data-do="save-all">SDF of all shown</button>'
+    )
+
+
+def _menu(kind: str, every: str, values: Sequence[str]) -> str:
+    """A menu of the values that occur, the most frequent first; empty if there is nothing to choose."""
+    counts = Counter(values)
+    if len(counts) < 2:
+        return ""
+    options = "".join(f'<option value="{escape(v)}">{escape(v)} ({n})</option>' for v, n in counts.most_common())
+    return f'<select name="{kind}" aria-label="Molecules by {kind}"><option value="">{every}</option>{options}</select>'
 
 
 def _shape(example: Example) -> dict[str, object]:
     centre = [sum(axis) / max(1, len(example.positions)) for axis in zip(*example.positions, strict=True)]
     positions = [[round(x - c, 3) for x, c in zip(row, centre, strict=True)] for row in example.positions]
     return {
+        "name": example.name,
         "status": example.status,
         "source": example.source,
+        "kind": example.kind,
+        "smiles": example.smiles or "",
         "elements": list(example.elements),
         "positions": positions,
         "bonds": [list(bond) for bond in example.bonds],
+        "charges": list(example.charges),
+        "marked": list(example.marked),
     }
 
 
 def _card(example: Example) -> str:
     lines = [
+        (f"name {_status_class(example.status)}", f"{example.name}: {example.status}"),
         ("source", example.source),
-        ("name", f"{example.name}: {example.status}"),
         ("reason", example.reason),
         ("smiles", example.smiles or ""),
     ]
     texts = "".join(f'<span class="{kind}">{escape(text)}</span>' for kind, text in lines if text)
     return f'<li><button type="button" class="card" aria-pressed="false">{example.depiction}{texts}</button></li>\n'
+
+
+def _status_class(status: str) -> str:
+    return f"status {escape(status.replace(' ', '-'))}" if status else ""

@@ -8,7 +8,7 @@ import pytest
 
 from molflow.chem import Structure, perceive, read_structures
 from molflow.evaluation import STATUSES, Tally, inspect, inspect_all
-from molflow.evaluation.distributions import N_BINS, QUANTITIES, coarse, counts_of, group_wasserstein, mean, wasserstein
+from molflow.evaluation.distributions import N_BINS, QUANTITIES, coarse, counts_of, group_distance, mean, wasserstein
 
 QM9 = Path(__file__).parents[1] / "fixtures" / "qm9_200.npz"
 NOTHING_MEASURED = np.zeros(N_BINS, dtype=np.int64)
@@ -240,8 +240,8 @@ def test_wasserstein_distances_of_histograms():
     assert wasserstein(short, long, "bond H-O") == pytest.approx(0.05, abs=0.0011)
     assert wasserstein(short, short, "bond H-O") == 0
     assert wasserstein(short, NOTHING_MEASURED, "bond H-O") is None
-    assert group_wasserstein(short, long, "bond length") == pytest.approx(0.05, abs=0.0011)
-    assert group_wasserstein(short, long, "dihedral") is None
+    assert group_distance(short, long, "bond length") == pytest.approx(0.05, abs=0.0011)
+    assert group_distance(short, long, "dihedral") is None
 
 
 def test_the_fields_of_a_table_are_plain_values():

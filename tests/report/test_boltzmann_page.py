@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import torch
 from browser import Tags, needs_chromium, open_in_browser
+from hypothesis import given
+from hypothesis import strategies as st
 
 from molflow.energies import get_system
 from molflow.errors import MolflowError
 from molflow.evaluation import evaluate_boltzmann, histograms
 from molflow.report import boltzmann_page
-from molflow.report.page import Row, number, page, percent, table
+from molflow.report.page import page
+from molflow.report.tables import Row, number, percent, table
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +129,12 @@ def test_numbers_have_the_digits_of_their_error(value, error, text):
 
 def test_percentages():
     assert (percent(0.85321, 0.00412), percent(0.00123), percent(None)) == ("85.32 ± 0.41 %", "0.123 %", "")
+    assert [percent(k / 10) for k in (0, 5, 10)] == ["0 %", "50.0 %", "100 %"]
+
+
+@given(st.floats(0.9, 1, exclude_max=True))
+def test_only_the_whole_is_100_percent(fraction):
+    assert float(percent(fraction).removesuffix(" %")) < 100 or fraction > 1 - 1e-14
 
 
 def test_a_table_escapes_and_leaves_out_empty_groups():

@@ -1,52 +1,56 @@
-"""The gallery: its text, and in a browser the rotation of molecules by buttons and keys."""
+"""The gallery: the draw, its text, and in a browser the view, the choices and the files that it offers."""
 
 import json
 import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from browser import Tags, needs_chromium, open_in_browser
+from rdkit import Chem
+from rdkit.Chem import AllChem
 
-from molflow.chem import read_structures, symbol, to_rdkit
-from molflow.chem.bonds import orders_of_one
-from molflow.chem.build import bond_list
-from molflow.chem.depict import depict
-from molflow.report.gallery import STYLE, Example, gallery, script
+from molflow.chem import Structure, read_structures, to_rdkit
+from molflow.chem.depict import Drawn, depict
+from molflow.evaluation import inspect_all
+from molflow.report import Draw, example
+from molflow.report.gallery import gallery, script, style
 from molflow.report.page import page
 
 QM9 = Path(__file__).parents[1] / "fixtures" / "qm9_200.npz"
-
-
-def example_of(structure, name, status="stable", reason="", smiles=None):
-    positions, numbers, _ = structure
-    bonds = bond_list(orders_of_one(positions, numbers))
-    elements = [symbol(z) for z in numbers.tolist()]
-    drawing = depict(positions, numbers, bonds)
-    return Example(name, status, reason, smiles, drawing, elements, positions.tolist(), bonds.tolist())
+METHANE = np.array([[0, 0, 0], [1, 1, 1], [-1, -1, 1], [1, -1, -1], [-1, 1, -1]]) * 1.09 / 3**0.5
+CROWDED = Structure(np.vstack([METHANE, [[0.0, 0.0, 1.09]]]), np.array([6] + [1] * 5))
 
 
 @pytest.fixture(scope="module")
-def examples():
-    first, second, third = read_structures(QM9)[50:53]
-    return [
-        example_of(first, "record 1", smiles="CC#N"),
-        example_of(second, "record <2>", "unstable", "atom 7 (N) has valence 4 & more"),
-        example_of(third, "record 3"),
-    ]
+def inspected():
+    """Real molecules and one with too many bonds, with their reports."""
+    structures = [*read_structures(QM9)[50:53], CROWDED]
+    return list(zip(structures, inspect_all(structures, scope="lookup", workers=0), strict=True))
+
+
+@pytest.fixture(scope="module")
+def examples(inspected):
+    return [example(f"record <{k}>", *pair) for k, pair in enumerate(inspected, start=1)]
 
 
 def test_the_section_is_whole_and_escaped(examples):
-    html = gallery(examples)
+    html = gallery(examples, "caption & more")
     parser = Tags()
     parser.feed(html)
     assert parser.open == []
     text = re.sub(r"\s+", " ", re.sub("<[^>]*>", " ", re.sub("<(script|svg).*?</(script|svg)>", "", html, flags=re.S)))
-    for shown in ("record &lt;2&gt;: unstable", "atom 7 (N) has valence 4 &amp; more", "CC#N", "all (3)", "stable (2)"):
+    for shown in (
+        "record &lt;4&gt;: invalid",
+        "atom 1 (C) has valence 5",
+        "all (4)",
+        "stable (3)",
+        "caption &amp; more",
+    ):
         assert shown in text
-    assert html.count("<svg") == 3
-    assert len([a for t, a in parser.tags if t == "button" and "aria-label" in a]) == 6
+    assert html.count("<svg") == 4
     assert gallery([]) == ""
 
 
@@ -65,54 +69,133 @@ def test_no_text_ends_the_script_that_holds_the_shapes(examples):
     assert len(shapes) == 2
 
 
+def test_the_atoms_of_a_reason_are_marked(examples):
+    assert [shown.marked for shown in examples] == [[], [], [], [0]]
+    assert examples[3].kind == "RDKit refuses the look-up bonds: C has valence 5, expected 4"
+    two = Structure(np.vstack([METHANE, [[9.0, 0, 0]]]), np.array([6, 1, 1, 1, 1, 8]))
+    (report,) = inspect_all([two], scope="lookup", workers=0)
+    assert example("two fragments", two, report).marked == [5]
+    svg = depict(*two, marked=[5])
+    assert svg.count("<ellipse") == depict(*two).count("<ellipse") + 1
+
+
 def test_a_depiction_shows_what_rdkit_accepts_and_what_it_refuses():
-    methane = np.array([[0, 0, 0], [1, 1, 1], [-1, -1, 1], [1, -1, -1], [-1, 1, -1]]) * 1.09 / 3**0.5
-    crowded = np.vstack([methane, [[0.0, 0.0, 1.09]]])
-    for positions, accepted in ((methane, True), (crowded, False)):
+    for positions, accepted in ((METHANE, True), (CROWDED.positions, False)):
         numbers = np.array([6] + [1] * (len(positions) - 1))
         assert (to_rdkit(positions, numbers) is not None) == accepted
         svg = depict(positions, numbers)
         assert svg.startswith("<svg")
         assert svg.endswith("</svg>")
         assert ("bond-0" in svg) == (not accepted)  # the hydrogens of methane are left out
+        assert svg.count("<text") == (1 if accepted else 6)  # a number for each atom that is drawn
+
+
+def test_a_depiction_shows_charges():
+    ammonium = np.array([7, 1, 1, 1, 1])
+    bonds = np.array([[0, k, 1] for k in range(1, 5)])
+    neutral, charged = (depict(METHANE, ammonium, Drawn(bonds, np.array([charge, 0, 0, 0, 0]))) for charge in (0, 1))
+    assert "bond-0" in neutral
+    assert "bond-0" not in charged  # RDKit accepts the cation, so its hydrogens are left out
+
+
+@pytest.mark.parametrize(("smiles", "charged"), [("c1ccsc1", 0), ("O=[N+]([O-])c1cccs1", 2)])
+def test_elements_outside_the_tables_are_drawn_by_perceived_bonds_and_charges(smiles, charged):
+    mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    AllChem.EmbedMolecule(mol, randomSeed=0)
+    AllChem.MMFFOptimizeMolecule(mol)
+    numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()])
+    structure = Structure(mol.GetConformer().GetPositions(), numbers)
+    (report,) = inspect_all([structure], workers=0)
+    shown = example("sulphur", structure, report)
+    assert (report.status, shown.smiles) == ("unsupported", Chem.CanonSmiles(smiles))
+    assert sum(charge != 0 for charge in shown.charges) == charged
+    assert sorted(order for _, _, order in shown.bonds).count(2) == 2 + charged // 2
+
+
+def test_the_draw_is_the_same_each_time_and_uniform(inspected):
+    """The first molecules are a uniform draw: over many records each part of the file has its share."""
+    stable, invalid = inspected[0], inspected[3]
+
+    def drawn():
+        draw = Draw()
+        for k in range(4000):
+            draw.add("file", str(k), *(invalid if k % 100 == 0 else stable))
+        return draw._kept, draw
+
+    kept, draw = drawn()
+    assert {key: len(heap) for key, heap in kept.items()} == {("file", "invalid"): 40, ("file", "stable"): 48}
+    records = [int(item[0]) for item in draw.items()]
+    assert records == [int(item[0]) for item in drawn()[1].items()]
+    counts = Counter(record // 1000 for record in records[:48])
+    assert min(counts[part] for part in range(4)) > 4
+    assert sum(record % 100 == 0 for record in records[:48]) < 5
+    assert sum(record % 100 == 0 for record in records) == 40
 
 
 ACT = """
 const done = (key, value) => { document.body.dataset[key] = String(value); };
-const stage = document.querySelector(".stage");
-const eye = () => ({...stage._fullLayout.scene.camera.eye});
-const wait = async (test) => { while (!test()) await new Promise((r) => setTimeout(r, 20)); };
+const find = (selector) => document.querySelector(selector);
+const stage = find(".stage");
+const press = (key) => stage.dispatchEvent(new KeyboardEvent("keydown", {key}));
+const pixels = () => stage.querySelector("canvas").toDataURL();
+const frame = () => new Promise((r) => setTimeout(r, 100));
+const names = () => [...document.querySelectorAll(".cards li:not([hidden]) .name")];
+const seen = () => names().map((span) => span.textContent[8]).join("");
+let saved = null;
+URL.createObjectURL = (blob) => { saved = blob; return "data:,"; };
+HTMLAnchorElement.prototype.click = () => {};
 (async () => {
-  await wait(() => stage.dataset.molecule === "0");
-  const before = eye();
-  stage.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowLeft"}));
-  await wait(() => stage.dataset.turned === "left");
-  done("turned", Math.hypot(before.x - eye().x, before.y - eye().y) > 0.2 && Math.abs(before.z - eye().z) < 1e-6);
-  document.querySelector("[data-turn=near]").click();
-  await wait(() => stage.dataset.turned === "near");
-  done("nearer", Math.hypot(...Object.values(eye())) < 0.9 * Math.hypot(...Object.values(before)));
-  document.querySelectorAll(".card")[1].click();
-  await wait(() => stage.dataset.molecule === "1");
-  done("about", document.querySelector(".about .reason").textContent);
-  document.querySelector("[data-status=stable]").click();
-  await wait(() => stage.dataset.molecule === "0");
-  done("hidden", [...document.querySelectorAll(".cards li")].map((li) => li.hidden).join());
-  document.querySelector("[data-step='1']").click();
-  await wait(() => stage.dataset.molecule === "2");
-  done("drawn", stage.querySelectorAll("canvas").length > 0 && stage.data[0].x.length > 500);
+  find(".card").click();
+  await frame();
+  done("molecule", stage.dataset.molecule);
+  const before = pixels();
+  press("ArrowLeft");
+  await frame();
+  const turned = pixels();
+  done("turned", turned !== before);
+  press("+");
+  await frame();
+  done("nearer", pixels() !== turned);
+  find("[data-status=invalid]").click();
+  done("chosen", seen());
+  done("about", find(".about .reason").textContent);
+  find("[data-do=numbers]").click();
+  done("numbers", getComputedStyle(find("svg .numbers")).display);
+  find("[data-status='']").click();
+  const sort = find("[name=sort]");
+  sort.value = "atoms";
+  sort.dispatchEvent(new Event("change"));
+  done("sorted", seen());
+  find("[data-do=save-all]").click();
+  done("sdf", await saved.text());
   done("wide", document.documentElement.scrollWidth > innerWidth);
 })();
 """
 
 
 @needs_chromium
-def test_molecules_rotate_in_a_browser(examples, tmp_path):
+def test_a_browser_shows_sorts_filters_and_saves_molecules(examples, tmp_path):
     path = tmp_path / "page.html"
-    path.write_text(page("Molecules", gallery(examples), style=STYLE, script=script() + ACT), encoding="utf-8")
+    html = page("Molecules", gallery(examples), plots=False, style=style(), script=script() + ACT)
+    path.write_text(html, encoding="utf-8")
     dom, console = open_in_browser(path, tmp_path)
     assert console == []
-    attributes = dict(re.findall(r'data-(\w+)="([^"]*)"', re.search("<body[^>]*>", dom).group()))
+    attributes = dict(re.findall(r'data-(\w+)="([^"]*)"', re.search("<body[^>]*>", dom, re.S).group()))
+    saved = attributes.pop("sdf")
+    by_size = sorted(range(4), key=lambda k: len(examples[k].elements))
     assert attributes == {
-        "turned": "true", "nearer": "true", "about": "atom 7 (N) has valence 4 &amp; more",
-        "hidden": "false,true,false", "drawn": "true", "wide": "false",
+        "molecule": "0", "turned": "true", "nearer": "true", "chosen": "4", "about": examples[3].reason,
+        "numbers": "block", "sorted": "".join(str(k + 1) for k in by_size), "wide": "false",
     }  # fmt: skip
+    (tmp_path / "saved.sdf").write_text(saved.replace("&lt;", "<").replace("&gt;", ">"), encoding="utf-8")
+    found = {mol.GetProp("_Name"): mol for mol in Chem.SDMolSupplier(str(tmp_path / "saved.sdf"), False, False)}
+    assert len(found) == 4
+    assert saved.count(" " * 11 + "3D\n") == 4  # columns 21 and 22 of the second line
+    for shown in examples:
+        assert found[shown.name].GetNumAtoms() == len(shown.elements)
+        assert found[shown.name].GetNumBonds() == len(shown.bonds)
+
+
+def test_the_licence_of_the_viewer_is_on_the_page():
+    assert "University of Pittsburgh" in script()
+    assert "Redistributions in binary form" in script()

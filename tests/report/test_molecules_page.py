@@ -14,7 +14,9 @@ from molflow.chem import Structure, read_structures
 from molflow.errors import MolflowError
 from molflow.evaluation import STATUSES, evaluate
 from molflow.evaluation.distributions import QUANTITIES
+from molflow.evaluation.metrics import label
 from molflow.report import example, molecules_page
+from molflow.report.tables import percent
 
 QM9 = Path(__file__).parents[1] / "fixtures" / "qm9_200.npz"
 CROWDED = Structure(np.array([[0, 0, 0], [0.74, 0, 0], [1.48, 0, 0]]), np.array([1, 1, 1]))
@@ -54,9 +56,9 @@ def test_every_score_stands_on_the_page_with_its_count(evaluated, written):
     text = words_of(written)
     assert len(record["metrics"]) > 15
     for name, metric in record["metrics"].items():
-        assert name.replace("w1_", "").replace("_x_", " x ").replace("_", " ") in text
+        assert label(name) in text
         counted = f"{metric['of']:,} {metric['what']}."
-        assert counted if metric["count"] is None else f"{metric['count']:,} of {counted}" in text
+        assert (counted if metric["count"] is None else f"{metric['count']:,} of {counted}") in text
     assert "Mine &amp; yours" in text
     assert "molecule 21: invalid" in text
     assert f"{record['statuses']['invalid']} " in text
@@ -119,11 +121,11 @@ def rows_of(path):
     for table in re.findall("<table.*?</table>", path.read_text(encoding="utf-8"), re.DOTALL):
         columns = [unescape(column) for column in re.findall('<th scope="col">(.*?)</th>', table)]
         rows = {}
-        for label, inner in re.findall('<tr><th scope="row">(.*?)</th>(.*?)</tr>', table):
+        for name, inner in re.findall('<tr><th scope="row">(.*?)</th>(.*?)</tr>', table):
             cells = [unescape(re.sub("<[^>]*>", " ", cell)).strip() for cell in re.findall("<td.*?>(.*?)</td>", inner)]
             told = [unescape(column) for column in re.findall('data-column="(.*?)"', inner)]
             assert told in ([], columns[1:])  # what a phone shows in place of the header
-            rows[label.partition("<small>")[0]] = dict(zip(columns[1:], cells, strict=True))
+            rows[re.split("<(?:sup|small)>", name)[0]] = dict(zip(columns[1:], cells, strict=True))
         tables.append(rows)
     return tables
 
@@ -141,8 +143,7 @@ def test_every_metric_of_every_set_has_a_cell_with_its_count(sets, compared):
     names = {name for record in sets[0].values() for name in record["metrics"]}
     assert len(names) == len(scores)
     for name in names:
-        label = name.replace("w1_", "Wasserstein-1 distance of ").replace("_x_", " x ").replace("_", " ")
-        cells = scores[label]
+        cells = scores[label(name)]
         assert list(cells) == [*sets[0], "qm9"]
         for each, record in sets[0].items():
             metric = record["metrics"].get(name)
@@ -151,7 +152,7 @@ def test_every_metric_of_every_set_has_a_cell_with_its_count(sets, compared):
                 continue
             counted, value = metric["count"] is not None, metric["value"]
             assert cells[each].split()[0] == (
-                "–" if value is None else f"{100 * value:.3g}" if counted else f"{value:.4g}"
+                "–" if value is None else percent(value).split()[0] if counted else f"{value:.4g}"
             )
             assert cells[each].endswith(
                 f" {metric['count']:,} of {metric['of']:,}" if counted else f" {metric['of']:,}"
@@ -170,16 +171,16 @@ def test_a_metric_without_a_group_is_shown(evaluated, tmp_path):
 def test_each_set_has_a_sentence_and_its_statuses(sets, compared):
     text, statuses = unescape(words_of(compared)), rows_of(compared)[1]
     for name, record in sets[0].items():
-        assert f"{name}: 30 molecules, {record['n_atoms']:,} atoms. " in text
+        assert f"{name}: {percent(record['molecule_stability'])} of 30 molecules are stable, " in text
+        assert f"{record['n_atoms']:,} atoms; bonds by EDM look-up bonds" in text
         shown = {status: cells[name].split() for status, cells in statuses.items()}
         assert {status: int(words[2]) for status, words in shown.items() if words[0] != "0"} == record["statuses"]
-    assert text.count("Stable by EDM look-up bonds") == 1
-    assert text.count("of qm9 itself 95.3 %") == 1
+    assert text.count("qm9 itself") == 3
 
 
 def test_a_plot_holds_a_line_of_each_set_that_has_the_quantity(sets, compared):
     plots = plots_of(compared)
-    assert len(plots) == 7
+    assert len(plots) == 8
     colours = {}
     for name, spec in plots.items():
         quantity = name.partition(" (")[0]
@@ -237,7 +238,8 @@ def test_records_that_cannot_be_compared_are_refused(sets, tmp_path):
 
 @needs_chromium
 def test_a_browser_draws_the_page(evaluated, written, tmp_path):
-    probe = "<script>document.body.dataset.wide = document.documentElement.scrollWidth > innerWidth</script></body>"
+    wide = "document.body.dataset.wide = document.documentElement.scrollWidth > innerWidth"
+    probe = f"<script>document.querySelector('.card').click(); {wide}</script></body>"
     copy = tmp_path / "page.html"
     copy.write_text(written.read_text(encoding="utf-8").replace("</body>", probe), encoding="utf-8")
     dom, console = open_in_browser(copy, tmp_path)
@@ -245,20 +247,25 @@ def test_a_browser_draws_the_page(evaluated, written, tmp_path):
     assert 'data-molecule="0"' in dom
     assert 'data-wide="false"' in dom
     drawn = [name for name, found in evaluated[0]["distributions"].items() if found.get("histogram")]
-    assert len(drawn) == 7
-    assert dom.count('class="plot js-plotly-plot"') == 7
+    assert len(drawn) == 8
+    assert dom.count('class="plot js-plotly-plot"') == 8
 
 
 CHOOSE = """
 const shown = () => [...document.querySelectorAll(".cards li:not([hidden]) .source")].map((e) => e.textContent);
 const click = (selector) => document.querySelector(selector).click();
 const say = (key, value) => { document.body.dataset[key] = String(value); };
-click("[data-source=real]");
+const choose = (value) => {
+  const menu = document.querySelector("[name=source]");
+  menu.value = value;
+  menu.dispatchEvent(new Event("change"));
+};
+choose("real");
 say("sources", new Set(shown()).size === 1 && shown().every((name) => name === "real"));
 say("some", shown().length);
 click("[data-status=invalid]");
 say("none", shown().length === 0 && getComputedStyle(document.querySelector(".cards"), "::after").content);
-click("[data-source='']");
+choose("");
 say("invalid", shown().length);
 say("plots", document.querySelectorAll(".js-plotly-plot").length);
 say("wide", document.documentElement.scrollWidth > document.documentElement.clientWidth);

@@ -7,8 +7,9 @@ from rich.table import Table
 
 from molflow.cli.output import Record, columns, console, text, write_json
 from molflow.evaluation.metrics import grouped, label
-from molflow.report.molecules import SCREENING, unsupported_note
-from molflow.report.page import number
+from molflow.report.molecules import unsupported_note
+from molflow.report.scores import SCREENING
+from molflow.report.tables import number
 
 _SPEEDS = ("ms_per_molecule", "ms_per_stable_molecule")
 

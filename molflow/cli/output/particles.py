@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from molflow.cli.output import Record, columns, console, write_json
-from molflow.report.page import number, percent
+from molflow.report.tables import number, percent
 
 
 def value(key: str) -> Callable[[Record], str]:

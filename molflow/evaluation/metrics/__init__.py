@@ -37,8 +37,11 @@ _FAMILIES = {
         "edm_validity_x_uniqueness_x_novelty",
         "nearest_training_similarity",
         "nearest_training_similarity_median",
+        "nearest_neighbour_novelty",
     ),
+    "diversity": ("scaffold_novelty", "internal_diversity", "without_alerts"),
     "shape": ("without_clashes", "posebusters"),
+    "geometry": ("validity_3d", "strain_per_atom", "rare_ring_sizes"),
     "distances": (
         "w1_bond_lengths",
         "w1_angles",
@@ -46,6 +49,9 @@ _FAMILIES = {
         "w1_distances",
         "w1_atom_counts",
         "w1_compositions",
+        "js_bond_lengths",
+        "js_angles",
+        "js_dihedrals",
     ),
 }
 

@@ -23,6 +23,9 @@ Identities = Counter[str | None]
 NEW_SMILES = "canonical SMILES not in {training}"
 SIMILARITY = "Tanimoto similarity (Morgan fingerprints, radius 2, 2048 bits) to the nearest molecule of {training}"
 
+NEAR = 0.4
+"""Least similarity of molecules that resemble each other."""
+
 
 class _OfIdentities(SetMetric[Identities]):
     """A metric of how often each identity occurs; None is the identity of molecules that have none."""
@@ -51,7 +54,9 @@ class _OfIdentities(SetMetric[Identities]):
         return self.options.training
 
 
-class _OfSmiles(_OfIdentities):
+class OfSmiles(_OfIdentities):
+    """A metric of the connected valid molecules by their canonical SMILES."""
+
     shared = "smiles"
 
     def identity(self, report: "MoleculeReport") -> str | None:
@@ -66,7 +71,7 @@ class _OfEDMSmiles(_OfIdentities):
 
 
 @METRICS.register("validity_x_uniqueness")
-class ValidityUniqueness(_OfSmiles):
+class ValidityUniqueness(OfSmiles):
     """Distinct molecules / all molecules."""
 
     protocol = f"{LOOKED_UP}; one fragment; canonical SMILES"
@@ -76,7 +81,7 @@ class ValidityUniqueness(_OfSmiles):
 
 
 @METRICS.register("uniqueness")
-class Uniqueness(_OfSmiles):
+class Uniqueness(OfSmiles):
     """Distinct molecules / connected valid molecules, so that a model cannot gain by fragments."""
 
     protocol, denominator = f"{LOOKED_UP}; canonical SMILES", "connected valid molecules"
@@ -86,7 +91,7 @@ class Uniqueness(_OfSmiles):
 
 
 @METRICS.register("novelty")
-class Novelty(_OfSmiles):
+class Novelty(OfSmiles):
     """Distinct molecules that are not among the training molecules / distinct molecules."""
 
     needs, protocol, denominator = "training", NEW_SMILES, "distinct molecules"
@@ -97,7 +102,7 @@ class Novelty(_OfSmiles):
 
 
 @METRICS.register("validity_x_uniqueness_x_novelty")
-class ValidityUniquenessNovelty(_OfSmiles):
+class ValidityUniquenessNovelty(OfSmiles):
     """Distinct molecules that are not among the training molecules / all molecules."""
 
     needs, protocol = "training", f"{LOOKED_UP}; {NEW_SMILES}"
@@ -140,7 +145,7 @@ class EDMValidityUniquenessNovelty(_OfEDMSmiles):
         return Ratio(len(_distinct(state) - self.training.smiles), state.total())
 
 
-class _Similarity(_OfSmiles):
+class _Similarity(OfSmiles):
     needs, denominator = "training", "novel distinct molecules"
 
     def value(self, state: Identities) -> Figure:
@@ -170,6 +175,22 @@ class NearestTrainingSimilarityMedian(_Similarity):
 
     def summary(self, similarities: np.ndarray) -> float:
         return float(np.median(similarities))
+
+
+@METRICS.register("nearest_neighbour_novelty")
+class NearestNeighbourNovelty(OfSmiles):
+    """Distinct molecules that resemble no training molecule / distinct molecules.
+
+    Source: the novelty of MARS (arXiv 2103.10432).
+    """
+
+    needs, denominator = "training", "distinct molecules"
+    protocol = f"{SIMILARITY} below {NEAR}"
+
+    def value(self, state: Identities) -> Ratio:
+        distinct = _distinct(state)
+        nearest = _nearest(frozenset(distinct - self.training.smiles), self.training, self.options.progress)
+        return Ratio(int((nearest < NEAR).sum()), len(distinct))
 
 
 def _distinct(state: Identities) -> set[str]:
