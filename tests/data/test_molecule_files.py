@@ -208,7 +208,8 @@ def test_own_molecules_train_sample_and_evaluate(molflow, smiles, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     code, text, err = molflow("data", smiles, "--describe", "--property", "mu=debye", "--json", "d.json")
     assert code == 0, err
-    assert json.loads((tmp_path / "d.json").read_text())["elements"]["P"] == 2
+    record = json.loads((tmp_path / "d.json").read_text())
+    assert (record["elements"]["P"], record["rare_elements"]["P"]) == (2, 2)
     assert "duplicates by SMILES" in text
     code, text, _ = molflow("train", "--init", "a.csv")
     assert code == 0
