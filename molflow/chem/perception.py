@@ -93,7 +93,7 @@ def perceive(positions: np.ndarray, atomic_numbers: np.ndarray, charge: int = 0)
         problems = _assign_all(mol, fragments, charge)
         for fragment, problem in zip(fragments, problems, strict=True):
             stable[list(fragment)] = not problem and [_is_complete(mol.GetAtomWithIdx(i)) for i in fragment]
-        problem = next(filter(None, problems), "") or _incomplete(mol, stable)
+        problem = next(filter(None, problems), "") or incomplete(mol, stable)
         if any(problems):
             return Perceived(None, len(fragments), stable, problem)
     if not is_sanitised(mol):
@@ -246,7 +246,12 @@ def _allowed(atom: Chem.Atom) -> tuple[int, ...]:
     return VALENCES_BY_CHARGE.get(atom.GetSymbol(), {}).get(atom.GetFormalCharge(), ())
 
 
-def _incomplete(mol: Chem.RWMol, stable: np.ndarray) -> str:
+def complete_atoms(mol: Chem.Mol) -> np.ndarray:
+    """Whether each atom of a kekulised molecule has a valence that `VALENCES_BY_CHARGE` lists, (n,) bool."""
+    return np.array([_is_complete(atom) for atom in mol.GetAtoms()], dtype=bool)
+
+
+def incomplete(mol: Chem.Mol, stable: np.ndarray) -> str:
     """Describe the first atom that is not stable; empty if all are."""
     if stable.all():
         return ""
