@@ -506,7 +506,7 @@ def test_sampling_elements_outside_the_tables(molflow, tmp_path):
 
 
 def test_conditions_of_a_model(molflow, fails, tmp_path):
-    conditions = 'model.conditions={names = ["gap"], mean = [0.25], std = [0.05], units = ["hartree"]}'
+    conditions = 'model.conditions={names = ["gap"], mean = [0.25], std = [0.05], units = ["eV"]}'
     config = load_experiment(TINY, [TYPES, "model.domain.atom_counts=[0, 0, 1, 2]", conditions])
     save_experiment(tmp_path / "model", config)
     out = tmp_path / "a.xyz"
@@ -516,7 +516,7 @@ def test_conditions_of_a_model(molflow, fails, tmp_path):
         assert molflow(*words, "--cond", f"gap={gap}")[0] == 0
         return out.read_text()
 
-    assert drawn("0.3") == drawn("8.163393378796 eV") == drawn("8163.393378796meV") != drawn("0.1")
+    assert drawn("0.3") == drawn("0.3 eV") == drawn("300meV") != drawn("0.1")
     out.unlink()
     for given, code, message in (
         ((), 1, "needs a condition: gap"),

@@ -3,8 +3,8 @@
 import numpy as np
 
 _NEAREST = 0.5, 1.68
-"""Å, the median distance of an atom to the nearest other one in any molecule lies between. Molecules with hydrogens have
-about 1.09 Å and those without 1.2 to 1.6; in nanometres it is a tenth of that, in bohr 1.89 times."""
+"""Å, around the median distance of an atom to the nearest other one in any molecule: about 1.09 with hydrogens, 1.2 to
+1.6 without. In nanometres it is a tenth of that, in bohr 1.89 times."""
 
 _MULTIPLE = 1.1, 1.36  # Å; of the multiple bonds that a planar molecule without hydrogens has
 

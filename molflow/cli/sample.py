@@ -123,8 +123,6 @@ def sample(
         "elements": elements and [element.strip() for element in elements.split(",")],
     }
     ask = {name: value for name, value in ask.items() if value is not None}
-    if ask:
-        flow.domain.request(**ask)  # refuses what cannot be before the work starts
     flow.standardized(values or None, 1)
     task = task_of(flow, data_of(model))
     refuse_other_tasks(
@@ -142,6 +140,9 @@ def sample(
         composition=composition,
         elements=elements,
     )
+    if ask:  # refuse what cannot be before the work starts
+        asked = flow.domain.request(**ask)
+        flow.domain.sample_context(1, flow.generator(0), flow.device, flow.dtype, asked)
     out = out or Path(task.default_output)
     task.check_output(out)
     check(flow, compile, precision)

@@ -316,6 +316,9 @@ class QM9(DataSetConfig):
     task = "molecules"
     reference = "qm9"
     source: Literal["wheel", "pyg"] = Field("wheel", description="the qm9pack wheel, or PyTorch Geometric's download")
+    training_half: Literal["first", "second"] | None = Field(
+        None, description="of the training split, for EDM's protocol of conditional generation"
+    )
 
     @property
     def units(self) -> Mapping[str, str]:
@@ -324,6 +327,9 @@ class QM9(DataSetConfig):
     def load(self, split: Split) -> Loaded[MoleculeSet]:
         self.check_split(split)
         molecules = load_qm9(split)
+        if split == "train" and self.training_half is not None:
+            half = len(molecules) // 2
+            molecules = molecules.subset(slice(half) if self.training_half == "first" else slice(half, None))
         return Loaded(molecules, columns(molecules.properties, self.condition, self.name))
 
     def prepare(self, force: bool = False, progress: bool = False) -> Path:

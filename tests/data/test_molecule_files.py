@@ -117,7 +117,7 @@ def sdf(path, smiles, hydrogens=True, flat=False, **fields):
 
 
 def test_hydrogens_dimensions_and_units_are_checked(tmp_path):
-    good, bare, flat, nm = (tmp_path / f"{name}.sdf" for name in ("good", "bare", "flat", "nm"))
+    good, bare, flat = (tmp_path / f"{name}.sdf" for name in ("good", "bare", "flat"))
     sdf(good, ["CCO", "CC[NH3+]"], e="1.5")
     sdf(bare, ["CCO"], hydrogens=False)
     sdf(flat, ["CC(C)CO"], hydrogens=False, flat=True)
@@ -213,8 +213,8 @@ def test_own_molecules_train_sample_and_evaluate(molflow, smiles, tmp_path, monk
     code, text, _ = molflow("train", "--init", "a.csv")
     assert code == 0
     (tmp_path / "mine.toml").write_text(text)
-    quick = ("training.max_steps=2", "training.batch_size=4", "training.validation_samples=4", "model.network.n_blocks=1")
-    settings = [word for each in quick for word in ("--set", each)]
+    quick = ("max_steps=2", "batch_size=4", "validation_samples=4")
+    settings = [word for each in quick for word in ("--set", f"training.{each}")]
     code, _, err = molflow("train", "mine.toml", *settings)
     assert code == 0, err
     code, _, err = molflow("sample", "--model", "runs/a", "-n", 5, "--out", "s.sdf")

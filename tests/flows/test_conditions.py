@@ -10,7 +10,7 @@ from torch import nn
 
 from molflow.batch import MoleculeBatch
 from molflow.errors import MolflowError
-from molflow.flows import Conditions, ConditionsConfig, FreeFormFlow, ParticleDomain, VectorDomain, unroll
+from molflow.flows import FLOWS, Conditions, ConditionsConfig, FreeFormFlow, ParticleDomain, VectorDomain, unroll
 from molflow.flows.sampling import latents
 from molflow.geometry import select
 
@@ -72,9 +72,9 @@ def test_each_configuration_has_its_own(conditions):
     ("values", "message"),
     [
         ({"mass": 1.0}, "expected the conditions mass, charge, got mass"),
-        ({"mass": 1.0, "charge": 1.0, "spin": 2.0}, "expected the conditions mass, charge, got mass, charge, spin"),
-        ({"mass": 1.0, "Charge": 1.0}, "expected the conditions mass, charge, got mass, Charge"),
-        ({"mass": 1.0, 3: 1.0}, "expected the conditions mass, charge, got mass, 3"),
+        ({"mass": 1.0, "charge": 1.0, "spin": 2.0}, "this model has no condition spin; it has mass, charge"),
+        ({"mass": 1.0, "Charge": 1.0}, "this model has no condition Charge; did you mean charge?"),
+        ({"mass": 1.0, 3: 1.0}, "this model has no condition 3; it has mass, charge"),
         ({}, "expected the conditions mass, charge, got none"),
         (torch.zeros(3), "expected conditions (4, 2) or (2,) for mass, charge, got (3,)"),
         (torch.zeros(3, 2), "expected conditions (4, 2) or (2,) for mass, charge, got (3, 2)"),
@@ -90,7 +90,7 @@ def test_each_configuration_has_its_own(conditions):
         (torch.tensor([1.0, math.nan]), "expected finite conditions"),
         ({"mass": math.inf, "charge": 0.0}, "expected finite conditions"),
         ("heavy", "expected conditions that are numbers: "),
-        ({"mass": "heavy", "charge": 0.0}, "expected conditions that are numbers: "),
+        ({"mass": "heavy", "charge": 0.0}, "mass=heavy: expected a number, with its unit if need be, such as mass=1.5"),
         ([[1.0, 2.0], [3.0]], "expected conditions that are numbers: "),
     ],
     ids=str,
@@ -282,3 +282,36 @@ def test_the_condition_shifts_vectors_in_the_order_of_the_batch():
 def test_a_conditional_flow_cannot_be_unrolled():
     with pytest.raises(MolflowError, match="a conditional flow cannot be unrolled"):
         unroll(make_flow("particles-conditional-average-velocity"), [1, 0.5, 0])
+
+
+def test_optional_conditions_say_which_are_given():
+    conditions = Conditions(["gap", "mu"], mean=[1.0, 2.0], std=[2.0, 1.0], units=["eV", "debye"], optional=True)
+    assert conditions.n_inputs == 4
+    assert conditions({"gap": "5000 meV"}, 2, torch.float64).tolist() == [[2.0, 0.0, 1.0, 0.0]] * 2
+    assert conditions(torch.tensor([[3.0, math.nan]]), 1, torch.float64).tolist() == [[1.0, 0.0, 1.0, 0.0]]
+    assert not conditions.none_given(3, torch.float64).any()
+    with pytest.raises(MolflowError, match="expected finite conditions"):
+        conditions({"gap": math.inf}, 1, torch.float64)
+
+
+def test_guidance_mixes_the_velocities_with_and_without_the_condition():
+    optional = {"names": ["gap"], "mean": [0.0], "std": [1.0], "optional": True}
+    config = {"domain": {"kind": "particles", "n_particles": 3, "dim": 2}, "conditions": optional}
+    torch.manual_seed(0)
+    flow = (
+        FLOWS["continuous"].model_validate(config | {"network": {"kind": "egnn", "hidden": 8, "n_blocks": 1}}).build()
+    )
+    for parameter in flow.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    context = flow.domain.sample_context(4, None, flow.device, flow.dtype)
+    points, t = flow.domain.space(context.mask).randn(flow.generator(0), flow.dtype), torch.tensor(0.5)
+
+    def velocity(flow, condition):
+        return flow.velocity(points, context._replace(condition=flow.standardized(condition, 4)), t).x
+
+    with torch.no_grad():
+        given, free = velocity(flow, {"gap": 2.0}), velocity(flow, None)
+        assert not torch.allclose(given, free)
+        assert torch.allclose(velocity(flow.guided(3.0), {"gap": 2.0}), free + 3 * (given - free), atol=1e-6)
+        assert torch.equal(velocity(flow, {"gap": 2.0}), given)  # the flow itself has no guidance
+    assert torch.allclose(flow.guided(0.0).sample(5, condition={"gap": 2.0}, seed=0), flow.sample(5, seed=0), atol=1e-4)

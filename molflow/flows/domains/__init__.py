@@ -9,6 +9,7 @@ from molflow.flows.domains.molecules import (
     Representation,
     bond_ends,
     code_name,
+    parse_type,
     type_codes,
     type_name,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "VectorsConfig",
     "bond_ends",
     "code_name",
+    "parse_type",
     "type_codes",
     "type_name",
 ]

@@ -28,6 +28,7 @@ from molflow.flows.domains import (
     MoleculeDomain,
     Representation,
     code_name,
+    parse_type,
     type_codes,
 )
 from molflow.interrupts import held_interrupts
@@ -62,14 +63,11 @@ class MoleculesTask(Task[MoleculeBatch]):
         codes = {split: _codes(each.data, domain.representation) for split, each in loaded.items()}
         known = np.unique(np.concatenate(list(codes.values())))
         training, validation = loaded["train"], loaded["validation"]
-        found_types = tuple(code_name(code) for code in known.tolist())
-        found: Record = {"types": domain.types or found_types}
+        if domain.types:
+            known = _codes_with(known, domain.types)
+        found: Record = {"types": tuple(code_name(code) for code in known.tolist())}
         compositions = None
         if isinstance(domain, ComposedMoleculesConfig):
-            if found["types"] != found_types:
-                raise MolflowError(
-                    f"model.domain.types: leave it out, or give those of the data, {', '.join(found_types)}"
-                )
             distribution = COMPOSITIONS[domain.compositions]
             rows, held_out = (
                 _compositions(loaded[split].data, codes[split], known) for split in ("train", "validation")
@@ -283,6 +281,21 @@ def _codes(molecules: MoleculeSet, representation: Representation) -> np.ndarray
     hydrogens = torch.zeros_like(numbers) if molecules.hydrogens is None else torch.from_numpy(molecules.hydrogens)
     bonds = torch.from_numpy(molecules.heavy_bonds()) if representation == "environment" else None
     return type_codes(numbers, hydrogens, bonds).numpy()
+
+
+def _codes_with(known: np.ndarray, types: Sequence[str]) -> np.ndarray:
+    """The codes of given types, which are those of the data and perhaps more, in ascending order of codes.
+
+    Raises:
+        MolflowError: another order, or a type of the data is missing.
+    """
+    numbers, hydrogens, bonds = zip(*map(parse_type, types), strict=True)
+    given = None if None in bonds else torch.tensor(bonds)
+    codes: np.ndarray = type_codes(torch.tensor(numbers), torch.tensor(hydrogens), given).numpy()
+    if (np.diff(codes) <= 0).any() or len(np.setdiff1d(known, codes)):
+        found = ", ".join(code_name(code) for code in known.tolist())
+        raise MolflowError(f"model.domain.types: leave it out, or give those of the data, {found}, in that order")
+    return codes
 
 
 def _compositions(molecules: MoleculeSet, codes: np.ndarray, known: np.ndarray) -> np.ndarray:
