@@ -73,3 +73,13 @@ def kekulized_bonds(mol: Chem.Mol) -> np.ndarray:
     """The bonds of a kekulised molecule as rows of two atoms and an order, (m, 3) int64."""
     rows = [(b.GetBeginAtomIdx(), b.GetEndAtomIdx(), round(b.GetBondTypeAsDouble())) for b in mol.GetBonds()]
     return np.array(rows, dtype=np.int64).reshape(-1, 3)
+
+
+def stated_in(mol: Chem.Mol) -> Stated:
+    """The bonds, charges and radicals of an RDKit molecule; bonds of other kinds than those of `Stated` are single."""
+    orders = {"SINGLE": 1, "DOUBLE": 2, "TRIPLE": 3, "AROMATIC": AROMATIC}
+    rows = [(b.GetBeginAtomIdx(), b.GetEndAtomIdx(), orders.get(b.GetBondType().name, 1)) for b in mol.GetBonds()]
+    charges = np.array([atom.GetFormalCharge() for atom in mol.GetAtoms()], dtype=np.int64)
+    radicals = np.array([atom.GetNumRadicalElectrons() for atom in mol.GetAtoms()], dtype=np.int64)
+    bonds = np.array(rows, dtype=np.int64).reshape(-1, 3)
+    return Stated(bonds, charges, radicals, int(charges.sum()))

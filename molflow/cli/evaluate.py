@@ -8,7 +8,7 @@ import typer
 
 from molflow.cli.options import Json, Workers, data_sets, known_data_set, refuse, refuse_other_tasks
 from molflow.cli.output import check_json
-from molflow.evaluation.options import SECONDS, EvaluationOptions, Scope
+from molflow.evaluation.options import SECONDS, Bonds, EvaluationOptions, Scope
 from molflow.files import check_apart
 from molflow.pretrained import DEFAULT_REFERENCE
 
@@ -59,6 +59,17 @@ def evaluate(
             "novelty by the same bonds; all adds perceived bonds, shapes and descriptors."
         ),
     ] = "all",
+    bonds: Annotated[
+        Bonds,
+        typer.Option(
+            help="Molecules: the bonds behind the main figures: by EDM's tables, perceived by RDKit, as the file gives "
+            "them, or auto, which is file where a record has bonds, else perceived."
+        ),
+    ] = "lookup",
+    charge: Annotated[
+        int | None,
+        typer.Option(help="Molecules: net charge of each one; by default the one that its file states, else 0."),
+    ] = None,
     strain: Annotated[
         Literal["mmff94", "gfn2-xtb"] | None,
         typer.Option(help="Molecules: also relax each one; gfn2-xtb needs the extra xtb."),
@@ -98,10 +109,13 @@ def evaluate(
         if scope == "stability":
             refuse("needs more than --scope stability", details=details, report=report)
         if scope != "all":
-            refuse("needs --scope all", strain=strain, posebusters=posebusters, workers=workers)
+            refuse("needs --scope all", strain=strain, posebusters=posebusters, charge=charge)
+            refuse("needs --scope all", bonds=None if bonds == "lookup" else bonds)
         options = EvaluationOptions(
             reference=reference,
             scope=scope,
+            bonds=bonds,
+            charge=charge,
             strain=strain,
             posebusters=posebusters,
             workers=workers,
@@ -116,6 +130,8 @@ def evaluate(
             "particles",
             f"{system} is a system of particles",
             novelty=novelty,
+            bonds=None if bonds == "lookup" else bonds,
+            charge=charge,
             strain=strain,
             posebusters=posebusters,
             details=details,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from molflow.batch import MoleculeBatch, structure_of, structures_of
 from molflow.chem.io import Record, Structure, iter_records
+from molflow.chem.stated import stated_in
 from molflow.errors import MolflowError
 from molflow.evaluation.inspection import inspect_lookup
 from molflow.evaluation.options import EvaluationOptions
@@ -86,8 +87,16 @@ def _items(molecules: Any) -> Iterable[Structure | Record]:
     if isinstance(molecules, MoleculeBatch):
         return list(structures_of(molecules))
     items = enumerate(structures_of(molecules) if hasattr(molecules, "to_data_list") else molecules, start=1)
-    found = (item if isinstance(item, Record) else structure_of(item, place) for place, item in items)
+    found = (item if isinstance(item, Record) else _record_of(item, place) for place, item in items)
     return list(found) if isinstance(molecules, Sequence) else found
+
+
+def _record_of(item: Any, place: int) -> Structure | Record:
+    """A molecule in memory; an RDKit molecule with its bonds and charges."""
+    structure = structure_of(item, place)
+    if not hasattr(item, "GetConformers"):
+        return structure
+    return Record("", place, None, structure, None, stated_in(item))
 
 
 def _looked_up(items: Iterable[Structure | Record], options: EvaluationOptions) -> Generator[Inspected]:

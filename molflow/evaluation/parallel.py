@@ -66,7 +66,8 @@ def inspected(
     def messages() -> Iterator[list[Any] | None]:
         for record, report in prepared(items):
             pending.append((record, report))
-            yield None if report is not None or record.structure is None else to_message(record.structure)
+            stated = record.stated if options.covers("all") else None
+            yield None if report is not None or record.structure is None else to_message(record.structure, stated)
 
     results = outcomes(
         answer,
@@ -83,6 +84,8 @@ def inspected(
                 assert record.structure is not None
                 if isinstance(result, Failure):
                     report = failed_report(record.structure, *result)
+                    if options.bonds != "lookup":
+                        report = replace(report, stable_atoms=0, stable=False)
                 else:
                     report = MoleculeReport.from_message(result)
             yield record.structure, replace(report, source=record.source, record=record.number)
