@@ -8,7 +8,7 @@ import typer
 
 from molflow.cli.options import Json, Workers, data_sets, known_data_set, refuse, refuse_other_tasks
 from molflow.cli.output import check_json
-from molflow.evaluation.options import SECONDS, Bonds, EvaluationOptions, Scope
+from molflow.evaluation.options import SECONDS, Bonds, EvaluationOptions, Scope, Unit
 from molflow.files import check_apart
 from molflow.pretrained import DEFAULT_REFERENCE
 
@@ -70,6 +70,10 @@ def evaluate(
         int | None,
         typer.Option(help="Molecules: net charge of each one; by default the one that its file states, else 0."),
     ] = None,
+    unit: Annotated[Unit, typer.Option(help="Molecules: unit of the coordinates.")] = "angstrom",
+    add_hydrogens: Annotated[
+        bool, typer.Option("--add-hydrogens", help="Molecules: complete those that have no hydrogens and lack some.")
+    ] = False,
     strain: Annotated[
         Literal["mmff94", "gfn2-xtb"] | None,
         typer.Option(help="Molecules: also relax each one; gfn2-xtb needs the extra xtb."),
@@ -116,6 +120,8 @@ def evaluate(
             scope=scope,
             bonds=bonds,
             charge=charge,
+            unit=unit,
+            add_hydrogens=add_hydrogens,
             strain=strain,
             posebusters=posebusters,
             workers=workers,
@@ -132,6 +138,8 @@ def evaluate(
             novelty=novelty,
             bonds=None if bonds == "lookup" else bonds,
             charge=charge,
+            unit=None if unit == "angstrom" else unit,
+            add_hydrogens=add_hydrogens,
             strain=strain,
             posebusters=posebusters,
             details=details,

@@ -15,6 +15,7 @@ from molflow.chem.bonds import EDM_QM9, orders_of_one
 from molflow.chem.build import bond_list, bonded_mol, canonical_smiles, is_connected, is_sanitised, mesomeric_smiles
 from molflow.chem.elements import formula, symbol
 from molflow.chem.perception import Perceived, accepted_by_default, perceive
+from molflow.chem.plausibility import geometry_problem, missing_hydrogens
 from molflow.chem.posebusters import failed_checks
 from molflow.chem.relaxation import Strain
 from molflow.chem.relaxation import strain as strain_of
@@ -93,6 +94,17 @@ def reject_invalid(structure: Structure) -> MoleculeReport | None:
     else:
         return None
     return MoleculeReport(n_atoms=len(numbers), formula=formula(numbers), status=status, reason=reason)
+
+
+def reject_unscored(structure: Structure, stated: Stated | None) -> MoleculeReport | None:
+    """Report on a drawing, on coordinates in another unit, or on a molecule without its hydrogens; None for others."""
+    positions, numbers, _ = structure
+    reason = geometry_problem(positions, numbers)
+    if not reason and (missing := missing_hydrogens(positions, numbers, stated)):
+        reason = f"{missing} hydrogens are missing, and there are none; --add-hydrogens adds them"
+    if not reason:
+        return None
+    return MoleculeReport(n_atoms=len(numbers), formula=formula(numbers), status="unscored", reason=reason)
 
 
 def failed_report(structure: Structure, status: str, reason: str) -> MoleculeReport:

@@ -12,6 +12,8 @@ Bonds = Literal["lookup", "perceived", "file", "auto"]
 BONDS: tuple[Bonds, ...] = get_args(Bonds)
 """Protocols of bonds, see `molflow.evaluation.protocols`."""
 
+Unit = Literal["angstrom", "nm", "bohr"]
+
 Scope = Literal["stability", "lookup", "all"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 """How much is computed for each molecule; each scope includes those before it."""
@@ -34,6 +36,8 @@ class EvaluationOptions:
         bonds: the protocol that fills the main figures: "lookup" by EDM's tables, "perceived" by RDKit, "file" as the
             file gives them, "auto" as the file gives them or else perceived. All but "lookup" need the scope "all".
         charge: net charge of each molecule for perceived bonds, by default the one that the file states, else 0.
+        unit: of the coordinates, "angstrom", "nm" or "bohr".
+        add_hydrogens: complete molecules that have no hydrogens and lack some, by `molflow.chem.stated.completed`.
         strain: method of `molflow.chem.relaxation.METHODS` for strain energies. "mmff94" doubles the time,
             "gfn2-xtb" (extra `xtb`) takes far longer.
         posebusters: run the checks of PoseBusters (extra `posebusters`), which take longer than everything else.
@@ -52,6 +56,8 @@ class EvaluationOptions:
     scope: Scope = "all"
     bonds: Bonds = "lookup"
     charge: int | None = None
+    unit: Unit = "angstrom"
+    add_hydrogens: bool = False
     strain: str | None = None
     posebusters: bool = False
     workers: int | None = None

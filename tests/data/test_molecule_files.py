@@ -130,7 +130,7 @@ def test_hydrogens_dimensions_and_units_are_checked(tmp_path):
     water = np.array([[0, 0, 0.01], [0.096, 0, 0], [-0.024, 0.093, 0]])
     with StructureWriter(tmp_path / "nm.xyz") as writer:
         writer.write(Structure(water, np.array([8, 1, 1])))
-    with pytest.raises(MolflowError, match="nanometres"):
+    with pytest.raises(MolflowError, match="fit nanometres"):
         MoleculeFile(file=tmp_path / "nm.xyz").prepare(progress=False)
 
 
