@@ -44,6 +44,7 @@ FAMILIES: dict[str, tuple[Row, Row]] = {
         if issubclass(config, BijectiveConfig)
     },
     "ffjord": (CONTINUOUS, {"kind": "likelihood"}),
+    "diffusion": ({"kind": "diffusion", "network": RESNET, "n_steps": 100}, {"kind": "diffusion"}),
     "flow_matching": (CONTINUOUS, {"kind": "flow_matching", "pairing": "none"}),
     "free_form": ({"kind": "free_form", "encoder": RESNET, "decoder": RESNET}, {"kind": "free_form"}),
 }
@@ -187,6 +188,12 @@ def speeds(sample: Callable[[], Any], density: Callable[[], Any], n: int) -> Row
         return 1e3 * median(seconds_of(work) for _ in range(3)) / n
 
     return {"ms_per_sample": ms(sample), "ms_per_density": ms(density)}
+
+
+def flow_speeds(flow: Flow[Tensor], x: Tensor) -> Row:
+    """Milliseconds a sample and a density of an unconditional flow, by as many as x has rows."""
+    n = len(x)
+    return speeds(lambda: flow.sample(n, seed=0), lambda: flow.log_prob(x), n)
 
 
 def fill(path: Path, keys: Iterable[Row], make: Callable[..., Row]) -> list[Row]:
