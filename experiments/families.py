@@ -181,19 +181,14 @@ def posterior_row(
 
 
 def speeds(sample: Callable[[], Any], density: Callable[[], Any], n: int) -> Row:
-    """Milliseconds for each of n samples and densities, medians of three calls after one to warm up."""
-
-    def ms(work: Callable[[], Any]) -> float:
-        work()
-        return 1e3 * median(seconds_of(work) for _ in range(3)) / n
-
-    return {"ms_per_sample": ms(sample), "ms_per_density": ms(density)}
+    """Milliseconds for each of n samples and densities."""
+    return {"ms_per_sample": milliseconds(sample, n), "ms_per_density": milliseconds(density, n)}
 
 
-def flow_speeds(flow: Flow[Tensor], x: Tensor) -> Row:
-    """Milliseconds a sample and a density of an unconditional flow, by as many as x has rows."""
-    n = len(x)
-    return speeds(lambda: flow.sample(n, seed=0), lambda: flow.log_prob(x), n)
+def milliseconds(work: Callable[[], Any], n: int) -> float:
+    """For each of n things that a call makes, the median of three calls after one to warm up."""
+    work()
+    return 1e3 * median(seconds_of(work) for _ in range(3)) / n
 
 
 def fill(path: Path, keys: Iterable[Row], make: Callable[..., Row]) -> list[Row]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from diffusion import processor
-from families import Row, experiment, flow_speeds, print_table, train
+from families import Row, experiment, milliseconds, print_table, train
 
 from molflow.data.vectors import save_vectors
 from molflow.files import write_json
@@ -31,15 +31,15 @@ def mixture(n: int, n_features: int) -> torch.Tensor:
 
 def row(family: str, n_features: int, seconds: float, n: int) -> Row:
     """Train one family and time it."""
-    data = mixture(10_000, n_features)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mixture.npz"
-        save_vectors(path, data)
+        save_vectors(path, mixture(10_000, n_features))
         config = experiment(family, "density", {"name": "vectors", "file": path})
         if family == "maf":
             config = config.model_copy(update={"model": config.model.model_copy(update={"hidden": WIDTH})})
         flow, figures = train(config, seconds)
-    return {"features": n_features, "family": family, **figures, **flow_speeds(flow, data[:n])}
+    ms = milliseconds(lambda: flow.sample(n, seed=0), n)
+    return {"features": n_features, "family": family, **figures, "ms_per_sample": ms}
 
 
 def main() -> None:

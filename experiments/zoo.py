@@ -24,9 +24,9 @@ from families import (
     Scale,
     experiment,
     fill,
-    flow_speeds,
     posterior_row,
     print_table,
+    speeds,
     train,
 )
 
@@ -34,6 +34,7 @@ from molflow.data import DATASETS
 from molflow.data.densities import PlaneDensity
 from molflow.data.simulators import BenchmarkTask
 from molflow.energies import get_system
+from molflow.flows import Flow
 
 PLANE = [name for name in DATASETS.names() if issubclass(DATASETS[name], PlaneDensity)]
 POSTERIORS = [name for name in DATASETS.names() if issubclass(DATASETS[name], BenchmarkTask)]
@@ -71,6 +72,11 @@ def density_row(scale: Scale, grids: Path, task: str, family: str, seconds: floa
         "reconstruction_error": float(likelihood.reconstruction_error.mean()),
         **flow_speeds(flow, x[: scale.timed]),
     }
+
+
+def flow_speeds(flow: Flow[torch.Tensor], x: torch.Tensor) -> Row:
+    n = len(x)
+    return speeds(lambda: flow.sample(n, seed=0), lambda: flow.log_prob(x), n)
 
 
 def points(n: int) -> torch.Tensor:
