@@ -233,7 +233,7 @@ def test_evaluate_compares_files_on_one_page(molflow, tmp_path):
 @pytest.mark.parametrize("suffix", [".csv", ".sdf"])
 def test_evaluate_tells_of_every_molecule(molflow, tmp_path, suffix):
     source, details = tmp_path / "a.xyz", tmp_path / f"b{suffix}"
-    source.write_text(XYZ + "junk\n" + XYZ.replace("O ", "Si ") + XYZ)
+    source.write_text(XYZ + "1\n\njunk\n" + XYZ.replace("O ", "Si ") + XYZ)
     code, text, err = molflow("evaluate", source, "--details", details, "--strain", "mmff94")
     assert code == 0
     assert "1 of 4 records cannot be read" in err
@@ -243,7 +243,7 @@ def test_evaluate_tells_of_every_molecule(molflow, tmp_path, suffix):
             rows = list(csv.DictReader(file))
         assert [row["record"] for row in rows] == ["1", "2", "3", "4"]
         assert [row["status"] for row in rows] == ["stable", "unreadable", "unsupported", "stable"]
-        assert rows[1]["reason"] == "line 6: expected the number of atoms, got 'junk'"
+        assert rows[1]["reason"] == "line 8: expected 'symbol x y z', got 'junk' (atom 1 of 1)"
         assert float(rows[0]["strain_energy"]) > 0
     else:
         assert details.read_text().count(">  <record>\n") == 3
@@ -411,10 +411,10 @@ def test_evaluate_a_folder_and_standard_input(tmp_path):
     (folder / "b.xyz.gz").write_bytes(gzip.compress(XYZ.encode()))
     (folder / "c.sdf").write_text("")
     words = [sys.executable, "-m", "molflow.cli", "evaluate", folder, "-", "--json", figures]
-    done = subprocess.run(words, input=XYZ + "junk\n" + XYZ, capture_output=True, text=True, check=True)
+    done = subprocess.run(words, input=XYZ + "1\n\njunk\n" + XYZ, capture_output=True, text=True, check=True)
     assert f"warning: {folder}: 1 of 4 records cannot be read" in done.stderr
     assert f"\n  {folder / 'c.sdf'}, record 1, the file is empty; expected at least one molecule\n" in done.stderr
-    assert "\n  standard input, record 2, line 6: expected the number of atoms, got 'junk'\n" in done.stderr
+    assert "\n  standard input, record 2, line 8: expected 'symbol x y z', got 'junk' (atom 1 of 1)\n" in done.stderr
     records = json.loads(figures.read_text())
     counts = {name: (record["n_molecules"], record["n_unreadable"]) for name, record in records.items()}
     assert counts == {str(folder): (3, 1), "-": (2, 1)}

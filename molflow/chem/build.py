@@ -14,6 +14,8 @@ from molflow.chem.bonds import EDM_QM9, orders_of_one
 if TYPE_CHECKING:
     from rdkit import Chem
 
+_MOST_FORMS = 64  # mesomeric forms of a molecule that are compared
+
 
 def bonded_mol(positions: np.ndarray, atomic_numbers: np.ndarray, bonds: np.ndarray | None = None) -> Chem.RWMol:
     """Build an unsanitised molecule with the given bonds and one 3D conformer, however wrong its chemistry is.
@@ -94,3 +96,26 @@ def canonical_smiles(mol: Chem.Mol) -> str:
 
     with rdBase.BlockLogs():
         return str(Chem.MolToSmiles(Chem.RemoveHs(mol, sanitize=False), isomericSmiles=False))
+
+
+def mesomeric_smiles(mol: Chem.Mol) -> str:
+    """Canonical SMILES that all mesomeric forms of a molecule share, as those of a sulfoxide or a guanidinium.
+
+    RDKit's normalisation comes first; of the forms of a molecule with charges, it is the first in the alphabet.
+    """
+    from rdkit import Chem, rdBase
+    from rdkit.Chem.MolStandardize import rdMolStandardize
+
+    smiles = canonical_smiles(mol)
+    with rdBase.BlockLogs():
+        plain = Chem.MolFromSmiles(smiles)
+        if plain is None:
+            return smiles
+        normal = rdMolStandardize.Normalize(plain)
+        found = {str(Chem.MolToSmiles(normal))}
+        if any(atom.GetFormalCharge() for atom in normal.GetAtoms()):
+            separated = Chem.ResonanceFlags.ALLOW_CHARGE_SEPARATION
+            for form in Chem.ResonanceMolSupplier(normal, separated, _MOST_FORMS):
+                if form is not None and is_sanitised(form):
+                    found.add(str(Chem.MolToSmiles(form)))
+    return min(found)

@@ -16,6 +16,7 @@ from molflow.chem.structure import LARGEST, Stated, Structure, coordinate_error
 from molflow.errors import MolflowError
 
 _LONGEST = 1 << 16  # characters of a line that are kept; no valid line is longer
+_MOST_ATOMS = 100_000  # of a record, so that a wrong or hostile count does not fill the memory
 
 
 class BadRecord(Exception):
@@ -110,14 +111,16 @@ def read_atoms(
 
     Args:
         lines: the stream; after an error, the wrong line was taken last.
-        count: the number of atoms that the record states; no memory is allocated for it in advance.
+        count: the number of atoms that the record states.
         layout: the expected form of a line, for error messages.
         parse: reads an atom from a line. Raises MolflowError for a specific cause, or any other ValueError.
         take: returns the next line; by default `lines.take`.
 
     Raises:
-        BadRecord: a line that is not an atom.
+        BadRecord: a line that is not an atom, or too many atoms.
     """
+    if count > _MOST_ATOMS:
+        raise lines.bad(f"{count:,} atoms; a molecule may have {_MOST_ATOMS:,} at most")
     take = take or lines.take
     numbers, positions = [], []
     for k in range(count):
@@ -137,12 +140,20 @@ def read_atoms(
 
 def coordinates(x: str, y: str, z: str) -> tuple[float, float, float]:
     """Read three numbers, Å. Raises ValueError for other text, MolflowError for a coordinate that is not accepted."""
-    position = a, b, c = float(x), float(y), float(z)
+    position = a, b, c = number(x), number(y), number(z)
     if not (abs(a) <= LARGEST and abs(b) <= LARGEST and abs(c) <= LARGEST):  # also for NaN
         raise MolflowError(coordinate_error(list(position)))
     if "_" in x or "_" in y or "_" in z:  # Python reads 1_5 as 15
         raise ValueError
     return position
+
+
+def number(text: str) -> float:
+    """Read a number; 1.5D-3 (Fortran) and 1.5*^-3 (the published files of QM9) are 0.0015 too. Raises ValueError."""
+    try:
+        return float(text)
+    except ValueError:
+        return float(text.upper().replace("*^", "E").replace("D", "E"))
 
 
 def element(name: str) -> int:

@@ -26,6 +26,11 @@ RDKit's default of 1.3 bonds carbons up to 1.98 Å apart, which are opposite cor
 3,000 molecules of QM9 have an atom with too many neighbours, with 1.15 (C-C 1.75 Å, C-H 1.23 Å) one of them.
 """
 
+_LONG_BONDS = {(1, 1): 0.80, (8, 9): 1.50, (9, 9): 1.50}
+"""Bonds that are longer than covalent radii say, up to this length in Å: those of H2, HOF and F2 by atomic numbers."""
+
+_LONE = {1: 1, 9: 1, 8: 2}  # neighbours that the atoms of such a bond can have
+
 COMBINATIONS = 10_000
 """Assignments of valences that RDKit tries for a fragment before the fragment counts as one without bond orders."""
 
@@ -88,7 +93,7 @@ def perceive(positions: np.ndarray, atomic_numbers: np.ndarray, charge: int = 0)
         problems = _assign_all(mol, fragments, charge)
         for fragment, problem in zip(fragments, problems, strict=True):
             stable[list(fragment)] = not problem and [_is_complete(mol.GetAtomWithIdx(i)) for i in fragment]
-        problem = next(filter(None, problems), "") or _incomplete(mol, stable)
+        problem = next(filter(None, problems), "") or incomplete(mol, stable)
         if any(problems):
             return Perceived(None, len(fragments), stable, problem)
     if not is_sanitised(mol):
@@ -97,7 +102,7 @@ def perceive(positions: np.ndarray, atomic_numbers: np.ndarray, charge: int = 0)
 
 
 def connected(positions: np.ndarray, atomic_numbers: np.ndarray) -> Chem.RWMol:
-    """Build the molecule with single bonds by `COVALENT_FACTOR`, not sanitised. This cannot hang."""
+    """Build the molecule with single bonds by `COVALENT_FACTOR` and `_LONG_BONDS`, not sanitised. This cannot hang."""
     from rdkit import rdBase
     from rdkit.Chem import rdDetermineBonds
 
@@ -105,7 +110,23 @@ def connected(positions: np.ndarray, atomic_numbers: np.ndarray) -> Chem.RWMol:
     if len(atomic_numbers):
         with rdBase.BlockLogs():
             rdDetermineBonds.DetermineConnectivity(mol, useVdw=True, covFactor=COVALENT_FACTOR)
+        _add_long_bonds(mol, positions)
     return mol
+
+
+def _add_long_bonds(mol: Chem.RWMol, positions: np.ndarray) -> None:
+    """Bond hydrogens and fluorines without a neighbour by `_LONG_BONDS`, where the other atom is free as well."""
+    from rdkit import Chem
+
+    for atom in [atom for atom in mol.GetAtoms() if atom.GetAtomicNum() in (1, 9) and not atom.GetDegree()]:
+        i, number = atom.GetIdx(), atom.GetAtomicNum()
+        lengths = np.linalg.norm(positions - positions[i], axis=1)
+        for j in np.argsort(lengths, kind="stable").tolist():
+            other = mol.GetAtomWithIdx(j)
+            pair = min(number, other.GetAtomicNum()), max(number, other.GetAtomicNum())
+            free = i != j and not atom.GetDegree() and other.GetDegree() < _LONE.get(other.GetAtomicNum(), 0)
+            if free and lengths[j] <= _LONG_BONDS.get(pair, 0):
+                mol.AddBond(i, j, Chem.BondType.SINGLE)
 
 
 def accepted_by_default(positions: np.ndarray, atomic_numbers: np.ndarray) -> bool:
@@ -155,6 +176,8 @@ def _assign(mol: Chem.RWMol, fragment: tuple[int, ...], charge: int) -> str:
     try:
         rdDetermineBonds.DetermineBondOrders(piece, charge=charge, embedChiral=False, maxIterations=COMBINATIONS)
     except (ValueError, RuntimeError) as error:
+        if charge and _single_bonds(mol, fragment, charge):
+            return ""
         if "terations" in f"{type(error).__name__} {error}":
             return f"no bond orders within {COMBINATIONS:,} combinations of valences"
         return f"no bond orders give net charge {charge:+d}" if charge else "no bond orders give net charge 0"
@@ -164,6 +187,31 @@ def _assign(mol: Chem.RWMol, fragment: tuple[int, ...], charge: int) -> str:
         ends = order[bond.GetBeginAtomIdx()], order[bond.GetEndAtomIdx()]
         mol.GetBondBetweenAtoms(*ends).SetBondType(bond.GetBondType())
     return ""
+
+
+def _single_bonds(mol: Chem.RWMol, fragment: tuple[int, ...], charge: int) -> bool:
+    """Give each atom the charge that completes its shell with single bonds, if their sum is the net charge.
+
+    RDKit finds no bond orders for a phosphonium.
+    """
+    from rdkit import Chem
+
+    found = {}
+    for i in fragment:
+        atom = mol.GetAtomWithIdx(i)
+        valences = VALENCES_BY_CHARGE.get(atom.GetSymbol(), {})
+        possible = [q for q, allowed in valences.items() if atom.GetDegree() in allowed]
+        if not possible:
+            return False
+        found[i] = min(possible, key=abs)
+    if sum(found.values()) != charge:
+        return False
+    for i, q in found.items():
+        atom = mol.GetAtomWithIdx(i)
+        atom.SetFormalCharge(q)
+        for bond in atom.GetBonds():
+            bond.SetBondType(Chem.BondType.SINGLE)
+    return True
 
 
 def _canonical(mol: Chem.RWMol, fragment: tuple[int, ...]) -> tuple[Chem.RWMol, list[int]]:
@@ -198,7 +246,12 @@ def _allowed(atom: Chem.Atom) -> tuple[int, ...]:
     return VALENCES_BY_CHARGE.get(atom.GetSymbol(), {}).get(atom.GetFormalCharge(), ())
 
 
-def _incomplete(mol: Chem.RWMol, stable: np.ndarray) -> str:
+def complete_atoms(mol: Chem.Mol) -> np.ndarray:
+    """Whether each atom of a kekulised molecule has a valence that `VALENCES_BY_CHARGE` lists, (n,) bool."""
+    return np.array([_is_complete(atom) for atom in mol.GetAtoms()], dtype=bool)
+
+
+def incomplete(mol: Chem.Mol, stable: np.ndarray) -> str:
     """Describe the first atom that is not stable; empty if all are."""
     if stable.all():
         return ""

@@ -1,21 +1,27 @@
-"""Signs that the coordinates of a molecule are a drawing, or in another unit than angstrom."""
+"""Signs that a record is a drawing, is in another unit than angstrom, or lacks its hydrogens."""
 
 import numpy as np
 
-_NEAREST = 0.5, 1.68
-"""Å, around the median distance of an atom to the nearest other one in any molecule: about 1.09 with hydrogens, 1.2 to
-1.6 without. In nanometres it is a tenth of that, in bohr 1.89 times."""
+from molflow.chem.bonds import EDM_QM9, orders_of_one
+from molflow.chem.elements import COVALENT_RADII, symbol
+from molflow.chem.structure import AROMATIC, Stated
 
-_MULTIPLE = 1.1, 1.36  # Å; of the multiple bonds that a planar molecule without hydrogens has
+UNITS = {"nm": 10.0, "bohr": 0.529177210903}
+"""Units of coordinates besides angstrom, in angstrom."""
 
+_NAMES = {"nm": "nanometres", "bohr": "bohr"}
+_WITHIN = 0.7, 1.3  # of the sum of covalent radii: the distance of every atom of a molecule to its nearest neighbour
 _BONDED = 1.8  # Å; atoms of a planar molecule have at most three others within it
+_OPEN = {"C": 4, "N": 3, "O": 2}  # valences that hydrogens complete
 
 
 def geometry_problem(positions: np.ndarray, atomic_numbers: np.ndarray) -> str:
     """Words for what is wrong with the coordinates of a molecule as a whole; empty if nothing is.
 
-    A molecule of more than three atoms is a drawing if all z are equal, and it has an atom with four neighbours, or no
-    hydrogens and no multiple bonds.
+    A molecule of more than three atoms is a drawing if all z are equal, and it has no hydrogens or an atom with four
+    neighbours. Its coordinates are in another unit if in that unit, and not in angstrom, every atom is as far from its
+    nearest neighbour as bonded atoms are. A molecule that is merely wrong, such as one that fell apart, has no such
+    problem.
 
     Args:
         positions: finite, (n, 3), Å.
@@ -23,20 +29,74 @@ def geometry_problem(positions: np.ndarray, atomic_numbers: np.ndarray) -> str:
 
     Example:
         >>> geometry_problem(np.array([[0, 0, 0], [0.096, 0, 0], [-0.024, 0.093, 0]]), np.array([8, 1, 1]))
-        'the nearest atoms are 0.096 apart: too near for angstrom, perhaps nanometres'
+        'the coordinates fit nanometres, not angstrom'
     """
-    if len(positions) < 2:
+    if len(positions) < 3:
         return ""
+    flat = len(positions) > 3 and not np.ptp(positions[:, 2])
+    if not flat and _unit_of(_relative_distances(positions, atomic_numbers, slice(1))):  # the first atom tells most
+        return ""
+    nearest = _relative_distances(positions, atomic_numbers, slice(None))
+    if flat and (what := _drawing(positions, atomic_numbers)):
+        return f"the coordinates are two-dimensional: all z are equal, and {what}"
+    if _unit_of(nearest):
+        return ""
+    fits = next((name for name, size in UNITS.items() if _unit_of(nearest * size)), None)
+    return f"the coordinates fit {_NAMES[fits]}, not angstrom" if fits else ""
+
+
+def missing_hydrogens(positions: np.ndarray, atomic_numbers: np.ndarray, stated: Stated | None) -> int:
+    """How many hydrogens a molecule without any lacks, by the bonds of its file, or else by look-up bonds.
+
+    0 if it has hydrogens, if an atom has more bonds than its valence, if its bonds are not known, or if no more are
+    lacking than half its atoms, as look-up bonds may err. Charges count as in ammonium, which has one more, and in
+    carboxylates, which have one less.
+
+    Args:
+        positions: finite, (n, 3), Å.
+        atomic_numbers: (n,).
+        stated: what the file says, if anything.
+    """
+    n = len(atomic_numbers)
+    if (atomic_numbers == 1).any() or n == 0:
+        return 0
+    valences = np.array([_OPEN.get(symbol(z), 0) for z in atomic_numbers.tolist()], dtype=np.float64)
+    if stated is not None and stated.bonds is not None and len(stated.bonds):
+        orders = np.where(stated.bonds[:, 2] == AROMATIC, 1.5, stated.bonds[:, 2])
+        sums = np.bincount(stated.bonds[:, :2].ravel(), orders.repeat(2), n)
+        if stated.charges is not None:
+            valences += np.where(atomic_numbers == 6, -abs(stated.charges), stated.charges) * (valences > 0)
+    elif EDM_QM9.covers(atomic_numbers).all():
+        sums = orders_of_one(positions, atomic_numbers).sum(1).astype(np.float64)
+    else:
+        return 0
+    left = (valences - sums)[valences > 0]
+    missing = int(np.floor(left).clip(min=0).sum())
+    return 0 if (left < -0.5).any() or 2 * missing <= n else missing
+
+
+def _relative_distances(positions: np.ndarray, atomic_numbers: np.ndarray, rows: slice) -> np.ndarray:
+    """Distances of atoms to their nearest neighbour over the sum of the two covalent radii."""
+    distances = np.linalg.norm(positions[rows, None] - positions[None], axis=-1)
+    radii = COVALENT_RADII[atomic_numbers]
+    relative = distances / (radii[rows, None] + radii[None])
+    relative[np.arange(len(relative)), np.arange(len(positions))[rows]] = np.inf
+    nearest: np.ndarray = relative.min(1)
+    return nearest
+
+
+def _unit_of(relative: np.ndarray) -> bool:
+    """Whether these can be distances of bonded atoms in their unit."""
+    return bool(((relative > _WITHIN[0]) & (relative < _WITHIN[1])).all())
+
+
+def _drawing(positions: np.ndarray, atomic_numbers: np.ndarray) -> str:
+    """Why a flat molecule is a drawing; empty if it may be a planar molecule."""
     distances = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
     np.fill_diagonal(distances, np.inf)
     nearest = float(np.median(distances.min(1)))
-    if len(positions) > 3 and not np.ptp(positions[:, 2]):
-        if not (atomic_numbers == 1).any() and not _MULTIPLE[0] < nearest < _MULTIPLE[1]:
-            return "the coordinates are two-dimensional: all z are equal, and there are no hydrogens"
-        if ((distances < _BONDED * max(1.0, nearest)).sum(1) > 3).any():
-            return "the coordinates are two-dimensional: all z are equal, and an atom has four neighbours"
-    if nearest < _NEAREST[0]:
-        return f"the nearest atoms are {nearest:.3f} apart: too near for angstrom, perhaps nanometres"
-    if nearest > _NEAREST[1]:
-        return f"the nearest atoms are {nearest:.2f} apart: too far for angstrom, perhaps bohr"
-    return ""
+    if ((distances < _BONDED * max(1.0, nearest)).sum(1) > 3).any():
+        return "an atom has four neighbours"
+    # A real planar molecule without hydrogens has multiple bonds, which are shorter than those of a drawing.
+    has_hydrogens = (atomic_numbers == 1).any()
+    return "" if has_hydrogens or 1.1 < nearest < 1.36 else "there are no hydrogens"

@@ -13,7 +13,7 @@ from molflow.chem.build import canonical_smiles, is_sanitised
 from molflow.chem.perception import perceive
 from molflow.chem.plausibility import geometry_problem
 from molflow.chem.reading import Record
-from molflow.chem.stated import kekulized_bonds, stated_mol, stated_of
+from molflow.chem.stated import kekulized_bonds, stated_mol, stated_of, with_hydrogens
 from molflow.chem.structure import Stated
 
 if TYPE_CHECKING:
@@ -114,23 +114,13 @@ def _bonded(message: dict[str, Any]) -> Chem.RWMol:
 
 
 def _completed(mol: Chem.RWMol, add_hydrogens: bool) -> Chem.RWMol:
-    """The molecule with the hydrogens that its bonds and charges leave open."""
-    from rdkit import Chem, rdBase
-
-    has_hydrogens = any(atom.GetAtomicNum() == 1 for atom in mol.GetAtoms())
-    if has_hydrogens and not add_hydrogens:
+    """The molecule, with the hydrogens that it lacks if they may be added."""
+    if any(atom.GetAtomicNum() == 1 for atom in mol.GetAtoms()) and not add_hydrogens:
         return mol
-    open_mol = Chem.RWMol(mol)
-    with rdBase.BlockLogs():
-        for atom in open_mol.GetAtoms():
-            atom.SetNoImplicit(False)
-        open_mol.UpdatePropertyCache(strict=False)
-        missing = sum(atom.GetNumImplicitHs() for atom in open_mol.GetAtoms())
-        if not missing:
-            return mol
-        if not add_hydrogens:
-            raise _Unfit(f"{missing} hydrogens are missing; --add-hydrogens adds them")
-        return Chem.RWMol(Chem.AddHs(open_mol, addCoords=True))
+    whole, missing = with_hydrogens(mol)
+    if missing and not add_hydrogens:
+        raise _Unfit(f"{missing} hydrogens are missing; --add-hydrogens adds them")
+    return whole if missing else mol
 
 
 def _described(mol: Chem.RWMol, fragments: Fragments) -> dict[str, Any]:

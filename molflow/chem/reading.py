@@ -3,21 +3,21 @@
 Bonds, formal charges and named values that a file states are kept beside positions and elements.
 """
 
+import codecs
 import gzip
 import io
 import os
-import zipfile
+import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-import numpy as np
-
+from molflow.chem.arrays import npz_structures
 from molflow.chem.lines import BadRecord, BrokenStream, Found, Lines, reason
 from molflow.chem.sdf import read_sdf
-from molflow.chem.structure import Stated, Structure, structure_error
+from molflow.chem.structure import Stated, Structure
 from molflow.chem.xyz import read_xyz
 from molflow.errors import MolflowError
 
@@ -30,10 +30,13 @@ _READERS: dict[str, Reader] = {
     **dict.fromkeys((".sdf", ".sd", ".mol"), read_sdf),
     **dict.fromkeys((".xyz", ".extxyz"), read_xyz),
 }
-_ACCEPTED = ".sdf .sd .xyz .npz .mol .extxyz, and all but .npz with .gz as well"
+_TEXT = ".txt"  # XYZ as EDM writes it, or SDF
+_ACCEPTED = ".sdf .sd .xyz .npz .mol .extxyz .txt, and all but .npz with .gz as well"
+_WRITER_SECONDS = 60.0  # that a named pipe waits for a program to write to it
 _SEEN_AHEAD = 5  # lines that reveal the format: the counts of an SDF are in the fourth
 
 _GZIP = b"\x1f\x8b"
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _CONTROLS = bytes(code for code in range(32) if code not in b"\t\n\v\f\r")
 
 
@@ -85,11 +88,10 @@ def iter_records(path: str | os.PathLike[str]) -> Iterator[Record]:
 
     A source is one of these:
 
-    - a file: SDF (V2000, V3000; .sdf, .sd, .mol) or XYZ (frames, plain or extended; .xyz, .extxyz), both also gzipped,
-      or NPZ with positions (B, N, 3), atomic_numbers (B, N) and mask (B, N) bool, True for a real atom. Only NPZ is
-      held in memory as a whole; it is never unpickled.
-    - a folder: all such files in it are read in the order of their names.
-    - a named pipe, or "-" for standard input, with SDF or XYZ.
+    - a file: SDF (V2000, V3000; .sdf, .sd, .mol) or XYZ (frames, plain or extended; .xyz, .extxyz, .txt), both also
+      gzipped, or NPZ as in `molflow.chem.arrays`. Only NPZ is held in memory as a whole; it is never unpickled.
+    - a folder: all such files in it are read in the order of their names, of .txt those that begin as XYZ or SDF.
+    - a named pipe, or "-" for standard input, with SDF or XYZ. A pipe waits a minute for its writer.
 
     Positions are in Å, float64 from text, float32 from an NPZ with float32. Bonds, formal charges and radicals of SDF
     and `charge=` of XYZ are `Record.stated`; further columns are ignored. After a bad record of SDF, reading
@@ -119,7 +121,7 @@ def _folder_records(folder: Path) -> Iterator[Record]:
         names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
     except OSError as error:
         raise MolflowError(f"{folder}: cannot be read ({reason(error)})") from error
-    paths = [folder / name for name in names if _suffix(folder / name) in (*_READERS, ".npz")]
+    paths = [path for name in names if _has_molecules(path := folder / name)]
     if not paths:
         raise MolflowError(f"{folder}: is a directory without files of molecules; accepted are {_ACCEPTED}")
     for path in paths:
@@ -129,6 +131,17 @@ def _folder_records(folder: Path) -> Iterator[Record]:
             yield Record(_printable(path), 1, None, None, str(error).removeprefix(f"{path}: "))
 
 
+def _has_molecules(path: Path) -> bool:
+    """Whether a file of a folder should be read, by its suffix; a .txt file also by how it begins."""
+    if _suffix(path) != _TEXT or not path.is_file():
+        return _suffix(path) in (*_READERS, ".npz")
+    try:
+        with _open(str(path), path) as stream, _text(str(path), stream) as text:
+            return _reader_for(str(path), Lines(text)) is not None
+    except MolflowError:
+        return False
+
+
 def _file_records(path: Path) -> Iterator[Record]:
     suffix = _suffix(path)
     if not path.exists():
@@ -136,8 +149,10 @@ def _file_records(path: Path) -> Iterator[Record]:
     if path.is_dir():
         raise MolflowError(f"{path}: is a directory; expected a file of molecules")
     if suffix == ".npz":
-        yield from _npz_records(path)
-    elif path.is_file() and suffix not in _READERS:
+        for number, found in enumerate(npz_structures(path), start=1):
+            structure, error = (None, found) if isinstance(found, str) else (found, None)
+            yield Record(_printable(path), number, None, structure, error)
+    elif path.is_file() and suffix not in (*_READERS, _TEXT):
         raise MolflowError(f"{path}: unknown suffix {path.suffix!r}; accepted are {_ACCEPTED}")
     else:
         yield from _text_records(_printable(path), path, _READERS.get(suffix))
@@ -177,9 +192,22 @@ def _text_records(source: str, place: Path | int, read: Reader | None) -> Iterat
 
 def _open(source: str, place: Path | int) -> io.BufferedReader:
     try:
+        if isinstance(place, Path) and place.is_fifo():
+            return open(_written_pipe(source, place), "rb")
         return open(place, "rb", closefd=isinstance(place, Path))
     except OSError as error:
         raise MolflowError(f"{source}: cannot be read ({reason(error)})") from error
+
+
+def _written_pipe(source: str, path: Path) -> int:
+    """The descriptor of a named pipe. Opening one blocks until a program writes to it, so a thread does it."""
+    opened: list[int] = []
+    thread = threading.Thread(target=lambda: opened.append(os.open(path, os.O_RDONLY)), daemon=True)
+    thread.start()
+    thread.join(_WRITER_SECONDS)
+    if not opened:
+        raise MolflowError(f"{source}: a pipe that no program writes to (waited {_WRITER_SECONDS:g} s)")
+    return opened[0]
 
 
 def _text(source: str, stream: io.BufferedReader) -> io.TextIOWrapper:
@@ -189,9 +217,11 @@ def _text(source: str, stream: io.BufferedReader) -> io.TextIOWrapper:
         head = plain.peek(512)[:4096]
     except (OSError, EOFError, zlib.error) as error:
         raise MolflowError(f"{source}: cannot be read ({reason(error)})") from error
+    if head.startswith(_UTF16):
+        return io.TextIOWrapper(plain, encoding="utf-16", errors="replace")
     n_controls = len(head) - len(head.translate(None, _CONTROLS))
     if n_controls > max(2, len(head) // 20):  # a byte or two may be damage
-        raise MolflowError(f"{source}: binary, or not in UTF-8; expected the text of an SDF or XYZ file")
+        raise MolflowError(f"{source}: binary, or not in UTF-8 or UTF-16; expected the text of an SDF or XYZ file")
     return io.TextIOWrapper(plain, encoding="utf-8-sig", errors="replace")
 
 
@@ -202,44 +232,3 @@ def _reader_for(source: str, lines: Lines) -> Reader:
     if not any(head) or next(filter(None, head)).isdecimal():
         return read_xyz
     raise MolflowError(f"{source}: neither SDF nor XYZ; expected the counts of a mol block, or a number of atoms")
-
-
-def _npz_records(path: Path) -> Iterator[Record]:
-    positions, numbers, mask = _npz_arrays(path)
-    if not len(mask):
-        raise MolflowError(f"{path}: no molecules in the file; expected at least one")
-    for number, (x, z, real) in enumerate(zip(positions, numbers, mask, strict=True), start=1):
-        structure = Structure(x[real], z[real])
-        problem = structure_error(structure)
-        if problem is None:
-            yield Record(_printable(path), number, None, Structure(x[real], z[real].astype(np.int64)), None)
-        else:
-            yield Record(_printable(path), number, None, None, problem)
-
-
-def _npz_arrays(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Positions, atomic numbers and mask of a file, with matching shapes."""
-    layout = "expected numeric positions (B, N, 3), integer atomic_numbers (B, N) and bool mask (B, N)"
-    try:
-        if path.is_file() and not path.stat().st_size:
-            raise MolflowError(f"{path}: the file is empty; expected at least one molecule")
-        if not zipfile.is_zipfile(path):
-            raise MolflowError(f"{path}: not an NPZ file, or truncated; {layout}")
-        with np.load(path, allow_pickle=False) as archive:
-            positions, numbers, mask = (archive[key] for key in ("positions", "atomic_numbers", "mask"))
-    except MolflowError:
-        raise
-    except Exception as error:  # a damaged archive makes zipfile, zlib and NumPy raise nearly anything
-        cause = " ".join(str(error.args[0] if error.args else "").split()) or type(error).__name__
-        raise MolflowError(f"{path}: {cause}; {layout}") from error
-    if (
-        positions.dtype.kind not in "fiu"
-        or numbers.dtype.kind not in "iu"
-        or mask.dtype != bool
-        or positions.shape != (*mask.shape, 3)
-        or numbers.shape != mask.shape
-        or mask.ndim != 2
-    ):
-        found = ", ".join(f"{array.dtype} {array.shape}" for array in (positions, numbers, mask))
-        raise MolflowError(f"{path}: {layout}, got {found}")
-    return positions if positions.dtype == np.float32 else positions.astype(np.float64), numbers, mask

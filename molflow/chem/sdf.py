@@ -105,13 +105,15 @@ def _counts_line(lines: Lines) -> str:
 
 def _v2000(lines: Lines, counts: str) -> tuple[Structure, Stated]:
     n_atoms, n_bonds = counts[:3].strip(), counts[3:6].strip()
+    if not n_bonds.isdecimal():  # loosely spaced
+        n_atoms, n_bonds = [*counts.split(), "", ""][:2]
     if not (n_atoms.isdecimal() and n_bonds.isdecimal()):
         raise lines.bad(f"expected the counts line of a V2000 or V3000 mol block, got {shown(counts)}")
     charges: list[int] = []
 
     def atom(line: str) -> Atom:
-        number, position = _v2000_atom(line)
-        charges.append(_OLD_CHARGES.get(_whole(line[36:39]), 0))
+        number, position, code = _v2000_atom(line)
+        charges.append(_OLD_CHARGES.get(_whole(code), 0))
         return number, position
 
     structure = read_atoms(lines, int(n_atoms), "an atom line in the columns of V2000", atom)
@@ -171,19 +173,29 @@ def _whole(text: str) -> int:
         return 0
 
 
-def _v2000_atom(line: str) -> Atom:
-    position = coordinates(line[:10], line[10:20], line[20:30])
-    return element(line[31:34].strip()), position
+def _v2000_atom(line: str) -> tuple[int, tuple[float, float, float], str]:
+    """Atomic number, position and code of the charge of an atom line, in columns or loosely spaced."""
+    fields = [line[:10], line[10:20], line[20:30], line[31:34].strip(), "", line[36:39]]
+    if not fields[3] or any(len(text.split()) > 1 for text in fields):
+        fields = (line.split() + [""] * 6)[:6]
+    x, y, z, symbol, _, code = fields
+    position = coordinates(x, y, z)
+    if not symbol or symbol.isdecimal():  # a line of a bond
+        raise ValueError
+    return element(symbol), position, code
 
 
 def _v2000_bond(line: str, n_atoms: int) -> tuple[int, int, int] | None:
     """Two atoms, counted from 0, and the order of the bond; None if the line is no bond of the molecule."""
+    fields = [line[:3], line[3:6], line[6:9]]
+    if any(len(text.split()) > 1 for text in fields):  # loosely spaced
+        fields = line.split()[:3]
     try:
-        first, second = int(line[:3]), int(line[3:6])
-    except ValueError:
+        first, second = int(fields[0]), int(fields[1])
+    except (ValueError, IndexError):
         return None
     within = 1 <= first <= n_atoms and 1 <= second <= n_atoms
-    return (first - 1, second - 1, _order(line[6:9])) if within else None
+    return (first - 1, second - 1, _order("".join(fields[2:]))) if within else None
 
 
 def _order(text: str) -> int:

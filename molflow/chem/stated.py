@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from molflow.chem.bonds import EDM_QM9
 from molflow.chem.build import bonded_mol
-from molflow.chem.structure import AROMATIC, Stated
+from molflow.chem.structure import AROMATIC, Stated, Structure
 
 if TYPE_CHECKING:
     from rdkit import Chem
@@ -73,3 +74,43 @@ def kekulized_bonds(mol: Chem.Mol) -> np.ndarray:
     """The bonds of a kekulised molecule as rows of two atoms and an order, (m, 3) int64."""
     rows = [(b.GetBeginAtomIdx(), b.GetEndAtomIdx(), round(b.GetBondTypeAsDouble())) for b in mol.GetBonds()]
     return np.array(rows, dtype=np.int64).reshape(-1, 3)
+
+
+def stated_in(mol: Chem.Mol) -> Stated:
+    """The bonds, charges and radicals of an RDKit molecule; bonds of other kinds than those of `Stated` are single."""
+    orders = {"SINGLE": 1, "DOUBLE": 2, "TRIPLE": 3, "AROMATIC": AROMATIC}
+    rows = [(b.GetBeginAtomIdx(), b.GetEndAtomIdx(), orders.get(b.GetBondType().name, 1)) for b in mol.GetBonds()]
+    charges = np.array([atom.GetFormalCharge() for atom in mol.GetAtoms()], dtype=np.int64)
+    radicals = np.array([atom.GetNumRadicalElectrons() for atom in mol.GetAtoms()], dtype=np.int64)
+    bonds = np.array(rows, dtype=np.int64).reshape(-1, 3)
+    return Stated(bonds, charges, radicals, int(charges.sum()))
+
+
+def with_hydrogens(mol: Chem.Mol) -> tuple[Chem.RWMol, int]:
+    """The molecule with the hydrogens that its bonds and charges leave open, and their number."""
+    from rdkit import Chem, rdBase
+
+    whole = Chem.RWMol(mol)
+    with rdBase.BlockLogs():
+        for atom in whole.GetAtoms():
+            atom.SetNoImplicit(False)
+        whole.UpdatePropertyCache(strict=False)
+        missing = sum(atom.GetNumImplicitHs() for atom in whole.GetAtoms())
+        return Chem.RWMol(Chem.AddHs(whole, addCoords=True)), missing
+
+
+def completed(structure: Structure, stated: Stated | None) -> tuple[Structure, Stated | None]:
+    """A molecule without hydrogens with those that its stated bonds, or else its look-up bonds, leave open.
+
+    It stays as it is where its bonds are not known or cannot be kekulised.
+    """
+    positions, numbers, _ = structure
+    if stated is not None and stated.bonds is not None and len(stated.bonds):
+        mol, _ = stated_mol(positions, numbers, stated)
+    else:
+        mol = bonded_mol(positions, numbers) if EDM_QM9.covers(numbers).all() else None
+    if mol is None:
+        return structure, stated
+    whole, _ = with_hydrogens(mol)
+    atoms = np.array([atom.GetAtomicNum() for atom in whole.GetAtoms()], dtype=np.int64)
+    return Structure(whole.GetConformer().GetPositions(), atoms), None if stated is None else stated_in(whole)

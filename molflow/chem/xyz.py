@@ -5,28 +5,39 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from molflow.chem.elements import symbol
-from molflow.chem.lines import Atom, BadRecord, Found, Lines, Parsed, coordinates, element, read_atoms, shown
+from molflow.chem.lines import Atom, BadRecord, Found, Lines, Parsed, coordinates, element, number, read_atoms, shown
 from molflow.chem.structure import Stated
 from molflow.errors import MolflowError
 
-_PROPERTIES = re.compile(r"""(?:^|\s)Properties=["']?([^\s"']*)""")
+_PROPERTIES = re.compile(r"""(?:^|\s)Properties=["']?([^\s"']*)""", re.IGNORECASE)
 _COLUMNS = re.compile(r"(\w+):[SRIL]:([1-9]\d?)(?::|$)")
 _FIELD = re.compile(r"""([A-Za-z_][\w.-]*)=("[^"]*"|'[^']*'|\{[^}]*\}|\S+)""")
+_LABEL = re.compile(r"[A-Z][a-z]?[0-9]{1,4}")
 _SEEN_AHEAD = 4  # lines below a number that show whether it is the count of a frame
 
 
 def read_xyz(lines: Lines) -> Iterator[Found]:
-    """Read the frames of a stream; blank lines between them are allowed. A bad frame ends where the next one starts.
+    """Read the frames of a stream. A bad frame ends where the next one starts.
+
+    Blank lines between frames are allowed, and so is text behind the atoms of a good frame, as the published files of
+    QM9 have it, unless atoms are in it.
 
     Raises:
         BrokenStream: the stream ended by an error.
     """
+    found: Parsed | BadRecord | None = None
     while line := lines.take():
         if not line.strip():
             continue
         start = lines.number
+        if isinstance(found, Parsed) and _count(line) is None:
+            bad = lines.bad(f"expected the number of atoms, got {shown(line)}")
+            lines.back()
+            if _skip_to_frame(lines):
+                yield start, bad
+            continue
         try:
-            found: Parsed | BadRecord = _frame(lines, line)
+            found = _frame(lines, line)
         except BadRecord as error:
             found = error
         yield start, found
@@ -84,7 +95,7 @@ class _Columns(NamedTuple):
         if not name or len(xyz) < 3:
             raise ValueError
         position = coordinates(*xyz)
-        return element(symbol(int(name[0])) if name[0].isdecimal() else name[0]), position
+        return _element(name[0]), position
 
     def fit(self, line: str) -> bool:
         """Whether the line can be read as an atom."""
@@ -93,6 +104,13 @@ class _Columns(NamedTuple):
         except ValueError:
             return False
         return True
+
+
+def _element(name: str) -> int:
+    """The atomic number of a symbol, a number or a label such as C1."""
+    if name.isdecimal():
+        return element(symbol(int(name)))
+    return element(name.rstrip("0123456789") if _LABEL.fullmatch(name) else name)
 
 
 _PLAIN = _Columns(0, 1, "'symbol x y z'")
@@ -106,10 +124,10 @@ def _columns(comment: str) -> _Columns:
     places: dict[str, tuple[int, int]] = {}
     first = 0
     for name, width in _COLUMNS.findall(named[1]):
-        places[name] = first, int(width)
+        places[name.lower()] = first, int(width)
         first += int(width)
     try:
-        (species, _), (position, width) = places.get("species") or places["Z"], places["pos"]
+        (species, _), (position, width) = places.get("species") or places["z"], places["pos"]
     except KeyError:
         width = 0
     if width != 3:
@@ -117,11 +135,15 @@ def _columns(comment: str) -> _Columns:
     return _Columns(species, position, f"the columns {named[1][:200]}")
 
 
-def _skip_to_frame(lines: Lines) -> None:
+def _skip_to_frame(lines: Lines) -> bool:
+    """Skip lines up to the count of the next frame. Return whether atoms are among them."""
+    atoms = False
     while line := lines.take():
         if _count(line) is not None and _starts_frame(line, lines.peek(_SEEN_AHEAD)):
             lines.back()
-            return
+            break
+        atoms = atoms or _PLAIN.fit(line) or _PROPERTIES.search(line) is not None
+    return atoms
 
 
 def _starts_frame(line: str, following: Sequence[str]) -> bool:
@@ -140,7 +162,7 @@ def _is_plausible(line: str) -> bool:
 
 def _is_number(text: str) -> bool:
     try:
-        float(text)
+        number(text)
     except ValueError:
         return False
     return True

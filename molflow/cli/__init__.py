@@ -4,6 +4,7 @@ Each command has a file of its own, and imports what it needs when it runs.
 """
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -41,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
     logging.getLogger("molflow").setLevel(logging.INFO)
     keep_freed_memory()
+    # OpenMP's threads spin while they wait, which on a busy machine takes the cores from those that work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported, which commands do
     try:
         words = list(sys.argv[1:] if arguments is None else arguments)
         code = app(words or ["--help"], prog_name="molflow", standalone_mode=False)

@@ -100,6 +100,8 @@ def _show_molecules(record: dict[str, Any], everything: bool) -> None:
     lines += [(f"  for {split}", f"{record[f'n_{split}']:,}") for split in ("train", "validation", "test")]
     lines += [("left out", f"{record['n_dropped']:,}")]
     lines += [(f"  {count:,}", reason) for reason, count in list(record["dropped"].items())[:10]]
+    if record["rare_elements"]:
+        lines.append(("rare elements", counted(record["rare_elements"]), "molecules; too few to learn from"))
     if everything:
         lines += [
             (name, " / ".join(f"{value:g}" for value in values), "smallest / median / largest")

@@ -8,7 +8,7 @@ import typer
 
 from molflow.cli.options import Json, Workers, data_sets, known_data_set, refuse, refuse_other_tasks
 from molflow.cli.output import check_json
-from molflow.evaluation.options import SECONDS, EvaluationOptions, Scope
+from molflow.evaluation.options import SECONDS, Bonds, EvaluationOptions, Scope, Unit
 from molflow.files import check_apart
 from molflow.pretrained import DEFAULT_REFERENCE
 
@@ -59,6 +59,21 @@ def evaluate(
             "novelty by the same bonds; all adds perceived bonds, shapes and descriptors."
         ),
     ] = "all",
+    bonds: Annotated[
+        Bonds,
+        typer.Option(
+            help="Molecules: the bonds behind the main figures: by EDM's tables, perceived by RDKit, as the file gives "
+            "them, or auto, which is file where a record has bonds, else perceived."
+        ),
+    ] = "lookup",
+    charge: Annotated[
+        int | None,
+        typer.Option(help="Molecules: net charge of each one; by default the one that its file states, else 0."),
+    ] = None,
+    unit: Annotated[Unit, typer.Option(help="Molecules: unit of the coordinates.")] = "angstrom",
+    add_hydrogens: Annotated[
+        bool, typer.Option("--add-hydrogens", help="Molecules: complete those that have no hydrogens and lack some.")
+    ] = False,
     strain: Annotated[
         Literal["mmff94", "gfn2-xtb"] | None,
         typer.Option(help="Molecules: also relax each one; gfn2-xtb needs the extra xtb."),
@@ -98,10 +113,15 @@ def evaluate(
         if scope == "stability":
             refuse("needs more than --scope stability", details=details, report=report)
         if scope != "all":
-            refuse("needs --scope all", strain=strain, posebusters=posebusters, workers=workers)
+            refuse("needs --scope all", strain=strain, posebusters=posebusters, charge=charge)
+            refuse("needs --scope all", bonds=None if bonds == "lookup" else bonds)
         options = EvaluationOptions(
             reference=reference,
             scope=scope,
+            bonds=bonds,
+            charge=charge,
+            unit=unit,
+            add_hydrogens=add_hydrogens,
             strain=strain,
             posebusters=posebusters,
             workers=workers,
@@ -116,6 +136,10 @@ def evaluate(
             "particles",
             f"{system} is a system of particles",
             novelty=novelty,
+            bonds=None if bonds == "lookup" else bonds,
+            charge=charge,
+            unit=None if unit == "angstrom" else unit,
+            add_hydrogens=add_hydrogens,
             strain=strain,
             posebusters=posebusters,
             details=details,

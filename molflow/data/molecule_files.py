@@ -16,7 +16,7 @@ from tqdm import tqdm
 from molflow.chem.elements import symbol
 from molflow.chem.io import iter_records
 from molflow.chem.preparation import Fragments, message_of, prepare, warm_up
-from molflow.data.base import SPLITS, DataSetConfig, Loaded, Split, columns
+from molflow.data.base import FILE_KEYS, SPLITS, DataSetConfig, Loaded, Split, columns
 from molflow.data.files import cache_path
 from molflow.data.registry import DATASETS
 from molflow.data.smiles import holds_smiles, read_smiles
@@ -27,6 +27,7 @@ from molflow.files import atomic_path, check_writable
 from molflow.workers import Failure, default_workers, outcomes
 
 _VERSION = 1  # change it whenever preparation changes
+_RARE = 10  # molecules of an element that are too few to learn from
 _FOLDS = {"train": 0, "training": 0, "valid": 1, "val": 1, "validation": 1, "test": 2}
 _SEED = 0x9E3779B1  # spreads the seeds of conformers
 
@@ -100,7 +101,7 @@ class MoleculeFile(DataSetConfig):
             MolflowError: a file that is missing, that changes while it is read, or has no molecule that can be used.
         """
         content = _digest(self._files)
-        options = self.model_dump(mode="json", exclude={"condition", "file", "validation_file", "test_file"})
+        options = self.model_dump(mode="json", exclude={"condition", "condition_dropout", *FILE_KEYS})
         key = hashlib.sha256(json.dumps([_VERSION, content, options], sort_keys=True).encode()).hexdigest()[:16]
         path = cache_path(f"files/{self.file.name.split('.')[0] or 'molecules'}-{key}")
         if path.exists() and not force:
@@ -131,6 +132,8 @@ class MoleculeFile(DataSetConfig):
             reasons = Counter(row["reason"] for row in csv.DictReader(file))
         heavy = np.add.reduceat(molecules.atomic_numbers > 1, molecules.offsets[:-1])
         numbers, counts = np.unique(molecules.atomic_numbers, return_counts=True)
+        owners = np.repeat(np.arange(len(molecules)), molecules.n_atoms)
+        in_molecules = {z: len(np.unique(owners[molecules.atomic_numbers == z])) for z in numbers.tolist()}
         charges = Counter(molecules.properties["charge"].tolist())
         assert molecules.smiles is not None
         properties = {
@@ -150,6 +153,7 @@ class MoleculeFile(DataSetConfig):
             "atoms": [int(molecules.n_atoms.min()), float(np.median(molecules.n_atoms)), int(molecules.n_atoms.max())],
             "heavy_atoms": [int(heavy.min()), float(np.median(heavy)), int(heavy.max())],
             "elements": {symbol(int(z)): int(n) for z, n in zip(numbers, counts, strict=True)},
+            "rare_elements": {symbol(z): n for z, n in in_molecules.items() if n < _RARE},
             "charges": {f"{charge:+d}": n for charge, n in sorted(charges.items())},
             "n_of_several_fragments": int((molecules.properties["n_fragments"] > 1).sum()),
             "n_duplicates": len(molecules) - len(set(molecules.smiles.tolist())),

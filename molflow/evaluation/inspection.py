@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from molflow.chem.bonds import EDM_QM9, orders_of_one
-from molflow.chem.build import bond_list, bonded_mol, canonical_smiles, is_connected, is_sanitised
+from molflow.chem.build import bond_list, bonded_mol, canonical_smiles, is_connected, is_sanitised, mesomeric_smiles
 from molflow.chem.elements import formula, symbol
 from molflow.chem.perception import Perceived, accepted_by_default, perceive
+from molflow.chem.plausibility import geometry_problem, missing_hydrogens
 from molflow.chem.posebusters import failed_checks
 from molflow.chem.relaxation import Strain
 from molflow.chem.relaxation import strain as strain_of
-from molflow.chem.structure import LARGEST, Structure
+from molflow.chem.structure import LARGEST, Stated, Structure
 from molflow.errors import MolflowError
 from molflow.evaluation.contacts import clashes, pairs_within
 from molflow.evaluation.distributions import bond_bins, composition_bins, counted, distance_bins, value_bins
-from molflow.evaluation.options import check_extras
+from molflow.evaluation.options import Bonds, check_extras
+from molflow.evaluation.protocols import given_fields, headline
 from molflow.evaluation.reports import MoleculeReport
 from molflow.evaluation.screening import Descriptors, descriptors
 
@@ -36,11 +38,22 @@ COINCIDENT = 0.3
 """Atoms closer than this, in Å, coincide; the shortest bond, H-H, has 0.74 Å."""
 
 
-def inspect(structure: Structure, *, strain: str | None = None, posebusters: bool = False) -> MoleculeReport:
+def inspect(
+    structure: Structure,
+    *,
+    stated: Stated | None = None,
+    bonds: Bonds = "lookup",
+    charge: int | None = None,
+    strain: str | None = None,
+    posebusters: bool = False,
+) -> MoleculeReport:
     """Inspect one molecule in this process, where RDKit may hang on damaged input; see `inspect_all`.
 
     Args:
         structure: positions (n, 3) in Å and atomic_numbers (n,); bonds are looked up unless it has them.
+        stated: bonds and charges that a file states.
+        bonds: the protocol of the main figures.
+        charge: net charge, by default the stated one, else 0.
         strain: method of `molflow.chem.relaxation.METHODS` for the strain; "mmff94" doubles the time.
         posebusters: run the checks of PoseBusters, which take several times as long.
 
@@ -57,10 +70,9 @@ def inspect(structure: Structure, *, strain: str | None = None, posebusters: boo
     rejected = reject_invalid(structure)
     if rejected is not None:
         return rejected
-    positions, numbers, bonds = structure
-    if bonds is None and is_covered(numbers):
-        bonds = bond_list(orders_of_one(positions, numbers))
-    return inspect_bonded(Structure(positions, numbers, bonds), strain=strain, posebusters=posebusters)
+    if structure.bonds is None and is_covered(structure.atomic_numbers):
+        structure = structure._replace(bonds=bond_list(orders_of_one(*structure[:2])))
+    return inspect_bonded(structure, stated=stated, bonds=bonds, charge=charge, strain=strain, posebusters=posebusters)
 
 
 def is_covered(atomic_numbers: np.ndarray) -> bool:
@@ -84,32 +96,55 @@ def reject_invalid(structure: Structure) -> MoleculeReport | None:
     return MoleculeReport(n_atoms=len(numbers), formula=formula(numbers), status=status, reason=reason)
 
 
+def reject_unscored(structure: Structure, stated: Stated | None) -> MoleculeReport | None:
+    """Report on a drawing, on coordinates in another unit, or on a molecule without its hydrogens; None for others."""
+    positions, numbers, _ = structure
+    reason = geometry_problem(positions, numbers)
+    if not reason and (missing := missing_hydrogens(positions, numbers, stated)):
+        reason = f"{missing} hydrogens are missing, and there are none; --add-hydrogens adds them"
+    if not reason:
+        return None
+    return MoleculeReport(n_atoms=len(numbers), formula=formula(numbers), status="unscored", reason=reason)
+
+
 def failed_report(structure: Structure, status: str, reason: str) -> MoleculeReport:
     """Report on a molecule whose inspection did not finish: look-up stability, and nothing that needs RDKit."""
     return _report(structure, stable_atoms(structure), status, reason)
 
 
-def inspect_bonded(structure: Structure, *, strain: str | None = None, posebusters: bool = False) -> MoleculeReport:
+def inspect_bonded(
+    structure: Structure,
+    *,
+    stated: Stated | None = None,
+    bonds: Bonds = "lookup",
+    charge: int | None = None,
+    strain: str | None = None,
+    posebusters: bool = False,
+) -> MoleculeReport:
     """`inspect` for a molecule with its look-up bonds, which are None if an element is outside the tables."""
-    positions, numbers, bonds = structure
+    positions, numbers, looked_up = structure
     by_lookup = inspect_lookup(structure)
-    perceived = perceive(positions, numbers)
+    if charge is None:
+        charge = 0 if stated is None or stated.charge is None else stated.charge
+    perceived = perceive(positions, numbers, charge)
     whole = perceived.mol if perceived.mol is not None and perceived.fragments == 1 else None
     screened = None if whole is None else descriptors(whole)
     strained = None if whole is None or strain is None else _strain(whole, strain)
     bins = [composition_bins(numbers), distance_bins(positions, numbers), value_bins(_values(screened, strained))]
     if perceived.mol is not None:
         bins.append(bond_bins(perceived.mol))
-    return replace(
+    report = replace(
         by_lookup,
         **_perceived_fields(perceived),
+        **given_fields(positions, numbers, stated, perceived),
         default_connected=accepted_by_default(positions, numbers),
-        clashes=None if bonds is None else clashes(positions, numbers, bonds),
+        clashes=None if looked_up is None else clashes(positions, numbers, looked_up),
         descriptors=screened,
         strain=strained,
         posebusters=failed_checks(whole) if posebusters and whole is not None else None,
         measured=counted(bins),
     )
+    return headline(report, bonds)
 
 
 def inspect_lookup(structure: Structure) -> MoleculeReport:
@@ -231,9 +266,17 @@ def _perceived_fields(perceived: Perceived) -> dict[str, Any]:
         "perceived_valid": mol is not None,
         "perceived_connected": mol is not None and is_connected(mol),
         "perceived_fragments": perceived.fragments,
-        "perceived_smiles": None if mol is None else canonical_smiles(mol),
+        "perceived_smiles": None
+        if mol is None
+        else mesomeric_smiles(mol)
+        if _is_charged(mol)
+        else canonical_smiles(mol),
         "perception": perceived.problem,
     }
+
+
+def _is_charged(mol: Chem.Mol) -> bool:
+    return any(atom.GetFormalCharge() for atom in mol.GetAtoms())
 
 
 def _strain(mol: Chem.Mol, method: str) -> Strain | None:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from molflow.batch import MoleculeBatch, structure_of, structures_of
 from molflow.chem.io import Record, Structure, iter_records
+from molflow.chem.plausibility import UNITS, missing_hydrogens
+from molflow.chem.stated import completed, stated_in
 from molflow.errors import MolflowError
 from molflow.evaluation.inspection import inspect_lookup
 from molflow.evaluation.options import EvaluationOptions
@@ -68,6 +70,8 @@ def evaluate(
     if options.scope == "stability" and each is not None:
         raise MolflowError("each needs more than the scope 'stability'")
     tally, items = Tally(options), _items(molecules)
+    if options.unit != "angstrom" or options.add_hydrogens:
+        items = (_mended(item, options) for item in items)
     if options.scope == "stability":
         _count_stability(tally, items)
         return tally.scores()
@@ -86,8 +90,29 @@ def _items(molecules: Any) -> Iterable[Structure | Record]:
     if isinstance(molecules, MoleculeBatch):
         return list(structures_of(molecules))
     items = enumerate(structures_of(molecules) if hasattr(molecules, "to_data_list") else molecules, start=1)
-    found = (item if isinstance(item, Record) else structure_of(item, place) for place, item in items)
+    found = (item if isinstance(item, Record) else _record_of(item, place) for place, item in items)
     return list(found) if isinstance(molecules, Sequence) else found
+
+
+def _record_of(item: Any, place: int) -> Structure | Record:
+    """A molecule in memory; an RDKit molecule with its bonds and charges."""
+    structure = structure_of(item, place)
+    if not hasattr(item, "GetConformers"):
+        return structure
+    return Record("", place, None, structure, None, stated_in(item))
+
+
+def _mended(item: Structure | Record, options: EvaluationOptions) -> Structure | Record:
+    """A molecule in angstrom, and with its hydrogens if they are to be added."""
+    structure = structure_in(item)
+    if structure is None:
+        return item
+    if options.unit != "angstrom":
+        structure = Structure(structure.positions * UNITS[options.unit], structure.atomic_numbers)
+    stated = item.stated if isinstance(item, Record) else None
+    if options.add_hydrogens and missing_hydrogens(*structure[:2], stated):
+        structure, stated = completed(structure, stated)
+    return item._replace(structure=structure, stated=stated) if isinstance(item, Record) else structure
 
 
 def _looked_up(items: Iterable[Structure | Record], options: EvaluationOptions) -> Generator[Inspected]:

@@ -8,6 +8,12 @@ from molflow.errors import MolflowError
 if TYPE_CHECKING:
     from molflow.evaluation.novelty import TrainingReference
 
+Bonds = Literal["lookup", "perceived", "file", "auto"]
+BONDS: tuple[Bonds, ...] = get_args(Bonds)
+"""Protocols of bonds, see `molflow.evaluation.protocols`."""
+
+Unit = Literal["angstrom", "nm", "bohr"]
+
 Scope = Literal["stability", "lookup", "all"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 """How much is computed for each molecule; each scope includes those before it."""
@@ -27,6 +33,11 @@ class EvaluationOptions:
         scope: "stability" uses look-up bonds and no RDKit, 0.02 ms for a molecule of QM9; "lookup" adds validity,
             uniqueness and novelty by the same bonds, 0.5 ms; "all" adds perceived bonds, shapes and descriptors, 5 ms,
             in worker processes.
+        bonds: the protocol that fills the main figures: "lookup" by EDM's tables, "perceived" by RDKit, "file" as the
+            file gives them, "auto" as the file gives them or else perceived. All but "lookup" need the scope "all".
+        charge: net charge of each molecule for perceived bonds, by default the one that the file states, else 0.
+        unit: of the coordinates, "angstrom", "nm" or "bohr".
+        add_hydrogens: complete molecules that have no hydrogens and lack some, by `molflow.chem.stated.completed`.
         strain: method of `molflow.chem.relaxation.METHODS` for strain energies. "mmff94" doubles the time,
             "gfn2-xtb" (extra `xtb`) takes far longer.
         posebusters: run the checks of PoseBusters (extra `posebusters`), which take longer than everything else.
@@ -43,6 +54,10 @@ class EvaluationOptions:
     reference: str | None = None
     training: "TrainingReference | None" = None
     scope: Scope = "all"
+    bonds: Bonds = "lookup"
+    charge: int | None = None
+    unit: Unit = "angstrom"
+    add_hydrogens: bool = False
     strain: str | None = None
     posebusters: bool = False
     workers: int | None = None
@@ -52,6 +67,10 @@ class EvaluationOptions:
     def __post_init__(self) -> None:
         if self.scope not in SCOPES:
             raise MolflowError(f"unknown scope {self.scope!r}; expected one of {' '.join(SCOPES)}")
+        if self.bonds not in BONDS:
+            raise MolflowError(f"unknown bonds {self.bonds!r}; expected one of {' '.join(BONDS)}")
+        if self.scope != "all" and (self.bonds != "lookup" or self.charge is not None):
+            raise MolflowError(f"bonds and charge need the scope 'all', not {self.scope!r}")
         if self.scope != "all" and (self.strain is not None or self.posebusters):
             raise MolflowError(f"strain and posebusters need the scope 'all', not {self.scope!r}")
         if self.reference is not None:
@@ -67,8 +86,9 @@ class EvaluationOptions:
     @property
     def extras(self) -> dict[str, Any]:
         """Keyword arguments of `inspect` that differ from their defaults."""
-        found = {"strain": self.strain, "posebusters": self.posebusters}
-        return {name: value for name, value in found.items() if value}
+        found: dict[str, Any] = {"strain": self.strain or None, "posebusters": self.posebusters or None}
+        found |= {"bonds": None if self.bonds == "lookup" else self.bonds, "charge": self.charge}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 def check_extras(strain: str | None, posebusters: bool) -> None:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from molflow.chem.io import Record, Structure
 from molflow.evaluation.chunks import look_up
-from molflow.evaluation.inspection import failed_report, inspect_bonded, reject_invalid
+from molflow.evaluation.inspection import failed_report, inspect_bonded, reject_invalid, reject_unscored
 from molflow.evaluation.options import EvaluationOptions
 from molflow.evaluation.remote import answer, to_message, warm_up
 from molflow.evaluation.reports import MoleculeReport
@@ -66,7 +66,8 @@ def inspected(
     def messages() -> Iterator[list[Any] | None]:
         for record, report in prepared(items):
             pending.append((record, report))
-            yield None if report is not None or record.structure is None else to_message(record.structure)
+            stated = record.stated if options.covers("all") else None
+            yield None if report is not None or record.structure is None else to_message(record.structure, stated)
 
     results = outcomes(
         answer,
@@ -83,6 +84,8 @@ def inspected(
                 assert record.structure is not None
                 if isinstance(result, Failure):
                     report = failed_report(record.structure, *result)
+                    if options.bonds != "lookup":
+                        report = replace(report, stable_atoms=0, stable=False)
                 else:
                     report = MoleculeReport.from_message(result)
             yield record.structure, replace(report, source=record.source, record=record.number)
@@ -102,10 +105,10 @@ def prepared(items: Iterable[Structure | Record]) -> Iterator[tuple[Record, Mole
 
 
 def _rejection(record: Record) -> MoleculeReport | None:
-    """The report on a record that could not be read, or on a structure that cannot be inspected; else None."""
+    """The report on a record that could not be read, cannot be inspected, or is not to be scored; else None."""
     if record.structure is None:
         return MoleculeReport(n_atoms=0, formula="", status="unreadable", reason=record.error or "")
-    return reject_invalid(record.structure)
+    return reject_invalid(record.structure) or reject_unscored(record.structure, record.stated)
 
 
 def _blocks(items: Iterable[Any]) -> Iterator[list[Any]]:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from molflow.chem.structure import Structure
+from molflow.chem.stated import stated_of
+from molflow.chem.structure import Stated, Structure
 from molflow.evaluation.reports import MoleculeReport
 from molflow.workers import named
 
@@ -18,19 +19,22 @@ _METHANE = Structure(
 )
 
 
-def to_message(structure: Structure) -> list[Any]:
-    """A molecule as lists, for JSON."""
-    return [None if array is None else array.tolist() for array in structure]
+def to_message(structure: Structure, stated: Stated | None = None) -> list[Any]:
+    """A molecule as lists, for JSON, with what a file states about it."""
+    arrays = [None if array is None else array.tolist() for array in structure]
+    told = None if stated is None else [v.tolist() if isinstance(v, np.ndarray) else v for v in stated]
+    return [*arrays, told]
 
 
-def from_message(message: list[Any]) -> Structure:
+def from_message(message: list[Any]) -> tuple[Structure, Stated | None]:
     """The molecule that `to_message` was given, with positions in float64."""
-    positions, numbers, bonds = message
-    return Structure(
+    positions, numbers, bonds, stated = message
+    structure = Structure(
         np.array(positions, dtype=np.float64),
         np.array(numbers, dtype=np.int64),
         None if bonds is None else np.array(bonds, dtype=np.int64).reshape(-1, 3),
     )
+    return structure, None if stated is None else stated_of(stated)
 
 
 def warm_up(inspector: str, **options: Any) -> None:
@@ -42,5 +46,8 @@ def answer(message: list[Any] | None, inspector: str, **options: Any) -> dict[st
     """Inspect a molecule with the function of this name; None stays None."""
     if message is None:
         return None
-    report: MoleculeReport = named(inspector)(from_message(message), **options)
+    structure, stated = from_message(message)
+    if stated is not None:
+        options["stated"] = stated
+    report: MoleculeReport = named(inspector)(structure, **options)
     return report.to_message()

@@ -20,6 +20,8 @@ STATUSES: dict[str, str] = {
     "or more atoms than are supported",
     "timed out": "not finished within the time limit",
     "crashed": "ended its worker process, or raised an unexpected error",
+    "unscored": "in no figure: a drawing, in another unit than angstrom, without its hydrogens, or without bonds in the "
+    "file where those are asked for",
     "unreadable": "a record of a file that could not be read",
 }
 """Meaning of each status. If several apply, a molecule has the last one in the order stable, ..., invalid."""
@@ -49,6 +51,10 @@ class MoleculeReport:
         perceived_smiles: canonical SMILES by perceived bonds; None if not perceived_valid.
         perception: the first problem of the perceived bonds, in words.
         default_connected: RDKit's DetermineBonds with default settings gives one fragment that it sanitises.
+        given: whether the file gives bonds; the fields given_... are the same figures by its bonds and formal charges.
+        agree: the bonds of the file and the perceived ones give mesomeric forms of one molecule.
+        lookup_stable_atoms, lookup_stable, lookup_valid, lookup_connected: the figures by look-up bonds, if
+            stable_atoms, stable, valid, connected, fragments and smiles are by another protocol.
         clashes: number of clashing pairs of atoms, see `CLASH_FRACTION`; None without look-up bonds.
         descriptors: None if not perceived_connected.
         strain: None if not asked for, not perceived_connected, or without parameters for the molecule.
@@ -78,6 +84,18 @@ class MoleculeReport:
     perceived_smiles: str | None = None
     perception: str = ""
     default_connected: bool = False
+    given: bool = False
+    given_stable_atoms: int = 0
+    given_stable: bool = False
+    given_valid: bool = False
+    given_connected: bool = False
+    given_smiles: str | None = None
+    given_problem: str = ""
+    agree: bool = False
+    lookup_stable_atoms: int = 0
+    lookup_stable: bool = False
+    lookup_valid: bool = False
+    lookup_connected: bool = False
     clashes: int | None = None
     descriptors: Descriptors | None = None
     strain: Strain | None = None

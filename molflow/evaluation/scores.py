@@ -65,7 +65,8 @@ class MoleculeScores:
     Attributes:
         n_molecules, n_atoms: number of molecules and atoms that were scored.
         n_unreadable: number of records that could not be read; they are in no other figure.
-        protocol: the rule that assigned look-up bonds.
+        n_unscored: number of records that were read and are in no other figure, see the status "unscored".
+        protocol: the rule that assigned the bonds of the main figures.
         training: name of the training molecules that novelty is measured against.
         reference_scores: the same scores of a reference data set, which are the ceiling.
         metrics: scores by name in the order of `METRICS`, each with its count, denominator and protocol.
@@ -84,6 +85,7 @@ class MoleculeScores:
 
     n_molecules: int
     n_unreadable: int = 0
+    n_unscored: int = 0
     n_atoms: int
     protocol: str
     training: str | None = None

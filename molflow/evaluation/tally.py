@@ -19,6 +19,7 @@ from molflow.evaluation.metrics import METRICS
 from molflow.evaluation.metrics.base import Figure, Metric, MoleculeMetric, Ratio, SetMetric
 from molflow.evaluation.metrics.distances import BondLengths
 from molflow.evaluation.options import EvaluationOptions
+from molflow.evaluation.protocols import PROTOCOLS
 from molflow.evaluation.reference import recorded_histogram, recorded_scores
 from molflow.evaluation.reports import MoleculeReport
 from molflow.evaluation.scores import MoleculeScores, Score
@@ -72,6 +73,9 @@ class Tally:
         if report.status == "unreadable":
             self.add_unreadable(copies)
             return
+        if report.status == "unscored":
+            self.statuses["unscored"] += copies
+            return
         if report.status:
             self.statuses[report.status] += copies
         self.n_molecules += copies
@@ -121,7 +125,7 @@ class Tally:
         Raises:
             MolflowError: there are no molecules.
         """
-        if not self.n_molecules:
+        if not self.n_molecules and not self.statuses["unscored"]:
             raise MolflowError("no molecules to evaluate; expected at least one")
         reference, training = self.options.reference, self.options.training
         recorded = None if reference is None else recorded_scores(reference)
@@ -132,7 +136,8 @@ class Tally:
             n_molecules=self.n_molecules,
             n_unreadable=self.statuses["unreadable"],
             n_atoms=self.n_atoms,
-            protocol=EDM_QM9.protocol,
+            n_unscored=self.statuses["unscored"],
+            protocol=PROTOCOLS[self.options.bonds],
             training=None if training is None else training.name,
             reference_scores=recorded,
             metrics={name: _score(metrics[name], found[name], recorded) for name in METRICS if name in metrics},
@@ -168,7 +173,8 @@ def _stability_report(atomic_numbers: np.ndarray, stable_atoms: int) -> Molecule
 
 
 def _score(metric: Metric, found: Ratio | Figure, recorded: dict[str, Any] | None) -> Score:
-    protocol = metric.protocol.replace("{bonds}", EDM_QM9.protocol)
+    protocol = metric.protocol.replace("{bonds}", PROTOCOLS[metric.options.bonds])
+    protocol = protocol.replace("{lookup}", EDM_QM9.protocol)
     if metric.options.training is not None:
         protocol = protocol.replace("{training}", metric.options.training.name)
     count = found.count if isinstance(found, Ratio) else None

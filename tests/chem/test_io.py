@@ -260,7 +260,7 @@ XYZ = "1\nfirst\nH 0 0 0\n"
         (XYZ + "1\nc\nO 0 0 0\nH 1 0 0\n", "record 2, line 7: expected 1 atoms, but 'H 1 0 0' follows them"),
         (XYZ + "2\nc\nO 0 0 0\n1\nc\nH 0 0 0\n", r"record 2, line 7: expected 'symbol x y z', got '1' \(atom 2 of 2\)"),
         (XYZ + "1\nc\nO 0 0\n", "record 2, line 6: expected 'symbol x y z', got 'O 0 0'"),
-        (XYZ + "1\nc\nO 0 0 1.5*^-6\n", "record 2, line 6: expected 'symbol x y z'"),
+        (XYZ + "1\nc\nO 0 0 1.5*^\n", "record 2, line 6: expected 'symbol x y z'"),
         (XYZ + "1\nc\nXx 0 0 0\n", "record 2, line 6: unknown element 'Xx'"),
         (XYZ + "1\nc\n200 0 0 0\n", "record 2, line 6: unknown atomic number 200"),
         (
@@ -350,11 +350,11 @@ GOOD = {
 @pytest.mark.parametrize(
     ("change", "cause"),
     [
-        ({"mask": None}, "mask is not a file in the archive; expected"),
+        ({"atomic_numbers": None}, "atomic_numbers is not a file in the archive; expected"),
         ({"positions": np.zeros((1, 3, 3))}, r"expected .* got float64 \(1, 3, 3\), uint8 \(1, 2\), bool \(1, 2\)"),
         ({"positions": np.zeros((1, 2, 2))}, r"got float64 \(1, 2, 2\)"),
-        ({"mask": np.ones((1, 2))}, r"float64 \(1, 2\)$"),
-        ({"atomic_numbers": np.ones((1, 2))}, r"got float32 \(1, 2, 3\), float64"),
+        ({"mask": np.full((1, 2), 0.5)}, r"float64 \(1, 2\)$"),
+        ({"atomic_numbers": np.full((1, 2), 1.5)}, r"got float32 \(1, 2, 3\), float64"),
         ({"positions": np.full((1, 2, 3), "a")}, "got <U1"),
         ({"positions": np.array([[[Unpickled()] * 3] * 2])}, "Object arrays cannot be loaded"),
         ({"positions": np.full((1, 2, 3), np.nan)}, "record 1, atom 1: coordinate is not finite"),

@@ -130,7 +130,7 @@ def test_hydrogens_dimensions_and_units_are_checked(tmp_path):
     water = np.array([[0, 0, 0.01], [0.096, 0, 0], [-0.024, 0.093, 0]])
     with StructureWriter(tmp_path / "nm.xyz") as writer:
         writer.write(Structure(water, np.array([8, 1, 1])))
-    with pytest.raises(MolflowError, match="nanometres"):
+    with pytest.raises(MolflowError, match="fit nanometres"):
         MoleculeFile(file=tmp_path / "nm.xyz").prepare(progress=False)
 
 
@@ -208,7 +208,8 @@ def test_own_molecules_train_sample_and_evaluate(molflow, smiles, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     code, text, err = molflow("data", smiles, "--describe", "--property", "mu=debye", "--json", "d.json")
     assert code == 0, err
-    assert json.loads((tmp_path / "d.json").read_text())["elements"]["P"] == 2
+    record = json.loads((tmp_path / "d.json").read_text())
+    assert (record["elements"]["P"], record["rare_elements"]["P"]) == (2, 2)
     assert "duplicates by SMILES" in text
     code, text, _ = molflow("train", "--init", "a.csv")
     assert code == 0

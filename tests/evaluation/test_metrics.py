@@ -38,7 +38,8 @@ SULPHIDE = Structure(np.array([[0, 0, 0], [1.34, 0, 0], [-0.05, 1.34, 0]]), np.a
 
 # What the JSON of version 0.1 has. Keys may be added, never renamed or dropped.
 KEYS = {
-    "n_molecules", "n_unreadable", "n_atoms", "atom_stability", "molecule_stability", "validity", "connected_validity",
+    "n_molecules", "n_unreadable", "n_unscored", "n_atoms", "atom_stability", "molecule_stability", "validity",
+    "connected_validity",
     "uniqueness", "validity_x_uniqueness", "novelty", "n_distinct", "n_novel", "nearest_training_similarity",
     "nearest_training_similarity_median", "novel_compositions", "protocol", "training", "reference_scores",
     "atom_stability_interval", "molecule_stability_interval", "validity_interval", "connected_validity_interval",

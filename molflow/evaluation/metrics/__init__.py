@@ -27,6 +27,13 @@ _FAMILIES = {
         "perceived_validity",
         "rdkit_default_validity",
     ),
+    "beside": (
+        "lookup_molecule_stability",
+        "lookup_atom_stability",
+        "lookup_connected_validity",
+        "lookup_validity",
+        "bonds_as_perceived",
+    ),
     "distinct": (
         "validity_x_uniqueness",
         "uniqueness",

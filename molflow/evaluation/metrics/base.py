@@ -49,7 +49,8 @@ class Metric(ABC):
         group: heading in tables.
         scope: smallest scope of an evaluation that computes it.
         needs: option of `EvaluationOptions` without which it is left out.
-        protocol: the rule in words; "{bonds}" stands for the look-up rules, "{training}" for the training molecules.
+        protocol: the rule in words; "{bonds}" stands for the rule of the main figures, "{lookup}" for EDM's
+            rules, "{training}" for the training molecules.
         denominator: the things counted or summarised, in words.
         unit: unit of a `Figure`.
         label: label in tables, by default the name.

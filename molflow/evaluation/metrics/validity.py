@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from molflow.evaluation.reports import MoleculeReport
 
 LOOKED_UP = "RDKit sanitises with bonds by {bonds}"
-EDM_CODE = f"{LOOKED_UP} and missing hydrogens implied; the largest fragment stands for the molecule (EDM's code)"
+BY_TABLES = "RDKit sanitises with bonds by {lookup}"
+EDM_CODE = f"{BY_TABLES} and missing hydrogens implied; the largest fragment stands for the molecule (EDM's code)"
 
 
 @METRICS.register("connected_validity")
@@ -66,7 +67,7 @@ class EDMValidity(MoleculeMetric):
 class LargestFragmentValidity(MoleculeMetric):
     """Molecules whose largest fragment RDKit sanitises / all molecules."""
 
-    group, protocol = "Validity", f"{LOOKED_UP}; the largest fragment alone"
+    group, protocol = "Validity", f"{BY_TABLES}; the largest fragment alone"
 
     def counts(self, report: "MoleculeReport") -> int:
         return report.largest_fragment_valid

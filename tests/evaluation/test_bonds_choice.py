@@ -1,0 +1,114 @@
+"""The choice of bonds: looked up, perceived, or given by the file, with charges."""
+
+import re
+
+import numpy as np
+import pytest
+from rdkit import Chem
+from rdkit.Chem import AllChem
+
+from molflow.chem import Structure, iter_records
+from molflow.errors import MolflowError
+from molflow.evaluation import evaluate, inspect_all
+
+CHEMISTRIES = [
+    "CS(C)=O",
+    "CS(C)(=O)=O",
+    "C[P+](C)(C)C",
+    "COP(C)(=O)OC",
+    "C[N+](=O)[O-]",
+    "CC(=O)[O-]",
+    "C[NH3+]",
+    "[NH3+]CC(=O)[O-]",
+    "CCN=[N+]=[N-]",
+    "CBr",
+    "CCl",
+    "C[Si](C)(C)C",
+    "C[Se]C",
+    "c1ccncc1",
+    "c1ccc[nH]1",
+    "CCNC(N)=[NH2+]",
+    "F[B-](F)(F)F",
+    "FS(F)(F)(F)(F)F",
+    "[O-][n+]1ccccc1",
+]
+
+
+def embedded(smiles):
+    mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    assert AllChem.EmbedMolecule(mol, randomSeed=1) == 0
+    return mol
+
+
+def sdf(path, mols):
+    with Chem.SDWriter(str(path)) as writer:
+        for mol in mols:
+            writer.write(mol)
+    return path
+
+
+def changed(mol, order):
+    mol = Chem.RWMol(mol)
+    bond = mol.GetBondWithIdx(0)
+    bond.SetBondType(order)
+    return mol
+
+
+def test_given_bonds_and_charges_of_many_chemistries(tmp_path):
+    mols = list(map(embedded, CHEMISTRIES))
+    path = sdf(tmp_path / "a.sdf", mols)
+    for source in (path, mols):
+        reports = []
+        scores = evaluate(source, bonds="file", workers=0, each=lambda report, _, into=reports: into.append(report))
+        assert [report.smiles for report in reports] == [Chem.MolToSmiles(Chem.MolFromSmiles(s)) for s in CHEMISTRIES]
+        assert [report.reason for report in reports] == [""] * len(mols)
+        assert (scores.molecule_stability, scores.validity, scores.uniqueness) == (1, 1, 1)
+        assert "of the file" in scores.protocol
+        assert scores.lookup_molecule_stability < 0.5
+
+
+def test_wrong_bonds_of_a_file(tmp_path):
+    ethane = changed(embedded("CC"), Chem.BondType.DOUBLE)
+    path = sdf(tmp_path / "a.sdf", [ethane])
+    (given,) = inspect_all(iter_records(path), bonds="file", workers=0)
+    assert (given.status, given.stable, given.agree) == ("invalid", False, False)
+    assert given.reason == "atom 1 (C) with charge +0 has valence 5, expected 4"
+    assert (given.lookup_stable, given.perceived_stable) == (True, True)
+    assert [report.status for report in inspect_all(iter_records(path), workers=0)] == ["stable"]
+
+
+def test_aromatic_bonds_of_water_are_refused(tmp_path):
+    block = Chem.MolToMolBlock(embedded("O"))
+    (tmp_path / "a.sdf").write_text(re.sub(r"(?m)^  1  ([23])  1", r"  1  \1  4", block))
+    scores = evaluate(tmp_path / "a.sdf", bonds="file", workers=1)
+    assert (scores.molecule_stability, scores.validity) == (0, 0)
+
+
+def test_records_without_bonds(tmp_path):
+    path = tmp_path / "a.xyz"
+    path.write_text("2\n\nH 0 0 0\nH 0 0 0.74\n")
+    scores = evaluate(path, bonds="file", workers=0)
+    assert (scores.n_molecules, scores.n_unscored, scores.statuses) == (0, 1, {"unscored": 1})
+    assert (scores.molecule_stability, scores.validity) == (None, None)
+    assert evaluate(path, bonds="auto", workers=0).molecule_stability == 1
+
+
+def test_a_charge_is_stated_or_asked_for():
+    (structure,) = read_mols(["C[NH3+]"])
+    (neutral,) = inspect_all([structure], workers=0)
+    (charged,) = inspect_all([structure], workers=0, charge=1)
+    assert (neutral.perceived_stable, charged.perceived_stable) == (False, True)
+    assert charged.perceived_smiles == "C[NH3+]"
+
+
+def read_mols(smiles):
+    for mol in map(embedded, smiles):
+        numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()])
+        yield Structure(mol.GetConformer().GetPositions(), numbers)
+
+
+def test_options_are_checked():
+    with pytest.raises(MolflowError, match="unknown bonds 'drawn'; expected one of lookup perceived file auto"):
+        evaluate([], bonds="drawn")
+    with pytest.raises(MolflowError, match="bonds and charge need the scope 'all', not 'lookup'"):
+        evaluate([], bonds="file", scope="lookup")
