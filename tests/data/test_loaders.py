@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from molflow.data import Batches, EqualSizeBatches, MixedSizeBatches
+from molflow.data import Batches, EqualCostBatches, EqualSizeBatches, MixedSizeBatches
 from molflow.errors import MolflowError
 
 N_ATOMS = np.random.default_rng(1).integers(3, 30, 1000)
@@ -86,3 +86,18 @@ def test_qm9_fills_nearly_all_batches(qm9):
 def test_bad_arguments(n_atoms, batch_size, seed):
     with pytest.raises(MolflowError):
         EqualSizeBatches(np.array(n_atoms), batch_size, seed)
+
+
+def test_batches_of_equal_cost_bound_the_pairs_and_visit_each_molecule_once():
+    sizes = np.random.default_rng(0).integers(3, 80, 1000)
+    batches = EqualCostBatches(sizes, 16)
+    epoch = batches.epoch(0)
+    assert len(epoch) == len(batches)
+    assert same(epoch, batches.epoch(0))
+    assert not same(epoch, batches.epoch(1))
+    assert sorted(np.concatenate(epoch).tolist()) == list(range(1000))
+    pairs = [len(batch) * int(sizes[batch].max()) ** 2 for batch in epoch]
+    assert max(pairs) <= 16 * np.square(sizes).mean()
+    assert np.median(pairs) > 0.7 * max(pairs)
+    large = EqualCostBatches(np.array([2] * 50 + [500]), 4).epoch(0)
+    assert [50] in [batch.tolist() for batch in large]  # a molecule beyond the bound comes alone
