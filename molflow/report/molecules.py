@@ -135,7 +135,9 @@ def unsupported_note(record: Record) -> str:
     count = record["statuses"].get("unsupported", 0)
     if not count:
         return ""
+    covered = record["metrics"].get("edm_geom_covered")
+    wider = f"the scores named edm geom, whose tables cover {covered['count']:,} molecules, or " if covered else ""
     return (
         f"{count:,} of {record['n_molecules']:,} molecules are outside the look-up tables. Scores by look-up bonds "
-        "count them as failures; scores named valence or perceived use perceived bonds, which cover all elements."
+        f"count them as failures: read {wider}those named valence or perceived, whose bonds cover all elements."
     )
