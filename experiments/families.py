@@ -44,6 +44,7 @@ FAMILIES: dict[str, tuple[Row, Row]] = {
         if issubclass(config, BijectiveConfig)
     },
     "ffjord": (CONTINUOUS, {"kind": "likelihood"}),
+    "diffusion": ({"kind": "diffusion", "network": RESNET, "n_steps": 100}, {"kind": "diffusion"}),
     "flow_matching": (CONTINUOUS, {"kind": "flow_matching", "pairing": "none"}),
     "free_form": ({"kind": "free_form", "encoder": RESNET, "decoder": RESNET}, {"kind": "free_form"}),
 }
@@ -180,13 +181,14 @@ def posterior_row(
 
 
 def speeds(sample: Callable[[], Any], density: Callable[[], Any], n: int) -> Row:
-    """Milliseconds for each of n samples and densities, medians of three calls after one to warm up."""
+    """Milliseconds for each of n samples and densities."""
+    return {"ms_per_sample": milliseconds(sample, n), "ms_per_density": milliseconds(density, n)}
 
-    def ms(work: Callable[[], Any]) -> float:
-        work()
-        return 1e3 * median(seconds_of(work) for _ in range(3)) / n
 
-    return {"ms_per_sample": ms(sample), "ms_per_density": ms(density)}
+def milliseconds(work: Callable[[], Any], n: int) -> float:
+    """For each of n things that a call makes, the median of three calls after one to warm up."""
+    work()
+    return 1e3 * median(seconds_of(work) for _ in range(3)) / n
 
 
 def fill(path: Path, keys: Iterable[Row], make: Callable[..., Row]) -> list[Row]:

@@ -166,7 +166,8 @@ def parse(model: type[Parsed], table: Mapping[str, Any], source: str) -> Parsed:
     try:
         return model.model_validate(table)
     except ValidationError as error:
-        explained = "; ".join(_explain(model, table, each) for each in error.errors())
+        errors = [each for each in error.errors() if each["type"] != "default_factory_not_called"]  # that follows
+        explained = "; ".join(_explain(model, table, each) for each in errors)
         raise MolflowError(f"{source}: {explained}") from error
 
 

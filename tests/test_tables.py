@@ -89,3 +89,14 @@ def test_steps_without_finite_gradients_are_left_out(script):
     assert figures["steps"] == 1
     assert figures["skipped_steps"] > 0
     assert all(parameter.isfinite().all() for parameter in flow.parameters())
+
+
+def test_sampling_speed(script, tmp_path, monkeypatch, capsys):
+    record = tmp_path / "speed.json"
+    words = ["--features", "3", "--seconds", "0.3", "-n", "20", "--json", str(record)]
+    monkeypatch.setattr(sys, "argv", ["sampling_speed", *words])
+    import_module("sampling_speed").main()
+    rows = json.loads(record.read_text())
+    assert [(row["features"], row["family"]) for row in rows] == [(3, "free_form"), (3, "maf"), (3, "ffjord")]
+    assert rows[0]["times_free_form"] == 1
+    assert "| 3 | maf |" in capsys.readouterr().out

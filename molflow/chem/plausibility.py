@@ -4,7 +4,7 @@ import numpy as np
 
 from molflow.chem.bonds import EDM_QM9, orders_of_one
 from molflow.chem.elements import COVALENT_RADII, symbol
-from molflow.chem.structure import AROMATIC, Stated
+from molflow.chem.structure import AROMATIC, Stated, Structure
 
 UNITS = {"nm": 10.0, "bohr": 0.529177210903}
 """Units of coordinates besides angstrom, in angstrom."""
@@ -45,27 +45,28 @@ def geometry_problem(positions: np.ndarray, atomic_numbers: np.ndarray) -> str:
     return f"the coordinates fit {_NAMES[fits]}, not angstrom" if fits else ""
 
 
-def missing_hydrogens(positions: np.ndarray, atomic_numbers: np.ndarray, stated: Stated | None) -> int:
+def missing_hydrogens(structure: Structure, stated: Stated | None) -> int:
     """How many hydrogens a molecule without any lacks, by the bonds of its file, or else by look-up bonds.
 
-    0 if it has hydrogens, if an atom has more bonds than its valence, if its bonds are not known, or if no more are
-    lacking than half its atoms, as look-up bonds may err. Charges count as in ammonium, which has one more, and in
-    carboxylates, which have one less.
+    0 if it has hydrogens or fewer than three atoms, if an atom has more bonds than its valence, if its bonds are not
+    known, or if no more are lacking than half its atoms, as look-up bonds may err. Charges count as in ammonium, which
+    has one more, and in carboxylates, which have one less.
 
     Args:
-        positions: finite, (n, 3), Å.
-        atomic_numbers: (n,).
+        structure: the molecule; its bonds are looked up unless it has them.
         stated: what the file says, if anything.
     """
+    positions, atomic_numbers, bonds = structure
     n = len(atomic_numbers)
-    if (atomic_numbers == 1).any() or n == 0:
+    if n < 3 or (atomic_numbers == 1).any():
         return 0
     valences = np.array([_OPEN.get(symbol(z), 0) for z in atomic_numbers.tolist()], dtype=np.float64)
     if stated is not None and stated.bonds is not None and len(stated.bonds):
-        orders = np.where(stated.bonds[:, 2] == AROMATIC, 1.5, stated.bonds[:, 2])
-        sums = np.bincount(stated.bonds[:, :2].ravel(), orders.repeat(2), n)
+        sums = _valence_sums(stated.bonds, n)
         if stated.charges is not None:
             valences += np.where(atomic_numbers == 6, -abs(stated.charges), stated.charges) * (valences > 0)
+    elif bonds is not None:
+        sums = _valence_sums(bonds, n)
     elif EDM_QM9.covers(atomic_numbers).all():
         sums = orders_of_one(positions, atomic_numbers).sum(1).astype(np.float64)
     else:
@@ -73,6 +74,12 @@ def missing_hydrogens(positions: np.ndarray, atomic_numbers: np.ndarray, stated:
     left = (valences - sums)[valences > 0]
     missing = int(np.floor(left).clip(min=0).sum())
     return 0 if (left < -0.5).any() or 2 * missing <= n else missing
+
+
+def _valence_sums(bonds: np.ndarray, n: int) -> np.ndarray:
+    """The sum of each atom's bond orders, (n,); 1.5 for an aromatic bond."""
+    orders = np.where(bonds[:, 2] == AROMATIC, 1.5, bonds[:, 2])
+    return np.bincount(bonds[:, :2].ravel(), orders.repeat(2), n)
 
 
 def _relative_distances(positions: np.ndarray, atomic_numbers: np.ndarray, rows: slice) -> np.ndarray:

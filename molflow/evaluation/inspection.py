@@ -101,7 +101,7 @@ def reject_unscored(structure: Structure, stated: Stated | None) -> MoleculeRepo
     """Report on a drawing, on coordinates in another unit, or on a molecule without its hydrogens; None for others."""
     positions, numbers, _ = structure
     reason = geometry_problem(positions, numbers)
-    if not reason and (missing := missing_hydrogens(positions, numbers, stated)):
+    if not reason and (missing := missing_hydrogens(structure, stated)):
         reason = f"{missing} hydrogens are missing, and there are none; --add-hydrogens adds them"
     if not reason:
         return None

@@ -110,7 +110,7 @@ def _mended(item: Structure | Record, options: EvaluationOptions) -> Structure |
     if options.unit != "angstrom":
         structure = Structure(structure.positions * UNITS[options.unit], structure.atomic_numbers)
     stated = item.stated if isinstance(item, Record) else None
-    if options.add_hydrogens and missing_hydrogens(*structure[:2], stated):
+    if options.add_hydrogens and missing_hydrogens(structure, stated):
         structure, stated = completed(structure, stated)
     return item._replace(structure=structure, stated=stated) if isinstance(item, Record) else structure
 

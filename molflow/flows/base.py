@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Self
 
 import torch
 from pydantic import SerializeAsAny
@@ -29,7 +29,13 @@ Which = Literal["encoder", "decoder"]
 
 
 class FlowConfig(KindConfig):
-    """Base of the configurations of flows."""
+    """Base of the configurations of flows.
+
+    Attributes:
+        trained_by: kind of the objective of an experiment that does not name one.
+    """
+
+    trained_by: ClassVar[str] = "likelihood"
 
     domain: DomainChoice
     conditions: ConditionsConfig | None = None

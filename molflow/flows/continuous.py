@@ -46,6 +46,7 @@ def gaussian_probe(space: Space[P], generator: torch.Generator | None, dtype: to
 class ContinuousConfig(FlowConfig):
     """`ContinuousFlow`, on any network of one time."""
 
+    trained_by: ClassVar[str] = "flow_matching"
     network: Network = EGNNConfig()
     solver: SolverChoice = AdaptiveSolver()
     last_step: float = Field(

@@ -2,7 +2,7 @@
 
 import math
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -25,6 +25,7 @@ SamplerName = Literal["ancestral", "ddim", "ode"]
 class DiffusionConfig(FlowConfig):
     """`DiffusionFlow`, on any network of one time."""
 
+    trained_by: ClassVar[str] = "diffusion"
     network: Network = EGNNConfig()
     solver: SolverChoice = AdaptiveSolver()
     sampler: SamplerName = "ancestral"

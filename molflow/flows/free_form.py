@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -78,6 +78,7 @@ class DenoiserConfig(Config):
 class FreeFormConfig(FlowConfig):
     """`FreeFormFlow`. With `average_velocity` the decoder takes two times and can use several evaluations."""
 
+    trained_by: ClassVar[str] = "free_form"
     encoder: Network = EGNNConfig()
     decoder: Network = EGNNConfig()
     average_velocity: bool = False

@@ -175,8 +175,5 @@ def _model(table: Mapping[str, Any]) -> FlowConfig:
 
 def _objective(model: FlowConfig) -> dict[str, Any]:
     """How a kind of flow is trained by default."""
-    objectives: dict[str | None, dict[str, Any]] = {
-        "free_form": {"kind": "free_form", "beta": 25.0},
-        "continuous": {"kind": "flow_matching", "pairing": "none"},
-    }
-    return objectives.get(model.kind, {"kind": "likelihood"})
+    settings: dict[str, dict[str, Any]] = {"free_form": {"beta": 25.0}, "flow_matching": {"pairing": "none"}}
+    return {"kind": model.trained_by, **settings.get(model.trained_by, {})}

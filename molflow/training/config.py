@@ -55,7 +55,7 @@ class ExperimentConfig(Config):
     data: DataConfig = Field(default_factory=default_data)
     model: FlowChoice
     objective: Annotated[SerializeAsAny[ObjectiveConfig], OneOf(OBJECTIVES, default="free_form")] = Field(
-        default_factory=lambda: OBJECTIVES["free_form"]()
+        default_factory=lambda fields: OBJECTIVES[fields["model"].trained_by]()
     )
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from molflow.config import parse
 from molflow.errors import MolflowError
+from molflow.flows import FLOWS
 from molflow.training.config import ExperimentConfig, load_experiment
 
 TINY = Path(__file__).with_name("tiny.toml")
@@ -200,3 +201,19 @@ def test_configuration_is_frozen():
         config.seed = 1
     with pytest.raises(ValidationError, match="frozen"):
         config.model.encoder.hidden = 1
+
+
+@pytest.mark.parametrize("kind", FLOWS.names())
+def test_each_kind_of_flow_has_an_objective_that_can_train_it(kind):
+    network = {"kind": "mlp", "hidden": 4, "n_blocks": 1}
+    tables = {"encoder": network, "decoder": network, "network": network}
+    model = {name: table for name, table in tables.items() if name in FLOWS[kind].model_fields}
+    model |= {"kind": kind, "domain": {"kind": "vectors", "n_features": 2}}
+    config = parse(ExperimentConfig, {"name": "default", "data": {"name": "rings"}, "model": model}, "test")
+    flow = config.model.build()
+    assert all(hasattr(flow, name) for name in config.objective.requires)
+
+
+def test_an_unknown_flow_is_the_only_error():
+    with pytest.raises(MolflowError, match=r"^test: model.kind: unknown flow 'nfs'; did you mean nsf\? [^;]*$"):
+        parse(ExperimentConfig, {"name": "typo", "model": {"kind": "nfs"}}, "test")
