@@ -83,18 +83,20 @@ class TrainingReference:
             MolflowError: a SMILES that RDKit cannot read, or no molecule at all.
         """
         bar = tqdm(total=len(structures), desc="training molecules", disable=not progress, dynamic_ncols=True)
-        known, edm, n_refused = set(), set(), 0
+        known: set[str] = set()
+        edm: set[str] = set()
+        n_refused = 0
         for found, found_by_edm in _looked_up(structures):
             n_refused += found is None
-            known.add(found)
-            edm.add(found_by_edm)
+            if found is not None and found_by_edm is not None:
+                known.add(found)
+                edm.add(found_by_edm)
             bar.update()
         bar.close()
         for mol in map(_parsed, tqdm(smiles, desc="their SMILES", disable=not progress)):
             known.add(canonical_smiles(mol))
             if not structures:
                 edm.add(_with_hydrogens(mol))
-        known, edm = known - {None}, edm - {None}
         if not known:
             raise MolflowError("no molecule that RDKit accepts; expected at least one training molecule")
         prints = fingerprints(sorted(known), progress)
