@@ -69,13 +69,6 @@ class DataSetConfig(KindConfig):
 
     condition: tuple[str, ...] = Field((), description="names of the quantities that samples are conditioned on")
 
-    condition_dropout: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="share of the conditions hidden in training, so that a model takes any of them or none",
-    )
-
     @property
     def name(self) -> str:
         assert self.kind is not None

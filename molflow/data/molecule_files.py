@@ -101,7 +101,7 @@ class MoleculeFile(DataSetConfig):
             MolflowError: a file that is missing, that changes while it is read, or has no molecule that can be used.
         """
         content = _digest(self._files)
-        options = self.model_dump(mode="json", exclude={"condition", "condition_dropout", *FILE_KEYS})
+        options = self.model_dump(mode="json", exclude={"condition", *FILE_KEYS})
         key = hashlib.sha256(json.dumps([_VERSION, content, options], sort_keys=True).encode()).hexdigest()[:16]
         path = cache_path(f"files/{self.file.name.split('.')[0] or 'molecules'}-{key}")
         if path.exists() and not force:

@@ -20,8 +20,7 @@ STATUSES: dict[str, str] = {
     "or more atoms than are supported",
     "timed out": "not finished within the time limit",
     "crashed": "ended its worker process, or raised an unexpected error",
-    "unscored": "in no figure: a drawing, not in angstrom, without its hydrogens, or without bonds of its "
-    "file where they are asked for",
+    "unscored": "in no figure: a drawing, not in angstrom, without hydrogens, or without the bonds that were asked for",
     "unreadable": "a record of a file that could not be read",
 }
 """Meaning of each status. If several apply, a molecule has the last one in the order stable, ..., invalid."""

@@ -173,7 +173,7 @@ class ODEFlow(Flow[Data]):
             MolflowError: a flow without optional conditions.
         """
         if self.conditions is None or not self.conditions.optional:
-            raise MolflowError("guidance needs a model whose conditions are optional (data.condition_dropout)")
+            raise MolflowError("guidance needs a model whose conditions are optional (training.condition_dropout)")
         flow = copy.copy(self)
         flow.guidance = weight
         return flow

@@ -125,19 +125,25 @@ def _tile(key: str, records: Mapping[str, Record], known: Record) -> str:
 
 
 def _notices(records: Mapping[str, Record]) -> list[str]:
-    """A sentence for each set with molecules that the look-up tables cannot score."""
-    notes = {name: unsupported_note(record) for name, record in records.items()}
-    return [(f"{name}: " if len(records) > 1 else "") + note for name, note in notes.items() if note]
+    """Sentences on the molecules of each set that cannot be scored."""
+    notes = [(name, note) for name, record in records.items() for note in notes_on(record)]
+    return [(f"{name}: " if len(records) > 1 else "") + note for name, note in notes]
 
 
-def unsupported_note(record: Record) -> str:
-    """A sentence on the molecules that the look-up tables cannot score; empty if there are none."""
-    count = record["statuses"].get("unsupported", 0)
-    if not count:
-        return ""
-    covered = record["metrics"].get("edm_geom_covered")
-    wider = f"the scores named edm geom, whose tables cover {covered['count']:,} molecules, or " if covered else ""
-    return (
-        f"{count:,} of {record['n_molecules']:,} molecules are outside the look-up tables. Scores by look-up bonds "
-        f"count them as failures: read {wider}those named valence or perceived, whose bonds cover all elements."
-    )
+def notes_on(record: Record) -> list[str]:
+    """Sentences on the molecules that the look-up tables cannot score, and on those that are not scored."""
+    notes = []
+    if count := record["statuses"].get("unsupported", 0):
+        covered = record["metrics"].get("edm_geom_covered")
+        wider = f"named edm geom, whose tables cover {covered['count']:,} molecules, or those " if covered else ""
+        notes.append(
+            f"{count:,} of {record['n_molecules']:,} molecules are outside the look-up tables. Scores by look-up bonds "
+            f"count them as failures: read those {wider}named valence or perceived, whose bonds cover all elements."
+        )
+    if count := record["statuses"].get("unscored", 0):
+        notes.append(
+            f"{count:,} further molecules are in no score: drawings in two dimensions, coordinates that are not in "
+            "angstrom (--unit), molecules without hydrogens (--add-hydrogens), or without the bonds asked for. "
+            "--details has the reason of each."
+        )
+    return notes

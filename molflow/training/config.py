@@ -42,6 +42,9 @@ class TrainingConfig(Config):
         "padded to one shape",
     )
     compile: bool = Field(False, description="torch.compile the loss; molecules need mixed_size")
+    condition_dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of the conditions hidden, so that a model takes any of them or none"
+    )
     validation_samples: int = Field(500, gt=0, description="samples scored for stability")
     workers: int = Field(0, ge=0, description="processes that draw and pair noise ahead of the steps")
     device: Literal["auto", "cpu", "cuda"] = "auto"

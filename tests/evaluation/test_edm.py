@@ -7,11 +7,10 @@ import pytest
 from rdkit import Chem
 from rdkit.Chem import AllChem
 
-from molflow.chem import Structure, read_structures
-from molflow.chem.bonds import EDM_GEOM, EDM_QM9, stability
+from molflow.chem import EDM_GEOM, EDM_QM9, Structure, read_structures, stability
 from molflow.evaluation import TrainingReference, evaluate, inspect
 from molflow.evaluation.edm import explicit_smiles, geom_stable_atoms
-from molflow.report.molecules import unsupported_note
+from molflow.report.molecules import notes_on
 
 QM9 = Path(__file__).parents[1] / "fixtures" / "qm9_200.npz"
 SULPHIDE = Structure(np.array([[0, 0, 0], [1.34, 0, 0], [-0.05, 1.34, 0]]), np.array([16, 1, 1]))
@@ -59,8 +58,9 @@ def test_an_element_in_no_table_is_counted_apart():
         "edm_geom_atom_stability": (2 + 5 + 6, 3 + 3 + 5 + 6),
         "edm_geom_covered": (3, 4),
     }
-    assert "3 of 4 molecules are outside the look-up tables" in unsupported_note(scores.to_dict())
-    assert "read the scores named edm geom, whose tables cover 3 molecules" in unsupported_note(scores.to_dict())
+    (note,) = notes_on(scores.to_dict())
+    assert note.startswith("3 of 4 molecules are outside the look-up tables.")
+    assert "read those named edm geom, whose tables cover 3 molecules, or those named valence or perceived" in note
 
 
 def test_the_tables_for_more_elements_agree_with_those_for_qm9():

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from molflow.cli.output import Record, columns, console, text, write_json
 from molflow.evaluation.metrics import grouped, label
-from molflow.report.molecules import unsupported_note
+from molflow.report.molecules import notes_on
 from molflow.report.scores import SCREENING
 from molflow.report.tables import number
 
@@ -48,7 +48,7 @@ def _show_notes(records: dict[str, Record]) -> None:
     if first["training"]:
         console.print(f"Novelty and similarity against {first['training']}.")
     for name, record in records.items():
-        if note := unsupported_note(record):
+        for note in notes_on(record):
             console.print(f"{name}: {note}")
 
 

@@ -96,7 +96,7 @@ class Splits(ABC, Generic[Data]):
 
     def _hidden(self, condition: Tensor, indices: np.ndarray) -> Tensor:
         """Conditions of a batch (B, C), a share of them NaN; which ones depends on the batch and the seed alone."""
-        if not (share := self.config.data.condition_dropout):
+        if not (share := self.config.training.condition_dropout):
             return condition
         random = np.random.default_rng([self.config.seed, *indices.tolist()]).random(tuple(condition.shape))
         return condition.masked_fill(torch.from_numpy(random < share), torch.nan)
@@ -143,7 +143,7 @@ def _with_conditions(config: "ExperimentConfig", values: Tensor | None) -> "Expe
         constant = names[int((std > 0).long().argmin())]
         raise MolflowError(f"data.condition: {constant} is the same for all training data")
     units = tuple(config.data.units.get(name, "") for name in names)
-    optional = config.data.condition_dropout > 0
+    optional = config.training.condition_dropout > 0
     fitted = ConditionsConfig(
         names=names, mean=tuple(mean.tolist()), std=tuple(std.tolist()), units=units, optional=optional
     )
