@@ -172,6 +172,42 @@ EDM_QM9 = BondRules(
 """The tables that EDM's code publishes, for the elements of QM9; valences H 1, C 4, N 3, O 2, F 1."""
 
 
+EDM_GEOM = BondRules(
+    name="EDM's tables for more elements",
+    protocol="EDM look-up bonds for more elements (arXiv 2203.17003, as for GEOM-Drugs)",
+    lengths={
+        **EDM_QM9.lengths,
+        ("H", "B"): (119,), ("H", "Si"): (148,), ("H", "P"): (144,), ("H", "S"): (134,), ("H", "Cl"): (127,),
+        ("H", "As"): (152,), ("H", "Br"): (141,), ("H", "I"): (161,),
+        ("C", "Si"): (185,), ("C", "P"): (184,), ("C", "S"): (182, 160), ("C", "Cl"): (177,),
+        ("C", "Br"): (194,), ("C", "I"): (214,),
+        ("N", "P"): (177,), ("N", "S"): (168,), ("N", "Cl"): (175,), ("N", "Br"): (214,), ("N", "I"): (222,),
+        ("O", "Si"): (163,), ("O", "P"): (163, 150), ("O", "S"): (151,), ("O", "Cl"): (164,),
+        ("O", "Br"): (172,), ("O", "I"): (194,),
+        ("F", "Si"): (160,), ("F", "P"): (156,), ("F", "S"): (158,), ("F", "Cl"): (166,), ("F", "Br"): (178,),
+        ("F", "I"): (187,),
+        ("B", "Cl"): (175,),
+        ("Si", "Si"): (233,), ("Si", "S"): (200,), ("Si", "Cl"): (202,), ("Si", "Br"): (215,),
+        ("Si", "I"): (243,),
+        ("P", "P"): (221,), ("P", "S"): (210, 186), ("P", "Cl"): (203,), ("P", "Br"): (222,),
+        ("S", "S"): (204,), ("S", "Cl"): (207,), ("S", "Br"): (225,), ("S", "I"): (234,),
+        ("Cl", "Cl"): (199,), ("Cl", "Br"): (214,),
+        ("Br", "Br"): (228,),
+        ("I", "I"): (266,),
+    },
+    valences={
+        **EDM_QM9.valences,
+        "B": (3,), "Al": (3,), "Si": (4,), "P": (3, 5), "S": (4,), "Cl": (1,), "As": (3,), "Br": (1,), "I": (1,),
+        "Hg": (1, 2), "Bi": (3, 5),
+    },
+)  # fmt: skip
+"""The tables of EDM's code for 16 elements, behind published figures of GEOM-Drugs.
+
+For the elements of QM9 they equal `EDM_QM9`. They know sulfur with four bonds alone, so a thiol or a thioether is not
+stable by them, and Al, Hg and Bi have valences but no bonds.
+"""
+
+
 def bond_orders(positions: Array, atomic_numbers: Array, mask: Array, rules: BondRules = EDM_QM9) -> Tensor:
     """Bond orders (B, N, N) int8 of a batch of molecules. See `BondRules.bond_orders`."""
     return rules.bond_orders(positions, atomic_numbers, mask)

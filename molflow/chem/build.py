@@ -101,8 +101,13 @@ def canonical_smiles(mol: Chem.Mol) -> str:
 def mesomeric_smiles(mol: Chem.Mol) -> str:
     """Canonical SMILES that all mesomeric forms of a molecule share, as those of a sulfoxide or a guanidinium.
 
-    RDKit's normalisation comes first; of the forms of a molecule with charges, it is the first in the alphabet.
+    It is the first in the alphabet of `mesomeric_forms`.
     """
+    return min(mesomeric_forms(mol))
+
+
+def mesomeric_forms(mol: Chem.Mol) -> set[str]:
+    """Canonical SMILES of a molecule as RDKit normalises it and, if it has charges, of its mesomeric forms."""
     from rdkit import Chem, rdBase
     from rdkit.Chem.MolStandardize import rdMolStandardize
 
@@ -110,7 +115,7 @@ def mesomeric_smiles(mol: Chem.Mol) -> str:
     with rdBase.BlockLogs():
         plain = Chem.MolFromSmiles(smiles)
         if plain is None:
-            return smiles
+            return {smiles}
         normal = rdMolStandardize.Normalize(plain)
         found = {str(Chem.MolToSmiles(normal))}
         if any(atom.GetFormalCharge() for atom in normal.GetAtoms()):
@@ -118,4 +123,4 @@ def mesomeric_smiles(mol: Chem.Mol) -> str:
             for form in Chem.ResonanceMolSupplier(normal, separated, _MOST_FORMS):
                 if form is not None and is_sanitised(form):
                     found.add(str(Chem.MolToSmiles(form)))
-    return min(found)
+    return found

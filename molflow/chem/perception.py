@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from molflow.chem.build import bonded_mol, is_sanitised
+from molflow.chem.build import bonded_mol, is_sanitised, mesomeric_forms
 from molflow.chem.elements import symbol
 from molflow.chem.valences import VALENCES_BY_CHARGE
 
@@ -244,6 +244,35 @@ def _is_complete(atom: Chem.Atom) -> bool:
 
 def _allowed(atom: Chem.Atom) -> tuple[int, ...]:
     return VALENCES_BY_CHARGE.get(atom.GetSymbol(), {}).get(atom.GetFormalCharge(), ())
+
+
+def is_charge_separated(mol: Chem.Mol) -> bool:
+    """Whether a fragment has a charged carbon or an O+ beside an atom of the opposite charge in each mesomeric form.
+
+    Examples are azomethine ylides, isocyanides and carbon monoxide, and missing hydrogens that perception mends with
+    charges. Nitro groups, N-oxides, diazo compounds and ammonium carboxylates are none.
+    """
+    from rdkit import Chem
+
+    if not _has_unusual_charges(mol):
+        return False
+    forms = filter(None, (Chem.MolFromSmiles(form) for form in mesomeric_forms(mol)))
+    return all(map(_has_unusual_charges, forms))
+
+
+def _has_unusual_charges(mol: Chem.Mol) -> bool:
+    from rdkit import Chem
+
+    for fragment in Chem.GetMolFrags(mol):
+        charged = [atom for atom in map(mol.GetAtomWithIdx, fragment) if atom.GetFormalCharge()]
+        unusual = any(atom.GetAtomicNum() == 6 or _is_oxonium(atom) for atom in charged)
+        if unusual and len({atom.GetFormalCharge() > 0 for atom in charged}) == 2:
+            return True
+    return False
+
+
+def _is_oxonium(atom: Chem.Atom) -> bool:
+    return atom.GetAtomicNum() == 8 and atom.GetFormalCharge() > 0
 
 
 def complete_atoms(mol: Chem.Mol) -> np.ndarray:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from molflow.chem.bonds import EDM_QM9, orders_of_one
+from molflow.chem.bonds import EDM_GEOM, EDM_QM9, orders_of_one
 from molflow.chem.build import bond_list, bonded_mol, canonical_smiles, is_connected, is_sanitised, mesomeric_smiles
 from molflow.chem.elements import formula, symbol
-from molflow.chem.perception import Perceived, accepted_by_default, perceive
+from molflow.chem.perception import Perceived, accepted_by_default, is_charge_separated, perceive
 from molflow.chem.plausibility import geometry_problem, missing_hydrogens
 from molflow.chem.posebusters import failed_checks
 from molflow.chem.relaxation import Strain
@@ -23,6 +23,7 @@ from molflow.chem.structure import LARGEST, Stated, Structure
 from molflow.errors import MolflowError
 from molflow.evaluation.contacts import clashes, pairs_within
 from molflow.evaluation.distributions import bond_bins, composition_bins, counted, distance_bins, value_bins
+from molflow.evaluation.edm import explicit_smiles, geom_stable_atoms
 from molflow.evaluation.options import Bonds, check_extras
 from molflow.evaluation.protocols import given_fields, headline
 from molflow.evaluation.reports import MoleculeReport
@@ -160,14 +161,13 @@ def inspect_lookup(structure: Structure) -> MoleculeReport:
     valid = is_sanitised(mol)
     fragments = len(Chem.GetMolFrags(raw))
     smiles = canonical_smiles(mol) if valid else None
-    complete = valid and fragments == 1 and not any(atom.GetNumRadicalElectrons() for atom in mol.GetAtoms())
     return replace(
         _report(structure, stable, *_status(structure, stable, valid, fragments)),
         valid=valid,
         connected=valid and fragments == 1,
         fragments=fragments,
         smiles=smiles,
-        edm_smiles=smiles if complete else _largest_smiles(raw) if valid else None,
+        edm_smiles=explicit_smiles(raw, largest=True) if valid else None,
         largest_fragment_valid=valid or (fragments > 1 and is_sanitised(_largest(raw))),
     )
 
@@ -189,13 +189,18 @@ def _valence_sums(structure: Structure) -> np.ndarray:
 
 
 def _report(structure: Structure, stable: np.ndarray, status: str, reason: str) -> MoleculeReport:
+    positions, numbers, bonds = structure
+    by_geom = geom_stable_atoms(positions, numbers) if bonds is None else stable  # the tables agree for H C N O F
     return MoleculeReport(
         n_atoms=len(stable),
-        formula=formula(structure.atomic_numbers),
+        formula=formula(numbers),
         status=status,
         reason=reason,
         stable_atoms=int(stable.sum()),
         stable=bool(stable.all()),
+        edm_geom_covered=bool(EDM_GEOM.covers(numbers).all()),
+        edm_geom_stable_atoms=int(by_geom.sum()),
+        edm_geom_stable=bool(by_geom.all()),
     )
 
 
@@ -241,28 +246,12 @@ def _largest(raw: Chem.Mol) -> Chem.Mol:
     return max(parts, key=lambda mol: mol.GetNumAtoms())
 
 
-def _largest_smiles(raw: Chem.Mol) -> str | None:
-    """Canonical SMILES of the largest fragment with missing hydrogens implied; of several, the first in the alphabet.
-
-    Source: the code of arXiv 2203.17003, which sanitises the whole and then keeps the largest fragment.
-    """
-    from rdkit import Chem
-
-    whole = Chem.Mol(raw)
-    for atom in whole.GetAtoms():
-        atom.SetNoImplicit(False)
-    if not is_sanitised(whole):
-        return None
-    parts = Chem.GetMolFrags(whole, asMols=True)
-    size = max(part.GetNumAtoms() for part in parts)
-    return min(canonical_smiles(part) for part in parts if part.GetNumAtoms() == size)
-
-
 def _perceived_fields(perceived: Perceived) -> dict[str, Any]:
     mol = perceived.mol
     return {
         "perceived_stable_atoms": int(perceived.stable.sum()),
         "perceived_stable": bool(perceived.stable.all()),
+        "charge_separated": mol is not None and is_charge_separated(mol),
         "perceived_valid": mol is not None,
         "perceived_connected": mol is not None and is_connected(mol),
         "perceived_fragments": perceived.fragments,

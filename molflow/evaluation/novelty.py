@@ -6,23 +6,27 @@ RDKit is imported inside functions.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
-from molflow.chem.build import canonical_smiles, to_rdkit
+from molflow.chem.build import bonded_mol, canonical_smiles, is_sanitised
 from molflow.chem.elements import formula
 from molflow.chem.io import Structure
 from molflow.data.files import save_arrays
 from molflow.data.qm9 import load_qm9, prepare_qm9
 from molflow.errors import MolflowError
 from molflow.evaluation.chunks import look_up
+from molflow.evaluation.edm import explicit_smiles
 from molflow.files import check_writable
+
+if TYPE_CHECKING:
+    from rdkit import Chem
 
 FINGERPRINT_RADIUS, FINGERPRINT_BITS = 2, 2048
 
-_FORMAT = 2  # a file of another format or RDKit version is made again
+_FORMAT = 3  # a file of another format or RDKit version is made again
 _LOOKED_UP_AT_ONCE = 1 << 13
 _TRAINING_AT_ONCE = 1 << 14  # fingerprints unpacked at a time, 32 MB
 
@@ -36,6 +40,8 @@ class TrainingReference:
         n_molecules: number of molecules that it was made from.
         n_refused: number of those without look-up bonds that RDKit accepts; only the data set's SMILES represent them.
         smiles: distinct canonical SMILES, by the look-up bonds and by the data set.
+        edm_smiles: the same as EDM's code writes them: by the look-up bonds alone, with explicit hydrogens, see
+            `molflow.evaluation.edm`; without structures, the SMILES of the data set with explicit hydrogens.
         fingerprints: (len(smiles), 256) uint8, Morgan fingerprints of `smiles` as packed bits.
         formulas: distinct molecular formulas of the structures, see `formula`.
         scaffolds: distinct scaffolds of `smiles`, see `scaffold`.
@@ -53,6 +59,7 @@ class TrainingReference:
     n_molecules: int
     n_refused: int
     smiles: frozenset[str]
+    edm_smiles: frozenset[str]
     fingerprints: np.ndarray
     formulas: frozenset[str]
     scaffolds: frozenset[str]
@@ -76,20 +83,35 @@ class TrainingReference:
             MolflowError: a SMILES that RDKit cannot read, or no molecule at all.
         """
         bar = tqdm(total=len(structures), desc="training molecules", disable=not progress, dynamic_ncols=True)
-        known, n_refused = set(), 0
-        for found in _looked_up(structures):
+        known: set[str] = set()
+        edm: set[str] = set()
+        n_refused = 0
+        for found, found_by_edm in _looked_up(structures):
             n_refused += found is None
-            if found is not None:
+            if found is not None and found_by_edm is not None:
                 known.add(found)
+                edm.add(found_by_edm)
             bar.update()
         bar.close()
-        known |= {_standard(text) for text in tqdm(smiles, desc="their SMILES", disable=not progress)}
+        for mol in map(_parsed, tqdm(smiles, desc="their SMILES", disable=not progress)):
+            known.add(canonical_smiles(mol))
+            if not structures:
+                edm.add(_with_hydrogens(mol))
         if not known:
             raise MolflowError("no molecule that RDKit accepts; expected at least one training molecule")
         prints = fingerprints(sorted(known), progress)
         formulas = frozenset(formula(s.atomic_numbers) for s in structures)
         scaffolds = frozenset(scaffold(text) for text in tqdm(sorted(known), desc="scaffolds", disable=not progress))
-        return cls(name, len(structures), n_refused, frozenset(known), prints, formulas, scaffolds - {""})
+        return cls(
+            name,
+            len(structures),
+            n_refused,
+            frozenset(known),
+            frozenset(edm),
+            prints,
+            formulas,
+            scaffolds - {""},
+        )
 
     def nearest_similarity(self, smiles: Sequence[str], progress: bool = False) -> np.ndarray:
         """Tanimoto similarity of each molecule to the most similar training molecule.
@@ -167,22 +189,41 @@ def qm9_training_reference(cache_dir: str | Path | None = None, progress: bool =
     return reference
 
 
-def _looked_up(structures: Sequence[Structure]) -> Iterator[str | None]:
-    """Canonical SMILES of each molecule by its look-up bonds; None where RDKit refuses them or an element has none."""
+def _looked_up(structures: Sequence[Structure]) -> Iterator[tuple[str | None, str | None]]:
+    """SMILES of each molecule by its look-up bonds: canonical ones, and those of EDM's code.
+
+    Both are None where RDKit refuses the bonds or an element has none.
+    """
+    from rdkit import Chem
+
     for start in range(0, len(structures), _LOOKED_UP_AT_ONCE):
         for structure in look_up(structures[start : start + _LOOKED_UP_AT_ONCE]):
-            mol = None if structure.bonds is None else to_rdkit(*structure)
-            yield None if mol is None else canonical_smiles(mol)
+            raw = None if structure.bonds is None else bonded_mol(*structure)
+            mol = None if raw is None else Chem.Mol(raw)
+            if raw is None or mol is None or not len(structure.positions) or not is_sanitised(mol):
+                yield None, None
+            else:
+                yield canonical_smiles(mol), explicit_smiles(raw)
 
 
 def _standard(smiles: str) -> str:
+    return canonical_smiles(_parsed(smiles))
+
+
+def _with_hydrogens(mol: "Chem.Mol") -> str:
+    from rdkit import Chem
+
+    return str(Chem.MolToSmiles(Chem.AddHs(mol), isomericSmiles=False))
+
+
+def _parsed(smiles: str) -> "Chem.Mol":
     from rdkit import Chem, rdBase
 
     with rdBase.BlockLogs():
         mol = Chem.MolFromSmiles(smiles)
     if mol is None:
         raise MolflowError(f"training SMILES {smiles!r}: RDKit cannot read it")
-    return canonical_smiles(mol)
+    return mol
 
 
 def _version() -> str:
@@ -197,6 +238,7 @@ def _save(reference: TrainingReference, path: Path) -> None:
         "name": np.array(reference.name),
         "counts": np.array([reference.n_molecules, reference.n_refused]),
         "smiles": np.char.encode(sorted(reference.smiles), "ascii"),
+        "edm_smiles": np.char.encode(sorted(reference.edm_smiles), "ascii"),
         "fingerprints": reference.fingerprints,
         "formulas": np.char.encode(sorted(reference.formulas), "ascii"),
         "scaffolds": np.char.encode(sorted(reference.scaffolds), "ascii"),
@@ -212,12 +254,14 @@ def _load(path: Path) -> TrainingReference | None:
                 return None
             arrays = {name: archive[name] for name in archive.files}
         n_molecules, n_refused = arrays["counts"].tolist()
-        smiles, formulas, scaffolds = (
-            frozenset(np.char.decode(arrays[name], "ascii").tolist()) for name in ("smiles", "formulas", "scaffolds")
+        smiles, edm_smiles, formulas, scaffolds = (
+            frozenset(np.char.decode(arrays[name], "ascii").tolist())
+            for name in ("smiles", "edm_smiles", "formulas", "scaffolds")
         )
         prints = arrays["fingerprints"]
         if prints.shape != (len(smiles), FINGERPRINT_BITS // 8) or prints.dtype != np.uint8:
             raise ValueError(f"fingerprints are {prints.dtype} {prints.shape}")
-        return TrainingReference(str(arrays["name"]), n_molecules, n_refused, smiles, prints, formulas, scaffolds)
+        name = str(arrays["name"])
+        return TrainingReference(name, n_molecules, n_refused, smiles, edm_smiles, prints, formulas, scaffolds)
     except Exception as error:  # a damaged archive can raise nearly anything from zipfile, zlib or numpy
         raise MolflowError(f"{path}: damaged: {error}; delete it, and it is made anew") from error

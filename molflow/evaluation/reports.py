@@ -39,11 +39,14 @@ class MoleculeReport:
         connected: valid and one fragment.
         fragments: number of fragments by the look-up bonds.
         smiles: canonical SMILES by the look-up bonds; None if not valid.
-        edm_smiles: canonical SMILES of the largest fragment by the look-up bonds with missing hydrogens implied, as
-            EDM's code counts a molecule; None if RDKit refuses the whole.
+        edm_smiles: canonical SMILES, with explicit hydrogens, of the largest fragment by the look-up bonds with missing
+            hydrogens implied, as EDM's code counts a molecule; None if RDKit refuses the whole.
+        edm_geom_covered: all elements are in EDM's tables for more elements, `molflow.chem.bonds.EDM_GEOM`.
+        edm_geom_stable_atoms, edm_geom_stable: stability by these tables.
         largest_fragment_valid: RDKit sanitises the largest fragment by the look-up bonds, whatever the others are.
         perceived_stable_atoms, perceived_stable: stability by charge-aware valences on bonds that RDKit perceives, see
             `molflow.chem.perceive`.
+        charge_separated: a fragment by perceived bonds has a charged carbon or an O+ beside the opposite charge.
         perceived_valid: every fragment gets bond orders, and RDKit sanitises the whole.
         perceived_connected: perceived_valid and one fragment.
         perceived_fragments: number of fragments by RDKit's connectivity.
@@ -74,9 +77,13 @@ class MoleculeReport:
     fragments: int = 0
     smiles: str | None = None
     edm_smiles: str | None = None
+    edm_geom_covered: bool = False
+    edm_geom_stable_atoms: int = 0
+    edm_geom_stable: bool = False
     largest_fragment_valid: bool = False
     perceived_stable_atoms: int = 0
     perceived_stable: bool = False
+    charge_separated: bool = False
     perceived_valid: bool = False
     perceived_connected: bool = False
     perceived_fragments: int = 0

@@ -134,9 +134,11 @@ def notes_on(record: Record) -> list[str]:
     """Sentences on the molecules that the look-up tables cannot score, and on those that are not scored."""
     notes = []
     if count := record["statuses"].get("unsupported", 0):
+        covered = record["metrics"].get("edm_geom_covered")
+        wider = f"named edm geom, whose tables cover {covered['count']:,} molecules, or those " if covered else ""
         notes.append(
             f"{count:,} of {record['n_molecules']:,} molecules are outside the look-up tables. Scores by look-up bonds "
-            "count them as failures; scores named valence or perceived use perceived bonds, which cover all elements."
+            f"count them as failures: read those {wider}named valence or perceived, whose bonds cover all elements."
         )
     if count := record["statuses"].get("unscored", 0):
         notes.append(

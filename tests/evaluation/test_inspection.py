@@ -48,7 +48,7 @@ def test_methanol_is_stable_by_every_protocol():
     assert (report.status, report.reason, report.perception) == ("stable", "", "")
     assert (report.n_atoms, report.formula, report.smiles) == (6, "CH4O", "CO")
     assert (report.stable_atoms, report.perceived_stable_atoms) == (6, 6)
-    assert (report.edm_smiles, report.perceived_smiles) == ("CO", "CO")
+    assert (report.edm_smiles, report.perceived_smiles) == ("[H]OC([H])([H])[H]", "CO")
     flags = ("stable", "valid", "connected", "largest_fragment_valid", "perceived_stable", "perceived_valid",
              "perceived_connected", "default_connected")  # fmt: skip
     assert all(getattr(report, name) for name in flags)
@@ -77,7 +77,7 @@ def test_a_radical_is_valid_but_not_stable():
     report = inspect(Structure(ethane.positions[:-1], ethane.atomic_numbers[:-1]))
     assert (report.status, report.reason) == ("unstable", "atom 2 (C) has valence 3, expected 4")
     assert (report.valid, report.connected, report.smiles) == (True, True, "[CH2]C")
-    assert report.edm_smiles == "CC"  # EDM's code implies the hydrogen that is missing
+    assert report.edm_smiles == "[H]C([H])C([H])([H])[H]"  # the missing hydrogen is implied, as EDM's code does
     assert (report.perceived_valid, report.perception) == (False, "no bond orders give net charge 0")
 
 
@@ -114,7 +114,7 @@ def test_two_waters_are_two_fragments():
     both = Structure(np.vstack([water.positions, water.positions + 9]), np.tile(water.atomic_numbers, 2))
     report = inspect(both)
     assert (report.status, report.reason, report.fragments) == ("disconnected", "2 fragments", 2)
-    assert (report.stable, report.valid, report.connected, report.edm_smiles) == (True, True, False, "O")
+    assert (report.stable, report.valid, report.connected, report.edm_smiles) == (True, True, False, "[H]O[H]")
     assert (report.perceived_valid, report.perceived_connected, report.perceived_fragments) == (True, False, 2)
     assert (report.perceived_stable, report.default_connected, report.descriptors) == (True, False, None)
 

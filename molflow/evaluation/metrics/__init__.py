@@ -23,10 +23,12 @@ _FAMILIES = {
     "perceived": (
         "valence_molecule_stability",
         "valence_atom_stability",
+        "valence_charge_separated",
         "perceived_connected_validity",
         "perceived_validity",
         "rdkit_default_validity",
     ),
+    "wider": ("edm_geom_molecule_stability", "edm_geom_atom_stability", "edm_geom_covered"),
     "beside": (
         "lookup_molecule_stability",
         "lookup_atom_stability",

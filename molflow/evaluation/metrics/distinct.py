@@ -1,6 +1,7 @@
 """Uniqueness and novelty: how many distinct molecules there are, and how many the training molecules lack.
 
-A distinct molecule is a canonical SMILES among the connected valid molecules.
+A distinct molecule is a canonical SMILES among the connected valid molecules. The metrics of EDM count its own SMILES,
+which keep explicit hydrogens, see `molflow.evaluation.edm`.
 """
 
 from abc import abstractmethod
@@ -22,6 +23,8 @@ Identities = Counter[str | None]
 
 NEW_SMILES = "canonical SMILES not in {training}"
 SIMILARITY = "Tanimoto similarity (Morgan fingerprints, radius 2, 2048 bits) to the nearest molecule of {training}"
+
+EDM_DISTINCT = f"{EDM_CODE}; canonical SMILES with explicit hydrogens"
 
 NEAR = 0.4
 """Least similarity of molecules that resemble each other."""
@@ -129,7 +132,7 @@ class NovelCompositions(_OfIdentities):
 class EDMValidityUniqueness(_OfEDMSmiles):
     """Distinct molecules / all molecules, by the code of EDM."""
 
-    protocol = EDM_CODE
+    protocol = EDM_DISTINCT
 
     def value(self, state: Identities) -> Ratio:
         return Ratio(len(_distinct(state)), state.total())
@@ -139,10 +142,11 @@ class EDMValidityUniqueness(_OfEDMSmiles):
 class EDMValidityUniquenessNovelty(_OfEDMSmiles):
     """Distinct molecules that are not among the training molecules / all molecules, by the code of EDM."""
 
-    needs, protocol = "training", f"{EDM_CODE}; {NEW_SMILES}"
+    needs = "training"
+    protocol = f"{EDM_DISTINCT} that no molecule of {{training}} has by its look-up bonds"
 
     def value(self, state: Identities) -> Ratio:
-        return Ratio(len(_distinct(state) - self.training.smiles), state.total())
+        return Ratio(len(_distinct(state) - self.training.edm_smiles), state.total())
 
 
 class _Similarity(OfSmiles):

@@ -35,6 +35,17 @@ class ValenceAtomStability(MoleculeMetric):
         return report.n_atoms
 
 
+@METRICS.register("valence_charge_separated")
+class ValenceChargeSeparated(MoleculeMetric):
+    """Molecules that count in `valence_molecule_stability`, but with charge-separated carbons or O+ / all molecules."""
+
+    group, scope = "Stability", "all"
+    protocol = f"{VALENCES}; with a charged carbon or an O+ beside the opposite charge in one fragment"
+
+    def counts(self, report: "MoleculeReport") -> int:
+        return report.perceived_stable and report.charge_separated
+
+
 @METRICS.register("perceived_connected_validity")
 class PerceivedConnectedValidity(MoleculeMetric):
     """Molecules that are valid by perceived bonds and one fragment / all molecules."""
