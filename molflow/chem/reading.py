@@ -221,7 +221,7 @@ def _text(source: str, stream: io.BufferedReader) -> io.TextIOWrapper:
         return io.TextIOWrapper(plain, encoding="utf-16", errors="replace")
     n_controls = len(head) - len(head.translate(None, _CONTROLS))
     if n_controls > max(2, len(head) // 20):  # a byte or two may be damage
-        raise MolflowError(f"{source}: binary, or not in UTF-8 or UTF-16; expected the text of an SDF or XYZ file")
+        raise MolflowError(f"{source}: binary, or not in UTF-8; expected the text of an SDF or XYZ file")
     return io.TextIOWrapper(plain, encoding="utf-8-sig", errors="replace")
 
 

@@ -177,6 +177,11 @@ def _score(metric: Metric, found: Ratio | Figure, recorded: dict[str, Any] | Non
     protocol = protocol.replace("{lookup}", EDM_QM9.protocol)
     if metric.options.training is not None:
         protocol = protocol.replace("{training}", metric.options.training.name)
+        if (
+            metric.needs == "training"
+            and metric.options.training.name != f"the training split of {metric.options.reference}"
+        ):
+            recorded = None  # its novelty was counted against that split
     count = found.count if isinstance(found, Ratio) else None
     return Score(
         value=found.value,

@@ -120,16 +120,16 @@ def test_hydrogens_dimensions_and_units_are_checked(tmp_path):
     good, bare, flat = (tmp_path / f"{name}.sdf" for name in ("good", "bare", "flat"))
     sdf(good, ["CCO", "CC[NH3+]"], e="1.5")
     sdf(bare, ["CCO"], hydrogens=False)
-    sdf(flat, ["CC(C)CO"], hydrogens=False, flat=True)
+    sdf(flat, ["CC(C)CCO"], hydrogens=False, flat=True)
     assert all_of(MoleculeFile(file=good, properties={"e": "eV"})).properties["e"].tolist() == [1.5, 1.5]
     with pytest.raises(MolflowError, match="6 hydrogens are missing; --add-hydrogens adds them"):
         MoleculeFile(file=bare).prepare(progress=False)
     assert all_of(MoleculeFile(file=bare, add_hydrogens=True)).n_atoms.tolist() == [9]
     with pytest.raises(MolflowError, match="two-dimensional"):
         MoleculeFile(file=flat).prepare(progress=False)
-    water = np.array([[0, 0, 0.01], [0.096, 0, 0], [-0.024, 0.093, 0]])
+    ethanol = all_of(MoleculeFile(file=good)).subset([0])
     with StructureWriter(tmp_path / "nm.xyz") as writer:
-        writer.write(Structure(water, np.array([8, 1, 1])))
+        writer.write(Structure(ethanol.positions / 10, ethanol.atomic_numbers))
     with pytest.raises(MolflowError, match="fit nanometres"):
         MoleculeFile(file=tmp_path / "nm.xyz").prepare(progress=False)
 

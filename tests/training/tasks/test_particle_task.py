@@ -232,7 +232,7 @@ def test_a_continuous_flow_needs_another_objective(tmp_path):
     model = "model={kind = 'continuous', domain = {kind = 'particles', n_particles = 4, dim = 2}}"
     needed = r"encoder, decoder, reverse_terms \(model\.kind = 'free_form'\)"
     with pytest.raises(MolflowError, match=f"objective: the free_form objective needs a flow with {needed}"):
-        train(load_experiment(TINY, ("data.name=dw4", model)), tmp_path / "run")
+        train(load_experiment(TINY, ("data.name=dw4", model, "objective.kind=free_form")), tmp_path / "run")
 
 
 def test_a_batch_whose_paths_cannot_be_followed_is_rolled_back(tmp_path, monkeypatch, caplog):
