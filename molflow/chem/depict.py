@@ -11,6 +11,7 @@ import numpy as np
 from molflow.chem.bonds import EDM_QM9, orders_of_one
 from molflow.chem.build import bond_list, bonded_mol, is_sanitised
 from molflow.chem.perception import connected, perceive
+from molflow.chem.stated import kekulized_bonds
 
 _SIZE = (260, 200)
 _PLACE = "place"  # property of an atom: its place in the input
@@ -47,11 +48,7 @@ def drawn(
 
         Chem.Kekulize(mol, clearAromaticFlags=True)
         charges = np.array([atom.GetFormalCharge() for atom in mol.GetAtoms()], dtype=np.int64)
-    rows = [
-        (bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), round(bond.GetBondTypeAsDouble()))
-        for bond in (mol or connected(positions, atomic_numbers)).GetBonds()
-    ]
-    return Drawn(np.array(rows, dtype=np.int64).reshape(-1, 3), charges)
+    return Drawn(kekulized_bonds(mol or connected(positions, atomic_numbers)), charges)
 
 
 def depict(

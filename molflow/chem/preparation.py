@@ -13,7 +13,7 @@ from molflow.chem.build import canonical_smiles, is_sanitised
 from molflow.chem.perception import perceive
 from molflow.chem.plausibility import geometry_problem
 from molflow.chem.reading import Record
-from molflow.chem.stated import kekulized_bonds, stated_mol, stated_of, with_hydrogens
+from molflow.chem.stated import kekulized_bonds, stated_message, stated_mol, stated_of, with_hydrogens
 from molflow.chem.structure import Stated
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def message_of(record: Record) -> dict[str, Any]:
     """A record that could be read, as `prepare` takes it."""
     assert record.structure is not None
     positions, numbers, _ = record.structure
-    stated = [None if v is None else np.asarray(v).tolist() for v in record.stated or Stated()]
+    stated = stated_message(record.stated or Stated())
     return {"positions": positions.tolist(), "numbers": numbers.tolist(), "stated": stated}
 
 

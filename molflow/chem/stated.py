@@ -14,8 +14,13 @@ if TYPE_CHECKING:
     from rdkit import Chem
 
 
+def stated_message(stated: Stated) -> list[Any]:
+    """The fields of `Stated` as lists and whole numbers, for JSON."""
+    return [value.tolist() if isinstance(value, np.ndarray) else value for value in stated]
+
+
 def stated_of(values: list[Any]) -> Stated:
-    """`Stated` from its fields as lists and whole numbers, for JSON."""
+    """The inverse of `stated_message`."""
     bonds, charges, radicals, charge = values
     return Stated(
         None if bonds is None else np.array(bonds, dtype=np.int64).reshape(-1, 3),

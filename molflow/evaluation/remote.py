@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from molflow.chem.stated import stated_of
+from molflow.chem.stated import stated_message, stated_of
 from molflow.chem.structure import Stated, Structure
 from molflow.evaluation.reports import MoleculeReport
 from molflow.workers import named
@@ -22,8 +22,7 @@ _METHANE = Structure(
 def to_message(structure: Structure, stated: Stated | None = None) -> list[Any]:
     """A molecule as lists, for JSON, with what a file states about it."""
     arrays = [None if array is None else array.tolist() for array in structure]
-    told = None if stated is None else [v.tolist() if isinstance(v, np.ndarray) else v for v in stated]
-    return [*arrays, told]
+    return [*arrays, None if stated is None else stated_message(stated)]
 
 
 def from_message(message: list[Any]) -> tuple[Structure, Stated | None]:

@@ -129,6 +129,8 @@ class Tally:
             raise MolflowError("no molecules to evaluate; expected at least one")
         reference, training = self.options.reference, self.options.training
         recorded = None if reference is None else recorded_scores(reference)
+        if recorded is not None and training is not None and training.name != f"the training split of {reference}":
+            recorded = _without_novelty(recorded)
         found: dict[str, Ratio | Figure] = {name: Ratio(*ratio) for name, ratio in self._ratios.items()}
         found |= {name: m.value(self._states[m.shared or name]) for name, m in self._collected.items()}
         metrics = self._counted | self._collected
@@ -172,16 +174,18 @@ def _stability_report(atomic_numbers: np.ndarray, stable_atoms: int) -> Molecule
     )
 
 
+def _without_novelty(recorded: dict[str, Any]) -> dict[str, Any]:
+    """The scores of a reference but for those against its own training split."""
+    novelty = {name for name in METRICS if METRICS[name].needs == "training"}
+    kept = {name: value for name, value in recorded.items() if name not in novelty}
+    return kept | {"metrics": {name: value for name, value in recorded["metrics"].items() if name not in novelty}}
+
+
 def _score(metric: Metric, found: Ratio | Figure, recorded: dict[str, Any] | None) -> Score:
     protocol = metric.protocol.replace("{bonds}", PROTOCOLS[metric.options.bonds])
     protocol = protocol.replace("{lookup}", EDM_QM9.protocol)
     if metric.options.training is not None:
         protocol = protocol.replace("{training}", metric.options.training.name)
-        if (
-            metric.needs == "training"
-            and metric.options.training.name != f"the training split of {metric.options.reference}"
-        ):
-            recorded = None  # its novelty was counted against that split
     count = found.count if isinstance(found, Ratio) else None
     return Score(
         value=found.value,
