@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +14,12 @@ from typing import Any, Self
 from molflow.errors import MolflowError
 
 
-class Closing:
+class Closing(ABC):
     """Base class that calls `close` at the end of a `with` block, also after an exception."""
 
+    @abstractmethod
     def close(self) -> None:
         """Finish writing."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self

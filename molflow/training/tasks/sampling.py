@@ -1,6 +1,7 @@
 """Samples of a flow for the command line: drawn in batches, counted, timed, and written to a file."""
 
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,9 +92,9 @@ class SampleWriter(Closing, Generic[Data]):
 
     count: int = 0
 
+    @abstractmethod
     def write(self, samples: Samples[Data]) -> None:
         """Append samples. Ctrl-C takes effect between two samples."""
-        raise NotImplementedError
 
 
 class Scoring(Closing, Generic[Data]):
