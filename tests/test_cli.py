@@ -806,7 +806,7 @@ def test_damaged_checkpoints(fails, model, tmp_path, command, damage, message):
     [
         (["none.toml"], "none.toml: cannot be read: No such file"),
         ([TINY, "--set", "training.epoch=3"], "unknown key training.epoch; did you mean training.epochs?"),
-        ([TINY, "--set", "training.epochs=none"], "training.epochs: Input should be a valid integer"),
+        ([TINY, "--set", "training.epochs=none"], "training.epochs: expected an integer"),
         ([TINY, "--set", "nonsense"], "--set nonsense: expected a.b=value"),
         ([TINY, "--set", 'model.domain.types=["H", "Xx"]'], "unknown element 'Xx'"),
         ([TINY, "--set", "model.encoder.n_stages=2"], "unknown key model.encoder.n_stages"),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from molflow.cli.computing import computing
 from molflow.cli.options import (
     BatchSize,
     Compile,
@@ -38,6 +39,7 @@ benchmark = typer.Typer(help="Measure speed on this machine.", rich_markup_mode=
 
 
 @benchmark.command("sampling")
+@computing
 def benchmark_sampling(
     models: Annotated[
         str,
@@ -82,6 +84,7 @@ def benchmark_sampling(
 
 
 @benchmark.command("training")
+@computing
 def benchmark_training(
     model: Model = DEFAULT_MODEL,
     n_atoms: Annotated[
@@ -108,6 +111,7 @@ def benchmark_training(
 
 
 @benchmark.command("evaluation")
+@computing
 def benchmark_evaluation(
     n: Annotated[int, typer.Option("-n", min=1, help="Test molecules of QM9, at most 13,083.")] = 1000,
     workers: Workers = None,

@@ -19,6 +19,7 @@ from molflow.errors import MolflowError
 from molflow.evaluation import DetailWriter, EvaluationOptions
 from molflow.evaluation.details import check_details
 from molflow.evaluation.molecules import Each
+from molflow.extras import import_extra
 from molflow.files import check_writable
 from molflow.report import Draw, molecules_page
 
@@ -35,6 +36,7 @@ def evaluate_molecules(
 ) -> None:
     """Score the molecules in files, folders and standard input, each as it is read."""
     if report is not None:
+        import_extra("plotly.offline", "report", f"--report {report}")
         check_writable(report)
     for path in details:
         check_details(path)

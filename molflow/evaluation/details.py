@@ -12,6 +12,7 @@ from molflow.chem.structure import structure_error
 from molflow.errors import MolflowError
 from molflow.evaluation.reports import MoleculeReport
 from molflow.evaluation.screening import Descriptors
+from molflow.extras import import_extra
 from molflow.files import Closing, check_writable
 
 SUFFIXES = (".csv", ".parquet", ".sdf")
@@ -120,12 +121,7 @@ _WRITERS: dict[str, type[_Csv | _Parquet | _Sdf]] = dict(zip(SUFFIXES, (_Csv, _P
 
 
 def _pyarrow() -> Sequence[Any]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise MolflowError("a Parquet file needs pyarrow; install it with: pip install 'molflow[parquet]'") from error
-    return pyarrow, parquet
+    return [import_extra(module, "parquet", "a Parquet file") for module in ("pyarrow", "pyarrow.parquet")]
 
 
 def _kinds() -> dict[str, str]:

@@ -6,8 +6,8 @@ import html
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from molflow.errors import MolflowError
 from molflow.evaluation.metrics import METRICS, label
+from molflow.extras import import_extra
 
 if TYPE_CHECKING:
     import pandas
@@ -121,16 +121,14 @@ class MoleculeScores:
         Raises:
             MolflowError: pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise MolflowError("a data frame needs pandas; install it with: pip install pandas") from error
+        frames = import_extra("pandas", "frame", "a data frame")
         rows = []
         for score in self.metrics.values():
             row = asdict(score)
             row["low"], row["high"] = row.pop("interval") or (None, None)
             rows.append(row)
-        return pandas.DataFrame(rows, index=pandas.Index(self.metrics, name="metric"))
+        frame: pandas.DataFrame = frames.DataFrame(rows, index=frames.Index(self.metrics, name="metric"))
+        return frame
 
     def _repr_html_(self) -> str:
         """A table in notebooks."""

@@ -88,13 +88,17 @@ def read_model_config(folder: Path) -> FlowConfig:
     return parse(_Stored, {"model": read_config(folder)["model"]}, str(path)).model
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
     """config.json as plain values, in the format of today: keys `format`, `model` and `experiment`, which may be None.
+
+    Args:
+        path: the file, or the folder of the model.
 
     Raises:
         MolflowError: a missing or damaged file, or one of a newer format.
     """
-    path = folder / CONFIG
+    if path.suffix != ".json":
+        path = path / CONFIG
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise MolflowError(f"{path}: has no model; expected format, model and experiment")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from molflow.errors import MolflowError
 from molflow.files import read_json
+from molflow.registry import known_names
 
 if TYPE_CHECKING:
     import torch
@@ -38,12 +39,12 @@ def load_pretrained(name: str, device: "torch.device | str" = "cpu") -> "Flow[An
     """A shipped model, ready to sample.
 
     Raises:
-        MolflowError: no such model; the known ones are listed.
+        MolflowError: no such model; the nearest one is named.
     """
     from molflow.flows.storage import load
 
     if name not in (known := model_names()):
-        raise MolflowError(f"unknown model {name!r}; shipped are: {', '.join(known)}")
+        raise MolflowError(f"unknown model {name!r}{known_names(name, known, 'shipped')}")
     return load(_HERE / name, device)
 
 
@@ -51,14 +52,15 @@ def folder_of(name_or_folder: str) -> Path:
     """The checkpoint folder of a shipped model by name, or the folder itself.
 
     Raises:
-        MolflowError: neither; the shipped names are listed.
+        MolflowError: neither; the nearest shipped name is given.
     """
     known = model_names()
     if name_or_folder in known:
         return _HERE / name_or_folder
     if Path(name_or_folder).is_dir():
         return Path(name_or_folder)
-    raise MolflowError(f"unknown model {name_or_folder!r}, and no such folder; shipped are: {', '.join(known)}")
+    hint = known_names(name_or_folder, known, "shipped")
+    raise MolflowError(f"unknown model {name_or_folder!r}, and no such folder{hint}")
 
 
 def load_named(name_or_folder: str, device: "torch.device | str" = "cpu") -> "Flow[Any]":

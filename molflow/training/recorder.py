@@ -12,12 +12,12 @@ from types import TracebackType
 from typing import Any, cast
 
 import torch
-from tqdm import tqdm
 
 from molflow.errors import MolflowError
 from molflow.files import atomic_path, read_json
 from molflow.flows.base import Flow
 from molflow.flows.storage import CARD, save_model
+from molflow.progress import progress_bar
 from molflow.training.metrics import mean
 from molflow.training.run import Run
 from molflow.training.state import STATE, save_state
@@ -66,12 +66,11 @@ class Recorder:
         with ExitStack() as stack:
             self._file = stack.enter_context((self.folder / METRICS).open("a", encoding="utf-8"))
             self._bar = stack.enter_context(
-                tqdm(
+                progress_bar(
                     total=self.total_steps,
                     initial=self.run.step,
                     desc=self.splits.config.name,
                     unit="step",
-                    dynamic_ncols=True,
                 )
             )
             self._board = _tensorboard(self.folder, self.run.step)

@@ -131,7 +131,7 @@ def test_a_model_that_does_not_fit_the_data_is_named(overrides, message):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["data.name=particles"], r"data\.file: Field required"),
+        (["data.name=particles"], r"data\.file is missing"),
         (["data={name='qm9', file='a.npy'}"], r"unknown key data\.file"),
     ],
 )

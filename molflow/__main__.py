@@ -1,0 +1,5 @@
+"""python -m molflow"""
+
+from molflow.cli import main
+
+main()
