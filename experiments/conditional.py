@@ -82,7 +82,7 @@ def start(arguments: argparse.Namespace) -> None:
 
 
 def train_regressor(arguments: argparse.Namespace) -> None:
-    """Adam on the absolute errors in standard deviations, one-cycle by the clock."""
+    """Adam on the absolute errors in standard deviations, one cycle by the processor time."""
     train = load_qm9("train")
     train = train.subset(slice(len(train) // 2, None))
     y = values(train)
@@ -93,11 +93,11 @@ def train_regressor(arguments: argparse.Namespace) -> None:
     optimizer = torch.optim.AdamW(regressor.parameters(), 1e-3, weight_decay=1e-3)
     averaged = torch.optim.swa_utils.AveragedModel(regressor, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn())
     order = EqualCostBatches(train.n_atoms, 64)
-    began, epoch, seen = time.monotonic(), 0, 0
+    began, epoch, seen = time.process_time(), 0, 0
     with tqdm(total=round(60 * arguments.minutes), unit="s", desc="regressor") as bar:
         while bar.n < bar.total:
             for indices in order.epoch(epoch):
-                share = min(1.0, (time.monotonic() - began) / bar.total)
+                share = min(1.0, (time.process_time() - began) / bar.total)
                 for group in optimizer.param_groups:
                     group["lr"] = 1e-3 * min(1.0, 20 * share + 0.01) * (1 - share) ** 0.5 + 1e-6
                 loss = ((regressor(train.batch(indices)) - y[indices]) / regressor.std).abs().mean()
@@ -107,7 +107,7 @@ def train_regressor(arguments: argparse.Namespace) -> None:
                 optimizer.step()
                 averaged.update_parameters(regressor)
                 seen += len(indices)
-                bar.update(round(time.monotonic() - began) - bar.n)
+                bar.update(round(time.process_time() - began) - bar.n)
                 bar.set_postfix(loss=f"{loss:.3f}")
                 if bar.n >= bar.total:
                     break
