@@ -44,6 +44,13 @@ def evaluate(
             f"default with --reference {DEFAULT_REFERENCE}, where QM9 is available.",
         ),
     ] = None,
+    training: Annotated[
+        Path | None,
+        typer.Option(
+            help="Molecules: compare with the molecules of this file, such as those that a model was trained on, in "
+            "place of QM9."
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -132,7 +139,7 @@ def evaluate(
             seconds=seconds,
             progress=True,
         )
-        evaluate_molecules(files, options, novelty, details or [], report, json)
+        evaluate_molecules(files, options, novelty, training, details or [], report, json)
     else:
         if len(files) > 1:
             refuse("of particles is for one file at a time", report=report)
@@ -140,6 +147,7 @@ def evaluate(
             "particles",
             f"{system} is a system of particles",
             novelty=novelty,
+            training=training,
             bonds=None if bonds == "lookup" else bonds,
             charge=charge,
             unit=None if unit == "angstrom" else unit,

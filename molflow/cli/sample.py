@@ -17,6 +17,7 @@ from molflow.cli.options import (
     UsageError,
     data_of,
     load_flow,
+    own_training_reference,
     refuse_other_tasks,
     training_reference,
 )
@@ -93,7 +94,8 @@ def sample(
         bool,
         typer.Option(
             "--novelty",
-            help="Molecules: compare with the training split of QM9, prepared on first use in under a minute.",
+            help="Molecules: compare with the training molecules: those of the model's own file, else those of QM9, "
+            "prepared on first use in under a minute.",
         ),
     ] = False,
     workers: Annotated[
@@ -158,7 +160,8 @@ def sample(
     check(flow, compile, precision)
     if workers is None:
         workers = min(1, default_workers()) if n > batch_size else 0
-    scoring = EvaluationOptions(scope="lookup", training=training_reference(novelty), workers=workers)
+    training = (own_training_reference(model) if novelty else None) or training_reference(novelty)
+    scoring = EvaluationOptions(scope="lookup", training=training, workers=workers)
     options = SamplingOptions(
         model,
         n,
