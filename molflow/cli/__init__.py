@@ -18,6 +18,7 @@ from molflow.cli.options import UsageError, data_sets, listing
 from molflow.cli.sample import sample
 from molflow.cli.train import choices, train
 from molflow.errors import MolflowError
+from molflow.interrupts import interrupt_on_termination
 from molflow.memory import keep_freed_memory
 
 app = typer.Typer(
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
     logging.getLogger("molflow").setLevel(logging.INFO)
     keep_freed_memory()
+    interrupt_on_termination()
     # OpenMP's threads spin while they wait, which on a busy machine takes the cores from those that work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported, which commands do
     try:

@@ -17,6 +17,7 @@ from molflow.config import Config, parse
 from molflow.errors import MolflowError
 from molflow.files import atomic_path, read_json, write_json
 from molflow.flows.base import Flow, FlowChoice, FlowConfig
+from molflow.flows.bounds import BoundedTensors
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.json"
 FORMAT = 1
@@ -48,6 +49,7 @@ def save_model(
     folder.mkdir(parents=True, exist_ok=True)
     content = {"format": FORMAT, "model": config.model_dump(mode="json"), "experiment": experiment}
     write_json(folder / CONFIG, content)
+    (folder / CARD).unlink(missing_ok=True)  # a program that is killed here leaves no card rather than that of others
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in flow.state_dict().items()}
     with atomic_path(folder / WEIGHTS) as temporary:
         temporary.write_bytes(save(weights))  # save_file would make it readable to its owner alone
@@ -74,12 +76,14 @@ def build_flow(config: FlowConfig, source: str) -> Flow[Any]:
     """The flow that a configuration describes, with random weights.
 
     Raises:
-        MolflowError: a configuration that cannot be; the message names `source`.
+        MolflowError: a configuration that cannot be, or describes more than `BoundedTensors` allows; the message names
+            `source`.
     """
     try:
-        return config.build()
-    except ValueError as error:
-        raise MolflowError(f"{source}: {error}") from error
+        with BoundedTensors():
+            return config.build()
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+        raise MolflowError(f"{source}: {' '.join(str(error).split())}") from error
 
 
 def read_model_config(folder: Path) -> FlowConfig:

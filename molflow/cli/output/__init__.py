@@ -35,7 +35,8 @@ __getattr__, __dir__ = lazy_names(
 
 
 def check_json(path: Path | None) -> None:
-    """Fail early if the JSON file cannot be written."""
+    """Fail early if the JSON file cannot be written; if it is standard output, tables go to standard error."""
+    console.stderr = str(path) == files.STANDARD_STREAM
     if path is not None:
         files.check_writable(path)
 
