@@ -34,7 +34,7 @@ from molflow.registry import Registry
 LARGEST_TOML = 1 << 20
 """Bytes of a TOML file, above which it is not read."""
 
-_DEEPEST = 50  # tables within tables
+_DEEPEST = 100  # tables within tables
 _EXPLAINED = 10  # errors that a message names
 _LONGEST_INPUT = 200  # characters of a value in a message
 

@@ -184,9 +184,8 @@ def _text_records(source: str, place: Path | int, read: Reader | None) -> Iterat
                     yield Record(source, number, line, None, printable(str(found)))
                 else:
                     fields = {printable(name): printable(value) for name, value in found.fields.items()}
-                    yield Record(
-                        source, number, line, found.structure, None, found.stated, fields, printable(found.name)
-                    )
+                    name = printable(found.name)
+                    yield Record(source, number, line, found.structure, None, found.stated, fields, name)
         except BrokenStream as error:
             if not number:
                 raise MolflowError(f"{source}: {error}") from error

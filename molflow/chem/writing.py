@@ -77,14 +77,8 @@ class StructureWriter(files.Closing):
         else:
             title = f"molecule {self.count + 1}"
             text = _to_xyz(structure, title) if self._suffix == ".xyz" else _to_sdf(structure, title, properties or {})
-            try:
-                self._file.write(text)
-                self._file.flush()
-            except OSError as error:
-                why = error.strerror or error
-                raise MolflowError(
-                    f"{self.path}: cannot be written ({why}); {self.count:,} records are whole"
-                ) from error
+            self._file.write(text)
+            self._file.flush()
         self.count += 1
 
     def close(self) -> None:

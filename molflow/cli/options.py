@@ -175,7 +175,8 @@ def data_of(model: str) -> "type[DataSetConfig] | None":
     from molflow.pretrained import folder_of
 
     experiment = read_config(folder_of(model))["experiment"] or {}
-    name = experiment.get("data", {}).get("name")
+    data = experiment.get("data")
+    name = data.get("name") if isinstance(data, dict) else None
     return DATASETS[name] if isinstance(name, str) and name in DATASETS else None
 
 

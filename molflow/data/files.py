@@ -10,6 +10,7 @@ import numpy as np
 import platformdirs
 import torch
 
+from molflow.chem.arrays import open_arrays
 from molflow.errors import MolflowError
 from molflow.files import atomic_path
 
@@ -71,12 +72,14 @@ def read_array(path: str | Path, key: str, npy: str = "positions") -> np.ndarray
     """
     try:
         with Path(path).open("rb") as file:
-            content = np.load(file, allow_pickle=False)
+            content = open_arrays(file)
             arrays = {npy: content} if isinstance(content, np.ndarray) else content
             if key in arrays:
                 array: np.ndarray = arrays[key]
                 return array
             names = ", ".join(arrays)
+    except MolflowError:
+        raise
     except FileNotFoundError as error:
         raise MolflowError(f"{path}: no such file") from error
     except Exception as error:  # a damaged archive can raise nearly anything from zipfile, zlib or numpy

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
@@ -21,6 +22,21 @@ from molflow.flows.bounds import BoundedTensors
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.json"
 FORMAT = 1
+
+
+class Card(Config):
+    """The parts of card.json that molflow reads; a card may have more."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str | None = None
+    data: str | None = None
+    task: str | None = None
+    epochs: float | None = None
+    steps: int | None = None
+    validation: dict[str, Any] | None = None
+    scores: dict[str, Any] | None = None
+    started_from: dict[str, Any] | None = None
 
 
 class _Stored(Config):
@@ -54,6 +70,18 @@ def save_model(
     with atomic_path(folder / WEIGHTS) as temporary:
         temporary.write_bytes(save(weights))  # save_file would make it readable to its owner alone
     write_json(folder / CARD, card)
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The card of a model as plain values.
+
+    Raises:
+        MolflowError: a missing or damaged file.
+    """
+    card = read_json(folder / CARD)
+    parse(Card, card, str(folder / CARD))
+    found: dict[str, Any] = card
+    return found
 
 
 def load(folder: str | Path, device: torch.device | str = "cpu") -> Flow[Any]:
@@ -100,7 +128,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / CONFIG
     content = read_json(path)
-    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+    parts = content if isinstance(content, dict) else {}
+    if not isinstance(parts.get("model"), dict) or not isinstance(parts.get("experiment", {}), dict | None):
         raise MolflowError(f"{path}: has no model; expected format, model and experiment")
     version = content.get("format", 0)
     if version not in range(FORMAT + 1):

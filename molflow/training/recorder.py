@@ -20,9 +20,9 @@ import torch
 from tqdm import tqdm
 
 from molflow.errors import MolflowError
-from molflow.files import atomic_path, locked, read_json, sweep
+from molflow.files import atomic_path, locked, sweep
 from molflow.flows.base import Flow
-from molflow.flows.storage import CARD, save_model
+from molflow.flows.storage import read_card, save_model
 from molflow.training.metrics import mean
 from molflow.training.run import Run
 from molflow.training.state import STATE, load_state, save_state
@@ -219,9 +219,9 @@ def resumed_folder(folder: Path) -> Iterator[dict[str, Any]]:
 def steps_of_card(folder: Path) -> int | None:
     """The step of the model in a folder; None if its card is missing or damaged."""
     try:
-        steps: int | None = read_json(folder / CARD)["steps"]
+        steps: int | None = read_card(folder).get("steps")
         return steps
-    except (MolflowError, KeyError, TypeError):
+    except MolflowError:
         return None
 
 

@@ -17,8 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from molflow.data.files import digest
 from molflow.errors import MolflowError
-from molflow.files import read_json
-from molflow.flows.storage import CARD, build_flow, load_weights
+from molflow.flows.storage import CARD, build_flow, load_weights, read_card
 from molflow.training.config import OptimizerConfig
 from molflow.training.objectives.base import Objective
 from molflow.training.tasks.base import Splits
@@ -193,9 +192,9 @@ def origin(weights: Path | None) -> dict[str, Any] | None:
     """Checksum of the weights that a run starts from, and the card beside them, which names its own origin."""
     if weights is None:
         return None
-    card = weights.parent / CARD
+    folder = weights.parent
     checksum = hashlib.sha256(weights.read_bytes()).hexdigest()
-    return {"sha256": checksum, "card": read_json(card) if card.exists() else None}
+    return {"sha256": checksum, "card": read_card(folder) if (folder / CARD).exists() else None}
 
 
 def ema_update(decay: float, average: list[Tensor], values: list[Tensor], n_averaged: Tensor | int) -> None:

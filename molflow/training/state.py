@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from molflow.errors import MolflowError
-from molflow.files import atomic_path, read_json
-from molflow.flows.storage import CARD
+from molflow.files import atomic_path
+from molflow.flows.storage import read_card
 from molflow.training.config import ExperimentConfig, read_experiment
 from molflow.training.run import Run
 
@@ -85,7 +85,7 @@ def restore_run(run: Run, config: ExperimentConfig, state: dict[str, Any], folde
         saved = state.get("experiment") or read_experiment(folder).model_dump(mode="json")
         if "fingerprints" not in state:
             log.warning("%s: of an older version of molflow, so data and teacher are not checked", folder / STATE)
-            card = read_json(folder / CARD)
+            card = read_card(folder)
             known = {"fingerprints": run.fingerprints, **{key: card[key] for key in ("validation", "started_from")}}
             state = state | known
         if problem := _another(saved, config.model_dump(mode="json"), state["fingerprints"], run.fingerprints):
