@@ -22,7 +22,7 @@ UsageError: Any = typer.BadParameter.__bases__[0]
 Model = Annotated[
     str, typer.Option("--model", "-m", help=f"A shipped model ({', '.join(model_names())}) or the folder of a model.")
 ]
-Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")]
+Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file; - is standard output.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Samples drawn at a time.")]
 Workers = Annotated[
@@ -177,7 +177,8 @@ def data_of(model: str) -> "type[DataSetConfig] | None":
     from molflow.pretrained import folder_of
 
     experiment = read_config(folder_of(model))["experiment"] or {}
-    name = experiment.get("data", {}).get("name")
+    data = experiment.get("data")
+    name = data.get("name") if isinstance(data, dict) else None
     return DATASETS[name] if isinstance(name, str) and name in DATASETS else None
 
 

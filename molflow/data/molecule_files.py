@@ -23,7 +23,7 @@ from molflow.data.smiles import holds_smiles, read_smiles
 from molflow.data.splits import drawn_folds
 from molflow.data.structures import MoleculeSet
 from molflow.errors import MolflowError
-from molflow.files import atomic_path, check_writable
+from molflow.files import atomic_path, check_writable, csv_cell
 from molflow.workers import Failure, default_workers, outcomes
 
 _VERSION = 2  # change it whenever preparation changes
@@ -114,7 +114,8 @@ class MoleculeFile(DataSetConfig):
         with atomic_path(dropped_path(path)) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["source", "record", "name", "reason"])
-            writer.writerows([item.source, item.number, item.name, reason] for item, reason in dropped)
+            rows = ([item.source, item.number, item.name, reason] for item, reason in dropped)
+            writer.writerows(map(csv_cell, row) for row in rows)
         if not kept:
             common = Counter(reason for _, reason in dropped).most_common(1)
             why = f"; the most common reason: {common[0][0]}" if common else ""
