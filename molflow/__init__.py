@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from molflow.registry import lazy_names
 
 if TYPE_CHECKING:
-    from molflow import chem, data, energies, evaluation, flows, geometry, nn, sbi
+    from molflow import chem, data, energies, evaluation, flows, geometry, nn, plot, pretrained, sbi
     from molflow import testing as testing
     from molflow.batch import MoleculeBatch
     from molflow.errors import MolflowError
@@ -25,7 +25,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ContinuousFlow", "Flow", "FreeFormFlow", "MoleculeBatch", "MolflowError", "__version__", "chem", "data",
     "energies", "evaluate", "evaluation", "flows", "geometry", "load", "load_experiment", "load_pretrained", "nn",
-    "sbi", "testing", "train",
+    "plot", "pretrained", "sbi", "testing", "train",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
@@ -38,5 +38,5 @@ __getattr__, __dir__ = lazy_names(
         "pretrained": ("load_pretrained",),
         "training": ("load_experiment", "train"),
     },
-    ("chem", "data", "energies", "evaluation", "flows", "geometry", "nn", "sbi", "testing"),
+    ("chem", "data", "energies", "evaluation", "flows", "geometry", "nn", "plot", "pretrained", "sbi", "testing"),
 )

@@ -11,7 +11,8 @@ import molflow
 
 # "molflow" is __init__.py, the facade: only the command line may go through it.
 ROOMS = [
-    "errors", "files", "interrupts", "memory", "workers", "units", "registry", "config", "geometry", "chem", "batch",
+    "errors", "files", "interrupts", "memory", "workers", "units", "registry", "config", "geometry", "chem", "plot",
+    "batch",
     "testing", "nn", "distributions", "volume", "energies", "flows", "data", "evaluation", "training", "report",
     "sbi", "pretrained", "templates", "molflow", "cli",
 ]  # fmt: skip

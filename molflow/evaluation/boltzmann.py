@@ -31,9 +31,22 @@ from molflow.evaluation.statistics import (
     wasserstein,
 )
 from molflow.geometry import MeanFreeSpace
+from molflow.plot.tables import html_table
+
+_MAIN = {
+    "ess_fraction": "effective sample size / samples",
+    "reweighted_log_z": "log Z from the weights",
+    "mean_energy": "mean energy, kT",
+    "reweighted_mean_energy": "mean energy with weights, kT",
+    "nll_encoder": "NLL through the encoder, nats",
+    "nll_decoder": "NLL through the decoder, nats",
+    "reconstruction_error": "reconstruction error",
+    "w1_energy": "W1 distance of energies, kT",
+    "w1_distance": "W1 distance of pair distances",
+}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class BoltzmannScores:
     """Scores of samples. A score that was not asked for or cannot be computed is None, never NaN.
 
@@ -124,6 +137,41 @@ class BoltzmannScores:
     def to_dict(self) -> dict[str, Any]:
         """All scores under their own names, ready for JSON."""
         return asdict(self)
+
+    def __repr__(self) -> str:
+        shown = [("ess_fraction", self.ess_fraction), ("reweighted_log_z", self.reweighted_log_z)]
+        figures = "".join(f", {name}={value:.4g}" for name, value in shown if value is not None)
+        return f"{type(self).__name__}(n_samples={self.n_samples}{figures})"
+
+    def summary(self) -> str:
+        """The main scores as lines of text, with their errors and the known values of the system."""
+        rows = self._main()
+        width = max(len(row[0]) for row in rows)
+        return "\n".join(
+            f"{words:<{width}}   {value}{'' if known is None else f'; exact: {known:.4g}'}"
+            for words, value, known in rows
+        )
+
+    def _repr_html_(self) -> str:
+        return html_table(self._main(), ("", "score", "exact"))
+
+    def _main(self) -> list[tuple[str, str, Number]]:
+        """The main scores: what, the value with its error, and the value of the system."""
+        system = self.system or {}
+        exact = {
+            "ess_fraction": 1.0,
+            "reweighted_log_z": system.get("log_z"),
+            "mean_energy": system.get("mean_energy"),
+            "reweighted_mean_energy": system.get("mean_energy"),
+            "nll_encoder": system.get("entropy"),
+            "nll_decoder": system.get("entropy"),
+        }
+        rows: list[tuple[str, str, Number]] = [("samples", f"{self.n_samples:,}", None)]
+        for name, words in _MAIN.items():
+            value, error = getattr(self, name), getattr(self, f"{name}_error", None)
+            if value is not None:
+                rows.append((words, f"{value:.5g}{'' if error is None else f' ± {error:.2g}'}", exact.get(name)))
+        return rows
 
 
 def evaluate_boltzmann(

@@ -100,6 +100,21 @@ class Flow(nn.Module, ABC, Generic[Data]):
         super().__init__()
         self.domain, self.conditions = domain, conditions
 
+    def __repr__(self) -> str:
+        """One line; `print(*flow.children())` shows the networks."""
+        facts = [f"{self.domain!r}", f"{sum(p.numel() for p in self.parameters()):,} parameters"]
+        if self.n_evaluations is not None:
+            facts.append(f"{self.n_evaluations} evaluation{'s' * (self.n_evaluations > 1)} per sample")
+        if self.conditions is not None:
+            facts.append(f"conditions {', '.join(self.conditions.names)}")
+        return f"{type(self).__name__}({', '.join(facts)})"
+
+    def _repr_html_(self) -> str:
+        from molflow.plot.tables import html_table
+
+        parts = [(name, sum(p.numel() for p in part.parameters())) for name, part in self.named_children()]
+        return html_table([part for part in parts if part[1]], ("part", "parameters"), repr(self))
+
     @abstractmethod
     def encode_with_log_det(self, points: P, context: Context) -> tuple[P, Tensor]:
         """z = f(p) and log |det f'(p)|, (B,)."""

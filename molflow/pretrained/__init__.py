@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from molflow.errors import MolflowError
 from molflow.files import read_json
+from molflow.plot.tables import html_table
 
 if TYPE_CHECKING:
     import torch
@@ -29,9 +30,33 @@ def model_names() -> tuple[str, ...]:
     return tuple(sorted(card.parent.name for card in _HERE.glob(f"*/{_CARD}")))
 
 
+class Card(dict[str, Any]):
+    """What is known of a shipped model: data, split, seed, steps, versions and measured scores, as in its card.json.
+
+    Example:
+        >>> molflow.pretrained.model_cards()["qm9"]
+        Card(qm9: molecules of qm9, molecule_stability 0.8718)
+        >>> molflow.pretrained.model_cards()["qm9"]["scores"]["n_molecules"]
+        10000
+    """
+
+    def __repr__(self) -> str:
+        figures = "".join(f", {name} {value:.4g}" for name, value in self._figures())
+        return f"{type(self).__name__}({self.get('name')}: {self.get('task')} of {self.get('data')}{figures})"
+
+    def _repr_html_(self) -> str:
+        facts = [(key, value) for key, value in self.items() if isinstance(value, str | int | float)]
+        return html_table([*facts, *self._figures()])
+
+    def _figures(self) -> list[tuple[str, float]]:
+        """The main measured scores."""
+        scores = self.get("scores") or {}
+        return [(name, scores[name]) for name in ("molecule_stability", "ess_fraction") if scores.get(name) is not None]
+
+
 def model_cards() -> dict[str, Any]:
-    """Name -> card of every shipped model: data, split, seed, steps, versions, measured scores."""
-    return {name: read_json(_HERE / name / _CARD) for name in model_names()}
+    """Name -> `Card` of every shipped model."""
+    return {name: Card(read_json(_HERE / name / _CARD)) for name in model_names()}
 
 
 def load_pretrained(name: str, device: "torch.device | str" = "cpu") -> "Flow[Any]":

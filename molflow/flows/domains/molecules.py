@@ -107,6 +107,9 @@ class _Molecules(Domain[MoleculeBatch]):
         self.register_buffer("sorted_codes", codes, persistent=False)
         self.register_buffer("code_order", order, persistent=False)
 
+    def __repr__(self) -> str:
+        return f"{self.representation} molecules of {len(self.types)} types"
+
     def space(self, mask: Tensor) -> MeanFreeSpace:
         return MeanFreeSpace(mask, self.dim, self.n_features)
 

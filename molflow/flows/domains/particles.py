@@ -43,6 +43,9 @@ class ParticleDomain(Domain[Tensor]):
         self.n_particles, self.dim, self.scale = n_particles, dim, scale
         self.n_features = self.n_labels = 0
 
+    def __repr__(self) -> str:
+        return f"{self.n_particles} particles in {self.dim}D"
+
     def space(self, mask: Tensor) -> MeanFreeSpace:
         return MeanFreeSpace(mask, self.dim)
 

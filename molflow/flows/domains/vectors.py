@@ -52,6 +52,9 @@ class VectorDomain(Domain[Tensor]):
                 raise ValueError(f"expected n_features of 1 or more and as many {name} values, std above 0")
             self.register_buffer(name, tensor, persistent=False)
 
+    def __repr__(self) -> str:
+        return f"{self.n_features} features"
+
     def space(self, mask: Tensor) -> EuclideanSpace:
         return EuclideanSpace(len(mask), self.n_features, mask.device)
 
