@@ -153,7 +153,7 @@ class MoleculeScores:
             ends = "" if score.interval is None else f" [{', '.join(f'{100 * end:.2f}' for end in score.interval)}]"
             of = f" of {score.of:,} {score.what}"
             beside = "" if score.reference is None else f"; {name}: {_shown(score, score.reference)}"
-            lines.append(f"{words:<{width}}   {_shown(score, score.value)}{ends}{of}{beside}")
+            lines.append(f"{words:<{width}}  {_shown(score, score.value):>8}{ends}{of}{beside}")
         return "\n".join(lines)
 
     def plot(self, ax: Any = None) -> Any:
