@@ -1,5 +1,6 @@
 """molflow evaluate: score the molecules or configurations in files."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -67,8 +68,11 @@ def evaluate(
         ),
     ] = "lookup",
     charge: Annotated[
-        int | None,
-        typer.Option(help="Molecules: net charge of each one; by default the one that its file states, else 0."),
+        str | None,
+        typer.Option(
+            help="Molecules: net charge of each one, or the name of the field that has it; by default the one that its "
+            "file states, else 0."
+        ),
     ] = None,
     unit: Annotated[Unit, typer.Option(help="Molecules: unit of the coordinates.")] = "angstrom",
     add_hydrogens: Annotated[
@@ -119,7 +123,7 @@ def evaluate(
             reference=reference,
             scope=scope,
             bonds=bonds,
-            charge=charge,
+            charge=_number_or_name(charge),
             unit=unit,
             add_hydrogens=add_hydrogens,
             strain=strain,
@@ -146,3 +150,8 @@ def evaluate(
             workers=workers,
         )
         evaluate_particles(files, system, model, report, json)
+
+
+def _number_or_name(text: str | None) -> int | str | None:
+    """A whole number as such, and any other text as it is."""
+    return int(text) if text is not None and re.fullmatch(r"[+-]?\d{1,9}", text.strip()) else text

@@ -226,3 +226,12 @@ def test_own_molecules_train_sample_and_evaluate(molflow, smiles, tmp_path, monk
 
 def test_a_data_set_of_molecules_is_registered():
     assert DATASETS["molecules"] is MoleculeFile
+
+
+def test_names_and_duplicates_are_described(tmp_path):
+    path = tmp_path / "a.smi"
+    path.write_text("CCO one\nCCN two\nOCC two\nCCF\nCCCl\n")
+    record = MoleculeFile(file=path).describe()
+    assert (record["n_molecules"], record["n_sharing_a_name"], record["n_duplicates"]) == (5, 2, 1)
+    assert record["elements"] == {"H": 29, "C": 10, "N": 1, "O": 2, "F": 1, "Cl": 1}
+    assert (record["heavy_atoms"], record["atoms"]) == ([3, 3.0, 3], [8, 9.0, 10])
