@@ -32,6 +32,7 @@ class FlowConfig(KindConfig):
     """Base of the configurations of flows.
 
     Attributes:
+        domain, conditions: what the flow is a distribution over, and what it may be conditioned on.
         trained_by: kind of the objective of an experiment that does not name one.
     """
 

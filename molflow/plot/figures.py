@@ -33,7 +33,10 @@ def training(folder: str | Path, names: Sequence[str] = ("loss", "validation_los
         The axes.
 
     Example:
-        molflow.plot.training("runs/mine", ["validation_loss"])
+        >>> import pathlib
+        >>> _ = pathlib.Path("metrics.jsonl").write_text('{"step": 1, "loss": 2.0}')
+        >>> ax = training(".", ["loss"])
+        >>> ax.figure.savefig("plot.png")
     """
     path = Path(folder) / METRICS
     if not path.is_file():
@@ -75,7 +78,8 @@ def energies(
         The axes.
 
     Example:
-        molflow.plot.energies({"flow": energy(x), "exact": energy(reference)})
+        >>> ax = energies({"flow": [1.0, 2.0, 3.0], "exact": [2.0, 2.0, 3.0]})
+        >>> ax.figure.savefig("plot.png")
     """
     series = {name: _array(u) for name, u in (samples if isinstance(samples, Mapping) else {"": samples}).items()}
     finite = np.concatenate([u[np.isfinite(u)] for u in series.values()])
@@ -116,7 +120,8 @@ def density(
         The axes. Their image holds the density, (n, n).
 
     Example:
-        molflow.plot.density(flow.log_prob, (-2, 3, -2, 2))
+        >>> ax = density(lambda x: -x.square().sum(-1) / 2, (-2, 2, -2, 2))
+        >>> ax.figure.savefig("plot.png")
     """
     import torch
 
@@ -149,7 +154,8 @@ def scores(
         The axes.
 
     Example:
-        molflow.plot.scores({"stable": 0.87}, {"stable": (0.86, 0.88)}, {"stable": 0.95})
+        >>> ax = scores({"stable": 0.87}, {"stable": (0.86, 0.88)}, {"stable": 0.95})
+        >>> ax.figure.savefig("plot.png")
     """
     ax = _axes(ax)
     labels = list(values)

@@ -26,7 +26,12 @@ _CARD = "card.json"
 
 
 def model_names() -> tuple[str, ...]:
-    """The names of all shipped models."""
+    """The names of all shipped models.
+
+    Example:
+        >>> model_names()[:3]
+        ('dw4', 'dw4-cnf', 'lj13')
+    """
     return tuple(sorted(card.parent.name for card in _HERE.glob(f"*/{_CARD}")))
 
 
@@ -55,15 +60,28 @@ class Card(dict[str, Any]):
 
 
 def model_cards() -> dict[str, Any]:
-    """Name -> `Card` of every shipped model."""
+    """Name -> `Card` of every shipped model.
+
+    Example:
+        >>> model_cards()["dw4"]["scores"]["n_samples"]
+        10000
+    """
     return {name: Card(read_json(_HERE / name / _CARD)) for name in model_names()}
 
 
 def load_pretrained(name: str, device: "torch.device | str" = "cpu") -> "Flow[Any]":
     """A shipped model, ready to sample.
 
+    Args:
+        name: one of `model_names`.
+        device: where its weights go.
+
     Raises:
         MolflowError: no such model; the known ones are listed.
+
+    Example:
+        >>> load_pretrained("dw4")
+        FreeFormFlow(4 particles in 2D, 293,262 parameters, 1 evaluation per sample)
     """
     from molflow.flows.storage import load
 
@@ -75,8 +93,15 @@ def load_pretrained(name: str, device: "torch.device | str" = "cpu") -> "Flow[An
 def folder_of(name_or_folder: str) -> Path:
     """The checkpoint folder of a shipped model by name, or the folder itself.
 
+    Args:
+        name_or_folder: a name of `model_names`, or a path.
+
     Raises:
         MolflowError: neither; the shipped names are listed.
+
+    Example:
+        >>> folder_of("qm9").name
+        'qm9'
     """
     known = model_names()
     if name_or_folder in known:
@@ -87,7 +112,16 @@ def folder_of(name_or_folder: str) -> Path:
 
 
 def load_named(name_or_folder: str, device: "torch.device | str" = "cpu") -> "Flow[Any]":
-    """A shipped model by name, or a checkpoint folder by path; errors as `folder_of` and `load`."""
+    """A shipped model by name, or a checkpoint folder by path; errors as `folder_of` and `load`.
+
+    Args:
+        name_or_folder: a name of `model_names`, or a path.
+        device: where its weights go.
+
+    Example:
+        >>> load_named("dw4").domain
+        4 particles in 2D
+    """
     from molflow.flows.storage import load
 
     return load(folder_of(name_or_folder), device)

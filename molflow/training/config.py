@@ -51,7 +51,13 @@ class TrainingConfig(Config):
 
 
 class ExperimentConfig(Config):
-    """One training run."""
+    """One training run.
+
+    Attributes:
+        name: of the run, and of its folder in runs.
+        seed: of weights, batches and noise.
+        data, model, objective, optimizer, training: the tables of the file.
+    """
 
     name: str = Field(min_length=1)
     seed: int = Field(0, ge=0, lt=2**63)
@@ -73,8 +79,20 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
 
     Files of data in it are relative to its folder, those of overrides to the current one.
 
+    Args:
+        path: the TOML file.
+        overrides: `a.b=value` each, in place of the file's values.
+
     Raises:
         MolflowError: no such file, not TOML, an unknown key (the nearest known one is named) or an invalid value.
+
+    Example:
+        >>> import pathlib
+        >>> text = "name = 'moons'\\ndata = {name = 'two-moons'}\\n"
+        >>> text += "model = {kind = 'nsf', domain = {kind = 'vectors'}}"
+        >>> _ = pathlib.Path("moons.toml").write_text(text)
+        >>> load_experiment("moons.toml", ["training.batch_size=32"]).training.batch_size
+        32
     """
     table = read_toml(path)
     data = table.get("data")

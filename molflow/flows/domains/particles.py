@@ -34,6 +34,12 @@ class ParticleDomain(Domain[Tensor]):
         n_particles: N.
         dim: D.
         scale: data units in one model unit.
+
+    Example:
+        >>> domain = ParticleDomain(n_particles=4, dim=2)
+        >>> points, context, _ = domain.to_points(torch.randn(5, 4, 2), None)
+        >>> points.x.shape
+        torch.Size([5, 4, 2])
     """
 
     task: ClassVar[str] = "particles"

@@ -36,6 +36,11 @@ class VectorDomain(Domain[Tensor]):
 
     Raises:
         ValueError: no features, or values of another shape or sign.
+
+    Example:
+        >>> points, context, _ = VectorDomain(2, mean=[1.0, 1.0]).to_points(torch.ones(5, 2), None)
+        >>> points[0].tolist()
+        [0.0, 0.0]
     """
 
     task: ClassVar[str] = "vectors"
