@@ -56,7 +56,13 @@ class TrainingConfig(Config):
 
 
 class ExperimentConfig(Config):
-    """One training run."""
+    """One training run.
+
+    Attributes:
+        name: of the run, and of its folder in runs.
+        seed: of weights, batches and noise.
+        data, model, objective, optimizer, training: the tables of the file.
+    """
 
     name: str = Field(min_length=1)
     seed: int = Field(0, ge=0, lt=2**63)

@@ -64,6 +64,17 @@ def train(
             nothing to resume, or a run with another configuration, other data or another teacher; the loss stays not
             finite after roll-backs; a worker process ended.
         KeyboardInterrupt: after the step in progress and a checkpoint.
+
+    Example:
+        >>> import pathlib
+        >>> text = "name = 'moons'\\ndata = {name = 'two-moons'}\\n"
+        >>> text += "model = {kind = 'planar', domain = {kind = 'vectors'}}"
+        >>> _ = pathlib.Path("moons.toml").write_text(text)
+        >>> config = molflow.load_experiment("moons.toml", ["training.max_steps=2", "training.batch_size=16"])
+        >>> molflow.train(config, "run").name
+        'run'
+        >>> molflow.load("run").sample(3, seed=0).shape
+        torch.Size([3, 2])
     """
     folder = Path(folder)
     _check_start(config, resume, start_from)
