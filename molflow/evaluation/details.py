@@ -104,9 +104,9 @@ class _Parquet:
         self._file.close()
 
     def _flush(self) -> None:
-        if self._rows:
-            self._file.write_table(self._make(self._rows, self._schema))
-            self._rows.clear()
+        rows, self._rows = self._rows, []  # first, as an interrupt may follow the writing
+        if rows:
+            self._file.write_table(self._make(rows, self._schema))
 
 
 class _Sdf:
