@@ -39,13 +39,21 @@ class Recorder:
         folder: folder of the run, prepared by `prepare_folder`.
         total_steps: steps of the whole run.
         started_from: origin of the weights that a new run starts from; None for random ones and for a resumed run.
+        writes: whether this process writes files and validates: of several that train together, one does.
 
     Attributes:
         good: the last saved state.
     """
 
     def __init__(
-        self, run: Run, splits: Splits[Any], folder: Path, total_steps: int, started_from: dict[str, Any] | None = None
+        self,
+        run: Run,
+        splits: Splits[Any],
+        folder: Path,
+        total_steps: int,
+        started_from: dict[str, Any] | None = None,
+        *,
+        writes: bool = True,
     ):
         self.run, self.splits, self.folder, self.total_steps = run, splits, folder, total_steps
         self.good = run.state()
@@ -53,18 +61,14 @@ class Recorder:
         self._started, self._first_step = time.monotonic(), run.step
         self._flow = cast(Flow[Any], run.ema.module)
         self._validation: Figures = {}
-        self._started_from = started_from
+        self._started_from, self._writes = started_from, writes
         self._steps_per_epoch = len(splits.batches())
 
     def __enter__(self) -> "Recorder":
         """Open the log; a new run is saved at once, so that there is always something to resume."""
-        if (self.folder / STATE).exists():
-            card = read_json(self.folder / CARD)
-            self._validation, self._started_from = card["validation"], card["started_from"]
-        else:
-            self._save(self.good)
         with ExitStack() as stack:
-            self._file = stack.enter_context((self.folder / METRICS).open("a", encoding="utf-8"))
+            if self._writes:
+                self._open(stack)
             self._bar = stack.enter_context(
                 tqdm(
                     total=self.total_steps,
@@ -72,13 +76,22 @@ class Recorder:
                     desc=self.splits.config.name,
                     unit="step",
                     dynamic_ncols=True,
+                    disable=not self._writes,
                 )
             )
-            self._board = _tensorboard(self.folder, self.run.step)
-            if self._board is not None:
-                stack.callback(self._board.close)
             self._stack = stack.pop_all()
         return self
+
+    def _open(self, stack: ExitStack) -> None:
+        if (self.folder / STATE).exists():
+            card = read_json(self.folder / CARD)
+            self._validation, self._started_from = card["validation"], card["started_from"]
+        else:
+            self._save(self.good)
+        self._file = stack.enter_context((self.folder / METRICS).open("a", encoding="utf-8"))
+        self._board = _tensorboard(self.folder, self.run.step)
+        if self._board is not None:
+            stack.callback(self._board.close)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -132,10 +145,13 @@ class Recorder:
         run.pending = []
 
     def _validate(self) -> None:
-        self._validation = validate(self._flow, self.splits, self.run.objective.teacher)
-        self._write(**self._validation)
+        if self._writes:
+            self._validation = validate(self._flow, self.splits, self.run.objective.teacher)
+            self._write(**self._validation)
 
     def _write(self, **figures: float | None) -> None:
+        if not self._writes:
+            return
         self._file.write(json.dumps({"step": self.run.step, **figures}) + "\n")
         self._file.flush()
         if self._board is not None:
@@ -145,6 +161,8 @@ class Recorder:
 
     def _save(self, state: dict[str, Any]) -> None:
         self.good = state
+        if not self._writes:
+            return
         save_state(self.folder, state)
         config = self.splits.config
         save_model(self.folder, config.model, self._flow, self._card(), config.without_model())
