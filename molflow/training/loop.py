@@ -1,13 +1,14 @@
 """The training loop, for one process or several (`molflow.training.distributed`).
 
 A step is a function of the state and the step number alone: batches follow from (seed, epoch), noise from (seed, step).
-So a killed run continues from its checkpoint exactly as if it had not been killed.
+So a killed run continues from its checkpoint exactly as if it had not been killed, with the same number of threads.
 """
 
 import logging
 import math
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from molflow.training.distributed import Ranks, joined_ranks
 from molflow.training.objectives.accumulation import accumulate_gradients
 from molflow.training.pairing import turn
 from molflow.training.prefetch import Request, prefetch
-from molflow.training.recorder import Recorder, forget_after, origin, prepare_folder
+from molflow.training.recorder import Recorder, forget_after, new_folder, resumed_folder
 from molflow.training.run import Run, new_run
 from molflow.training.state import STATE, restore_run
 from molflow.training.tasks import load_splits
@@ -60,36 +61,38 @@ def train(
         `folder`.
 
     Raises:
-        MolflowError: the folder holds another run, cannot be written, or holds nothing to resume; the loss stays
-            not finite after roll-backs; a worker process ended.
+        MolflowError: the folder holds another run, is trained in by another program, cannot be written, or holds
+            nothing to resume, or a run with another configuration, other data or another teacher; the loss stays not
+            finite after roll-backs; a worker process ended.
         KeyboardInterrupt: after the step in progress and a checkpoint.
     """
     folder = Path(folder)
     _check_start(config, resume, start_from)
-    with joined_ranks(device_of(config).type) as ranks:
+    with joined_ranks(device_of(config).type) as ranks, ExitStack() as stack:
+        state = stack.enter_context(resumed_folder(folder, writes=ranks.leads)) if resume else None
         with ranks.leader_first():
             if data is not None:
                 config = _with_vectors(config, folder, data, resume or not ranks.leads)
             splits = load_splits(config)
-        _train(splits, folder, ranks, resume, start_from)
+        batches, training, device = splits.batches(), splits.config.training, device_of(config)
+        total_steps = min(training.epochs * len(batches), training.max_steps or sys.maxsize)
+        _warn_of_length(total_steps * batches.batch_size, splits.task.noun, device)
+        run = new_run(splits, device, total_steps, start_from, resume)
+        if state is not None:
+            restore_run(run, splits.config, state, folder)
+        if ranks.leads:
+            forget_after(folder, run.step) if state is not None else stack.enter_context(new_folder(folder))
+        _train(run, splits, folder, total_steps, ranks)
     return folder
 
 
-def _train(splits: Splits[Any], folder: Path, ranks: Ranks, resume: bool, start_from: Path | None) -> None:
-    """Train as one of the ranks; arguments as in `train`."""
+def _train(run: Run, splits: Splits[Any], folder: Path, total_steps: int, ranks: Ranks) -> None:
+    """Do the steps that are left."""
     batches, training, device = splits.batches(), splits.config.training, device_of(splits.config)
-    total_steps = min(training.epochs * len(batches), training.max_steps or sys.maxsize)
-    _warn_of_length(total_steps * batches.batch_size, splits.task.noun, device)
-    run = new_run(splits, device, total_steps, start_from, resume)
-    if resume:
-        restore_run(run, splits.config, folder)
-    if ranks.leads:
-        forget_after(folder, run.step) if resume else prepare_folder(folder)
-
     objective = ranks.distribute(run.objective)
     requests = _requests(splits, batches, run.step, total_steps, takes_turned(run.objective.flow))
     with (
-        Recorder(run, splits, folder, total_steps, origin(start_from), writes=ranks.leads) as recorder,
+        Recorder(run, splits, folder, total_steps, writes=ranks.leads) as recorder,
         held_interrupts() as interrupted,  # half a step cannot be resumed
         prefetch(run.objective.preparation(), requests, training.workers) as prepared,
     ):
