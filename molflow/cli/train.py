@@ -57,7 +57,10 @@ def train(
     ] = None,
     json: Json = None,
 ) -> None:
-    """Train a flow."""
+    """Train a flow.
+
+    Several processes share each batch under: torchrun --nproc-per-node G -m molflow train ...
+    """
     if init is not None:
         _print_experiment(init, config is not None)
         return
@@ -68,6 +71,7 @@ def train(
     import molflow
     from molflow.files import read_json
     from molflow.flows.storage import CARD
+    from molflow.training.distributed import is_leader
     from molflow.training.state import STATE
 
     check_json(json)
@@ -80,6 +84,8 @@ def train(
         if not (folder / STATE).exists():
             raise
         raise MolflowError(f"interrupted; continue with --resume (checkpoint in {folder})") from error
+    if not is_leader():
+        return
     write_json(json, read_json(folder / CARD))
     console.print(f"The model is in {folder}; sample it with: molflow sample --model {folder}")
 

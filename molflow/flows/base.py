@@ -417,6 +417,9 @@ class Flow(nn.Module, ABC, Generic[Data]):
         z, log_det = by_size(self.encode_with_log_det, points, context, PAIRS_WITH_DENSITY)
         return -StandardNormal(self.domain.space(context.mask)).log_prob(z) - log_det - correction
 
+    def initialize(self, data: Data, condition: Any = None) -> None:
+        """Set the parameters that start from a batch of data, once; by default there are none."""
+
     def loss(self, data: Data, condition: Any = None, generator: torch.Generator | None = None) -> Tensor:
         """The mean of `nll` over a batch, a scalar to minimise."""
         return self.nll(data, condition, generator).mean()
