@@ -108,6 +108,8 @@ def _train(run: Run, splits: Splits[Any], folder: Path, total_steps: int, ranks:
         prefetch(run.objective.preparation(), requests, training.workers) as prepared,
     ):
         for indices, batch in prepared:
+            if training.patience is not None and ranks.any(recorder.stops):
+                break
             loss, figures = _gradients(run, objective, batch.to(device), splits.config, ranks)
             norm = run.clip(run.parameters)
             finite = math.isfinite(norm) and math.isfinite(loss)
