@@ -22,7 +22,7 @@ from molflow.errors import MolflowError
 from molflow.evaluation import EvaluationOptions, evaluate_boltzmann
 from molflow.evaluation.measured import energies_of
 from molflow.evaluation.throughput import ParticleSampler, particle_throughput
-from molflow.flows.base import Flow, Likelihood, Which
+from molflow.flows.base import Flow
 from molflow.training.metrics import attempt
 from molflow.training.tasks.base import Novelty, Splits, Task, evaluations_to_try, suffix
 from molflow.training.tasks.registry import TASKS
@@ -287,16 +287,18 @@ def likelihoods(flow: Flow[Tensor], data: Tensor) -> dict[str, Tensor]:
     """
     n = min(len(data), n_densities(flow))
     parts = data[:n].split(max(1, n // _TICKS))
-    found: dict[Which, list[Likelihood]] = {"encoder": [], "decoder": []}
-    with tqdm(total=2 * n, desc="likelihood", unit="map", dynamic_ncols=True) as bar:
-        for which, some in found.items():
-            for part in parts:
-                some.append(flow.likelihood(part, which=which))
-                bar.update(len(part))
+    found = []
+    with tqdm(total=n, desc="likelihood", unit="configuration", dynamic_ncols=True) as bar:
+        for part in parts:
+            found.append(flow.likelihood(part, compare=True))
+            bar.update(len(part))
+    log_prob, errors, disagreement = (
+        torch.cat([getattr(part, name) for part in found])
+        for name in ("log_prob", "reconstruction_error", "disagreement")
+    )
     domain: Any = flow.domain
-    errors = torch.cat([part.reconstruction_error for part in found["decoder"]])
-    nll = {f"nll_{which}": -torch.cat([part.log_prob for part in some]) for which, some in found.items()}
-    return nll | {"reconstruction_error": errors * domain.scale}
+    scores = {"nll_encoder": -log_prob, "nll_decoder": disagreement - log_prob}
+    return scores | {"reconstruction_error": errors * domain.scale}
 
 
 def n_densities(flow: Flow[Tensor]) -> int:
