@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from molflow.cli.options import Json, UsageError
+from molflow.cli.options import Energy, Json, ThermalEnergy, UsageError
 from molflow.cli.output import check_json, console, write_json
 from molflow.errors import MolflowError
 
@@ -42,6 +42,8 @@ def train(
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override a value, as a.b=c; repeatable.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
     start_from: Annotated[Path | None, typer.Option(help="Begin with the weights of this model.safetensors.")] = None,
+    energy: Energy = None,
+    kT: ThermalEnergy = 1.0,
     json: Json = None,
 ) -> None:
     """Train a flow."""
@@ -56,7 +58,8 @@ def train(
     from molflow.training.state import STATE
 
     check_json(json)
-    experiment = molflow.load_experiment(config, set_ or ())
+    own = [] if energy is None else [f"data.energy={energy!r}", f"data.kT={kT}"]
+    experiment = molflow.load_experiment(config, [*(set_ or ()), *own])
     folder = out or Path("runs") / experiment.name
     try:
         molflow.train(experiment, folder, resume=resume, start_from=start_from)

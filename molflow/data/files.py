@@ -1,7 +1,9 @@
 """Cache files of data sets, and arrays in .npz and .npy files."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import platformdirs
@@ -33,6 +35,11 @@ class NoArrayError(MolflowError):
     """The file can be read, but has no array of the requested name."""
 
 
+def array_names(path: str | Path, npy: str = "positions") -> tuple[str, ...]:
+    """The names of the arrays of an .npz file; a .npy file has one, whose name is taken to be `npy`. Errors as below."""
+    return tuple(_arrays(path, npy, tuple))
+
+
 def read_array(path: str | Path, key: str, npy: str = "positions") -> np.ndarray:
     """An array of an .npz file, or the one of a .npy file, whose name is taken to be `npy`. Nothing is unpickled.
 
@@ -40,16 +47,19 @@ def read_array(path: str | Path, key: str, npy: str = "positions") -> np.ndarray
         NoArrayError: the file has no array of that name.
         MolflowError: the file is missing or damaged.
     """
+    found: np.ndarray | str = _arrays(path, npy, lambda arrays: arrays[key] if key in arrays else ", ".join(arrays))
+    if isinstance(found, str):
+        raise NoArrayError(f"{path}: has no array {key!r}, only {found}")
+    return found
+
+
+def _arrays(path: str | Path, npy: str, take: Callable[[Any], Any]) -> Any:
+    """What `take` gives of the arrays of an open file."""
     try:
         with Path(path).open("rb") as file:
             content = np.load(file, allow_pickle=False)
-            arrays = {npy: content} if isinstance(content, np.ndarray) else content
-            if key in arrays:
-                array: np.ndarray = arrays[key]
-                return array
-            names = ", ".join(arrays)
+            return take({npy: content} if isinstance(content, np.ndarray) else content)
     except FileNotFoundError as error:
         raise MolflowError(f"{path}: no such file") from error
     except Exception as error:  # a damaged archive can raise nearly anything from zipfile, zlib or numpy
         raise MolflowError(f"{path}: not a readable .npy or .npz file of plain numbers") from error
-    raise NoArrayError(f"{path}: has no array {key!r}, only {names}")

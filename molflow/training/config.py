@@ -93,4 +93,5 @@ def read_experiment(folder: Path) -> ExperimentConfig:
     content = read_config(folder)
     if content["experiment"] is None:
         raise MolflowError(f"{folder / CONFIG}: the model was not made by an experiment of molflow")
-    return parse(ExperimentConfig, {**content["experiment"], "model": content["model"]}, str(folder / CONFIG))
+    config = parse(ExperimentConfig, {**content["experiment"], "model": content["model"]}, str(folder / CONFIG))
+    return config.model_copy(update={"data": config.data.from_model()})
