@@ -11,7 +11,7 @@ from molflow.chem.bonds import EDM_QM9
 from molflow.chem.build import bonded_mol
 from molflow.chem.elements import symbol
 from molflow.chem.structure import Structure, structure_error
-from molflow.errors import MolflowError
+from molflow.errors import MolflowError, printable
 
 SUFFIXES = (".sdf", ".sd", ".xyz", ".npz")
 
@@ -32,6 +32,12 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
     Raises:
         MolflowError: an unknown suffix, `path` is a directory, or its parent cannot be created or written to.
+
+    Example:
+        >>> check_writable("out.mol2")
+        Traceback (most recent call last):
+            ...
+        molflow.errors.MolflowError: out.mol2: unknown suffix '.mol2'; accepted are .sdf .sd .xyz .npz
     """
     _suffix(Path(path))
     files.check_writable(path)
@@ -53,9 +59,11 @@ class StructureWriter(files.Closing):
             with an unknown element, or with a coordinate that is not finite or farther out than 1,000,000 Å.
 
     Example:
-        with StructureWriter("out.sdf") as writer:
-            for structure in structures:
-                writer.write(structure)
+        >>> methane = molflow.chem.Structure(np.zeros((1, 3)), np.array([6]))
+        >>> with StructureWriter("out.xyz") as writer:
+        ...     writer.write(methane)
+        >>> molflow.chem.read_structures("out.xyz")[0].atomic_numbers.tolist()
+        [6]
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -104,10 +112,20 @@ def _to_sdf(structure: Structure, title: str, properties: Mapping[str, object]) 
         bonds = _NO_BONDS
     mol = bonded_mol(positions, numbers, bonds)
     mol.SetProp("_Name", title)
-    values = {name: " ".join(str(value).split()) for name, value in properties.items() if value not in (None, "")}
-    fields = "".join(f">  <{name}>\n{value}\n\n" for name, value in values.items())
+    values = {name: value for name, value in properties.items() if value not in (None, "")}
+    fields = "".join(f">  <{_field_name(name)}>\n{_field_value(value)}\n\n" for name, value in values.items())
     with rdBase.BlockLogs():
         return f"{Chem.MolToMolBlock(mol, kekulize=False)}{fields}$$$$\n"
+
+
+def _field_name(name: str) -> str:
+    return " ".join(printable(name).split()).translate({ord("<"): "(", ord(">"): ")"})
+
+
+def _field_value(value: object) -> str:
+    """A value as one line that neither ends its record nor begins another field."""
+    text = " ".join(printable(str(value)).split())
+    return f" {text}" if text.startswith(("$$$$", ">")) else text
 
 
 def _write_npz(path: Path, structures: list[Structure]) -> None:

@@ -1,5 +1,6 @@
 """molflow evaluate: score the molecules or configurations in files."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -53,6 +54,13 @@ def evaluate(
             f"default with --reference {DEFAULT_REFERENCE}, where QM9 is available.",
         ),
     ] = None,
+    training: Annotated[
+        Path | None,
+        typer.Option(
+            help="Molecules: compare with the molecules of this file, such as those that a model was trained on, in "
+            "place of QM9."
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -79,8 +87,11 @@ def evaluate(
         ),
     ] = "lookup",
     charge: Annotated[
-        int | None,
-        typer.Option(help="Molecules: net charge of each one; by default the one that its file states, else 0."),
+        str | None,
+        typer.Option(
+            help="Molecules: net charge of each one, or the name of the field that has it; by default the one that its "
+            "file states, else 0."
+        ),
     ] = None,
     unit: Annotated[Unit, typer.Option(help="Molecules: unit of the coordinates.")] = "angstrom",
     add_hydrogens: Annotated[
@@ -109,6 +120,13 @@ def evaluate(
         float,
         typer.Option(min=0.01, max=1e6, help="Molecules: limit of processor time for one molecule."),
     ] = SECONDS,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Molecules: continue an interrupted evaluation of the same files, options and first output file.",
+        ),
+    ] = False,
     json: Json = None,
 ) -> None:
     """Score the molecules or configurations of particles in files."""
@@ -125,7 +143,7 @@ def evaluate(
 
         refuse("is for particles; name their system with --reference", model=model)
         if scope == "stability":
-            refuse("needs more than --scope stability", details=details, report=report)
+            refuse("needs more than --scope stability", details=details, report=report, resume=resume)
         if scope != "all":
             refuse("needs --scope all", strain=strain, posebusters=posebusters, charge=charge)
             refuse("needs --scope all", bonds=None if bonds == "lookup" else bonds)
@@ -133,7 +151,7 @@ def evaluate(
             reference=reference,
             scope=scope,
             bonds=bonds,
-            charge=charge,
+            charge=_number_or_name(charge),
             unit=unit,
             add_hydrogens=add_hydrogens,
             strain=strain,
@@ -142,14 +160,16 @@ def evaluate(
             seconds=seconds,
             progress=True,
         )
-        evaluate_molecules(files, options, novelty, details or [], report, json)
+        evaluate_molecules(files, options, novelty, training, details or [], report, json, resume)
     else:
+        refuse("is for molecules", resume=resume)
         if len(files) > 1:
             refuse("of particles is for one file at a time", report=report)
         refuse_other_tasks(
             "particles",
             f"{system} is a system of particles",
             novelty=novelty,
+            training=training,
             bonds=None if bonds == "lookup" else bonds,
             charge=charge,
             unit=None if unit == "angstrom" else unit,
@@ -162,4 +182,9 @@ def evaluate(
         if energy is None:
             evaluate_particles(files, system, model, report, json)
         else:
-            evaluate_own_particles(files, energy, kT, reference and Path(reference), model, report, json)
+            evaluate_own_particles(files, energy, kT, Path(reference) if reference else None, model, report, json)
+
+
+def _number_or_name(text: str | None) -> int | str | None:
+    """A whole number as such, and any other text as it is."""
+    return int(text) if text is not None and re.fullmatch(r"[+-]?\d{1,9}", text.strip()) else text

@@ -16,6 +16,7 @@ from molflow.data import DATASETS, NoArrayError, read_array, read_configurations
 from molflow.energies import ENERGIES, System, check_convention, own_system
 from molflow.errors import MolflowError
 from molflow.evaluation import EvaluationOptions, histograms
+from molflow.extras import import_extra
 from molflow.files import check_writable
 from molflow.pretrained import load_named
 from molflow.training.tasks.particles import ParticlesTask, likelihoods
@@ -53,9 +54,7 @@ def evaluate_own_particles(
     samples = {str(file): _with_log_prob(read_particles(file, *shape, key=None).positions, file) for file in files}
     other = None if reference is None else read_particles(reference, *shape, key=None).positions
     if model is not None and other is None:
-        raise MolflowError(
-            "--model is scored by the likelihood of reference configurations: name their file by --reference"
-        )
+        raise MolflowError("--model is scored by the likelihood of reference configurations; give --reference FILE")
     _evaluate(ParticlesTask(None, system), samples, other, model, report, json)
 
 
@@ -68,6 +67,7 @@ def _evaluate(
     json: Path | None,
 ) -> None:
     if report is not None:
+        import_extra("plotly.offline", "report", f"--report {report}")
         check_writable(report)
     if reference is None:
         reference = task.test_split()

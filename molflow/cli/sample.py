@@ -19,6 +19,7 @@ from molflow.cli.options import (
     UsageError,
     data_of,
     load_flow,
+    own_training_reference,
     refuse_other_tasks,
     training_reference,
 )
@@ -27,6 +28,7 @@ from molflow.errors import MolflowError
 from molflow.pretrained import DEFAULT_MODEL
 
 if TYPE_CHECKING:
+    from molflow.batch import MoleculeBatch
     from molflow.training.tasks.base import Task
     from molflow.training.tasks.sampling import Sampling, Scoring
 
@@ -64,6 +66,13 @@ def sample(
     elements: Annotated[
         str | None, typer.Option(help="Molecules: of these elements alone, as C,H,O; name hydrogen as well.")
     ] = None,
+    scaffold: Annotated[
+        Path | None,
+        typer.Option(
+            help="Molecules, models of a velocity: keep the heavy atoms of the one molecule in this file where they "
+            "are, and draw the rest."
+        ),
+    ] = None,
     only: Annotated[
         Literal["stable"] | None, typer.Option(help="Molecules: draw until N are stable, and keep those alone.")
     ] = None,
@@ -89,7 +98,8 @@ def sample(
         bool,
         typer.Option(
             "--novelty",
-            help="Molecules: compare with the training split of QM9, prepared on first use in under a minute.",
+            help="Molecules: compare with the training molecules: those of the model's own file, else those of QM9, "
+            "prepared on first use in under a minute.",
         ),
     ] = False,
     workers: Annotated[
@@ -111,6 +121,7 @@ def sample(
     from molflow.evaluation import EvaluationOptions
     from molflow.flows.acceleration import check
     from molflow.training.tasks import task_of
+    from molflow.training.tasks.particles import ParticlesTask
     from molflow.training.tasks.sampling import SamplingOptions
     from molflow.workers import default_workers
 
@@ -126,6 +137,7 @@ def sample(
         "n_atoms": n_atoms,
         "composition": composition and _composition(composition),
         "elements": elements and [element.strip() for element in elements.split(",")],
+        "scaffold": scaffold and _scaffold(scaffold),
     }
     ask = {name: value for name, value in ask.items() if value is not None}
     flow.standardized(values or None, 1)
@@ -145,18 +157,20 @@ def sample(
         n_atoms=n_atoms,
         composition=composition,
         elements=elements,
+        scaffold=scaffold,
     )
     if energy is not None:
-        task.system = own_system(energy, flow.sample(4, seed=0).cpu(), kT)
+        task = ParticlesTask(task.data, own_system(energy, flow.sample(4, seed=0).cpu(), kT))
     if ask:  # refuse what cannot be before the work starts
-        asked = flow.domain.request(**ask)
+        asked = flow.request(**ask)
         flow.domain.sample_context(1, flow.generator(0), flow.device, flow.dtype, asked)
     out = out or Path(task.default_output)
     task.check_output(out)
     check(flow, compile, precision)
     if workers is None:
         workers = min(1, default_workers()) if n > batch_size else 0
-    scoring = EvaluationOptions(scope="lookup", training=training_reference(novelty), workers=workers)
+    training = (own_training_reference(model) if novelty else None) or training_reference(novelty)
+    scoring = EvaluationOptions(scope="lookup", training=training, workers=workers)
     options = SamplingOptions(
         model,
         n,
@@ -184,7 +198,7 @@ def sample(
     show_samples(task.name, {model: record}, json)
     for note in sampling.notes():
         console.print(note)
-    if ask:
+    if ask and scaffold is None:
         probability = float(flow.domain.log_prob_of(**ask).exp())
         console.print(f"Without being asked, {model} makes such samples with probability {probability:.3g}.")
     console.print(f"{n:,} {task.noun} are in {out}")
@@ -208,6 +222,17 @@ def _composition(text: str) -> dict[str, int]:
             raise UsageError(f"--composition {part}: expected TYPE=NUMBER, such as CH3=2")
         counts[name.strip()] = int(number)
     return counts
+
+
+def _scaffold(path: Path) -> "MoleculeBatch":
+    """The one molecule of a file."""
+    from molflow.batch import MoleculeBatch
+    from molflow.chem import read_structures
+
+    structures = read_structures(path)
+    if len(structures) != 1:
+        raise MolflowError(f"{path}: expected one scaffold, got {len(structures)} molecules")
+    return MoleculeBatch.from_structures(structures)
 
 
 def _write(task: "Task[Any]", sampling: "Sampling[Any]", scoring: "Scoring[Any]", out: Path) -> None:

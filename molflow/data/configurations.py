@@ -26,7 +26,7 @@ _NO_BOX = "a periodic system; molflow models particles without a box: unwrap the
 
 
 class Configurations(NamedTuple):
-    """Configurations, float32 (n, N, D) with zero centroid, and the names of the particles' species, if the file says."""
+    """Configurations, float32 (n, N, D) with zero centroid, and the species, if the file names them."""
 
     positions: Tensor
     species: tuple[str, ...] = ()
@@ -118,7 +118,9 @@ def _read_xyz(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
         raise MolflowError(f"{path}: no such file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise MolflowError(f"{path}: not a readable text file") from error
-    frames, names, at = [], None, 0
+    frames: list[np.ndarray] = []
+    names: list[str] = []
+    at = 0
     while at < len(lines):
         if not lines[at].strip():
             at += 1
@@ -137,7 +139,7 @@ def _read_xyz(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
         at += 2 + count
     if not frames:
         raise MolflowError(f"{path}: has no frame")
-    return np.stack(frames), tuple(names or ())
+    return np.stack(frames), tuple(names)
 
 
 def _frame(comment: str, rows: Sequence[str], count: int, where: str) -> tuple[list[str], np.ndarray]:

@@ -11,23 +11,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import Field
-from tqdm import tqdm
 
-from molflow.chem.elements import symbol
 from molflow.chem.io import iter_records
 from molflow.chem.preparation import Fragments, message_of, prepare, warm_up
 from molflow.data.base import FILE_KEYS, SPLITS, DataSetConfig, Loaded, Split, columns
+from molflow.data.description import described
 from molflow.data.files import cache_path
 from molflow.data.registry import DATASETS
 from molflow.data.smiles import holds_smiles, read_smiles
 from molflow.data.splits import drawn_folds
 from molflow.data.structures import MoleculeSet
 from molflow.errors import MolflowError
-from molflow.files import atomic_path, check_writable
+from molflow.files import atomic_path, check_writable, csv_cell, fingerprint, whole_lines
+from molflow.progress import progress_bar
 from molflow.workers import Failure, default_workers, outcomes
 
-_VERSION = 1  # change it whenever preparation changes
-_RARE = 10  # molecules of an element that are too few to learn from
+_VERSION = 2  # change it whenever preparation changes
 _FOLDS = {"train": 0, "training": 0, "valid": 1, "val": 1, "validation": 1, "test": 2}
 _SEED = 0x9E3779B1  # spreads the seeds of conformers
 
@@ -100,7 +99,7 @@ class MoleculeFile(DataSetConfig):
         Raises:
             MolflowError: a file that is missing, that changes while it is read, or has no molecule that can be used.
         """
-        content = _digest(self._files)
+        content = fingerprint(self._files)
         options = self.model_dump(mode="json", exclude={"condition", *FILE_KEYS})
         key = hashlib.sha256(json.dumps([_VERSION, content, options], sort_keys=True).encode()).hexdigest()[:16]
         path = cache_path(f"files/{self.file.name.split('.')[0] or 'molecules'}-{key}")
@@ -109,13 +108,14 @@ class MoleculeFile(DataSetConfig):
         check_writable(path)
         items = [item for fold, file in self._files.items() for item in self._items(fold, file)]
         results = self._results(items, path.with_suffix(".partial.jsonl"), progress)
-        if _digest(self._files) != content:
+        if fingerprint(self._files) != content:
             raise MolflowError(f"{self.file}: changed while it was read; prepare it again")
         kept, dropped = self._sorted(items, results)
         with atomic_path(dropped_path(path)) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["source", "record", "name", "reason"])
-            writer.writerows([item.source, item.number, item.name, reason] for item, reason in dropped)
+            rows = ([item.source, item.number, item.name, reason] for item, reason in dropped)
+            writer.writerows(map(csv_cell, row) for row in rows)
         if not kept:
             common = Counter(reason for _, reason in dropped).most_common(1)
             why = f"; the most common reason: {common[0][0]}" if common else ""
@@ -127,37 +127,15 @@ class MoleculeFile(DataSetConfig):
     def describe(self) -> dict[str, Any]:
         """Numbers of molecules, sizes, elements, charges, fragments, duplicates, and what was left out and why."""
         path = self.prepare()
-        molecules = MoleculeSet.load(path)
         with dropped_path(path).open(encoding="utf-8", newline="") as file:
             reasons = Counter(row["reason"] for row in csv.DictReader(file))
-        heavy = np.add.reduceat(molecules.atomic_numbers > 1, molecules.offsets[:-1])
-        numbers, counts = np.unique(molecules.atomic_numbers, return_counts=True)
-        owners = np.repeat(np.arange(len(molecules)), molecules.n_atoms)
-        in_molecules = {z: len(np.unique(owners[molecules.atomic_numbers == z])) for z in numbers.tolist()}
-        charges = Counter(molecules.properties["charge"].tolist())
-        assert molecules.smiles is not None
-        properties = {
-            f"{name}, {unit}": [float(np.min(v)), float(np.median(v)), float(np.max(v))]
-            for name, unit in self.properties.items()
-            for v in [molecules.properties[name]]
-        }
-        folds = dict(zip(SPLITS, np.bincount(molecules.properties["fold"], minlength=3).tolist(), strict=True))
         return {
             "name": self.file.name,
             "file": str(path),
-            "n_molecules": len(molecules),
-            **{f"n_{split}": n for split, n in folds.items()},
             "n_dropped": sum(reasons.values()),
             "dropped": dict(reasons.most_common()),
             "dropped_file": str(dropped_path(path)),
-            "atoms": [int(molecules.n_atoms.min()), float(np.median(molecules.n_atoms)), int(molecules.n_atoms.max())],
-            "heavy_atoms": [int(heavy.min()), float(np.median(heavy)), int(heavy.max())],
-            "elements": {symbol(int(z)): int(n) for z, n in zip(numbers, counts, strict=True)},
-            "rare_elements": {symbol(z): n for z, n in in_molecules.items() if n < _RARE},
-            "charges": {f"{charge:+d}": n for charge, n in sorted(charges.items())},
-            "n_of_several_fragments": int((molecules.properties["n_fragments"] > 1).sum()),
-            "n_duplicates": len(molecules) - len(set(molecules.smiles.tolist())),
-            "properties": properties,
+            **described(MoleculeSet.load(path), self.properties),
         }
 
     @property
@@ -191,7 +169,7 @@ class MoleculeFile(DataSetConfig):
         found = outcomes(
             _prepare, messages(), workers=default_workers(), seconds=self.seconds, options=options, prepare=warm_up
         )
-        bar = tqdm(total=len(items), initial=len(done), desc="molecules", unit="molecule", disable=not progress)
+        bar = progress_bar(total=len(items), initial=len(done), desc="molecules", unit="molecule", disable=not progress)
         with partial.open("a", encoding="utf-8") as file, closing(found), bar:
             for result in found:
                 unreadable = problems.popleft()
@@ -237,6 +215,8 @@ class MoleculeFile(DataSetConfig):
         for name in ("charge", "n_fragments"):
             properties[name] = np.array([r[name] for r in results], dtype=np.int64)
         properties["fold"] = self._folds(kept)
+        names = Counter(item.name for item, _ in kept if item.name)
+        properties["shares_name"] = np.array([names[item.name] > 1 for item, _ in kept], dtype=np.int8)
         return MoleculeSet(
             np.concatenate([np.array(r["positions"]).reshape(-1, 3) for r in results]),
             np.concatenate([r["numbers"] for r in results]),
@@ -282,32 +262,12 @@ def _prepare(message: dict[str, Any] | None, **options: Any) -> dict[str, Any] |
     return None if message is None else prepare(message, **options)
 
 
-def _digest(files: Mapping[str, Path]) -> str:
-    """A hash of the content of files and folders."""
-    total = hashlib.sha256()
-    for fold, source in files.items():
-        if not source.exists():
-            raise MolflowError(f"{source}: no such file; expected a file or folder of molecules")
-        inside = sorted(p for p in source.iterdir() if p.is_file()) if source.is_dir() else [source]
-        for path in inside:
-            total.update(f"{fold}:{path.name}:".encode())
-            try:
-                with path.open("rb") as file:
-                    total.update(hashlib.file_digest(file, "sha256").digest())
-            except OSError as error:
-                raise MolflowError(f"{path}: cannot be read: {error.strerror}") from error
-    return total.hexdigest()
-
-
 def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of JSON in a file; one that a killed run left half-written is cut off."""
+    """The whole lines of JSON in a file."""
     if not path.exists():
         return []
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        path.write_bytes(whole)
-    return [json.loads(line) for line in whole.splitlines()]
+    whole_lines(path)
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _number(text: str | None) -> float | str:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from molflow.batch import MoleculeBatch
+from molflow.chem.arrays import open_arrays
 from molflow.chem.bonds import EDM_QM9
 from molflow.chem.hydrogens import strip_hydrogens
 from molflow.chem.io import Structure
@@ -24,7 +25,7 @@ _PROPERTY = "property."  # prefix of the property arrays in an NPZ file
 _AT_ONCE = 2048  # molecules whose distances are in memory at a time
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MoleculeSet:
     """M molecules in flat arrays; the atoms of molecule i are rows ``offsets[i]:offsets[i + 1]``.
 
@@ -105,6 +106,11 @@ class MoleculeSet:
 
     def __len__(self) -> int:
         return len(self.n_atoms)
+
+    def __repr__(self) -> str:
+        sizes = f", {self.n_atoms.min()} to {self.n_atoms.max()} atoms" if len(self) else ""
+        kept = f", properties {' '.join(self.properties)}" if self.properties else ""
+        return f"{type(self).__name__}({len(self):,} molecules{sizes}{kept})"
 
     @cached_property
     def offsets(self) -> np.ndarray:
@@ -227,8 +233,10 @@ class MoleculeSet:
             MolflowError: no such file, not an NPZ, damaged, an array missing, or shapes that do not fit.
         """
         try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            with open(path, "rb") as file, open_arrays(file) as archive:
                 arrays = {name: archive[name] for name in archive.files}
+        except MolflowError:
+            raise
         except FileNotFoundError as error:
             raise MolflowError(f"{path}: no such file") from error
         except Exception as error:  # a damaged archive can raise nearly anything from zipfile, zlib or numpy

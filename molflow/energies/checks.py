@@ -78,8 +78,8 @@ def _check_forces(energy: Energy, x: Tensor, gradient: Tensor, name: str) -> str
     if (off > 0.02 * (slope.abs() + expected.abs()) + 0.1 / float(x.std())).any():
         i = int(off.argmax())
         raise MolflowError(
-            f"{name}: its forces are not its gradient: along a random direction the energy rises by {float(slope[i]):.4g} "
-            f"kT per unit of length, by its forces {float(expected[i]):.4g}"
+            f"{name}: its forces are not its gradient: along a random direction the energy rises by "
+            f"{float(slope[i]):.4g} kT per unit of length, by its forces {float(expected[i]):.4g}"
         )
     return "forces are the gradient of the energy, by finite differences"
 

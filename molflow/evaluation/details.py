@@ -12,7 +12,8 @@ from molflow.chem.structure import structure_error
 from molflow.errors import MolflowError
 from molflow.evaluation.reports import MoleculeReport
 from molflow.evaluation.screening import Descriptors
-from molflow.files import Closing, check_writable
+from molflow.extras import import_extra
+from molflow.files import Closing, check_writable, csv_cell
 
 SUFFIXES = (".csv", ".parquet", ".sdf")
 
@@ -40,8 +41,12 @@ class DetailWriter(Closing):
         MolflowError: an unknown suffix, a path that cannot be written, or Parquet without pyarrow.
 
     Example:
-        with DetailWriter("molecules.csv") as details:
-            molflow.evaluate("mine.sdf", each=details.write)
+        >>> import pathlib
+        >>> batch = molflow.load_pretrained("qm9").sample(3, seed=0)
+        >>> with DetailWriter("molecules.csv") as details:
+        ...     scores = molflow.evaluate(batch, reference=None, each=details.write, workers=0)
+        >>> len(pathlib.Path("molecules.csv").read_text().splitlines())
+        4
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -75,7 +80,7 @@ class _Csv:
         self._rows.writeheader()
 
     def write(self, report: MoleculeReport, structure: Structure | None) -> None:
-        self._rows.writerow(report.to_dict())
+        self._rows.writerow({name: csv_cell(value) for name, value in report.to_dict().items()})
 
     def close(self) -> None:
         self._file.close()
@@ -99,9 +104,9 @@ class _Parquet:
         self._file.close()
 
     def _flush(self) -> None:
-        if self._rows:
-            self._file.write_table(self._make(self._rows, self._schema))
-            self._rows.clear()
+        rows, self._rows = self._rows, []  # first, as an interrupt may follow the writing
+        if rows:
+            self._file.write_table(self._make(rows, self._schema))
 
 
 class _Sdf:
@@ -120,12 +125,7 @@ _WRITERS: dict[str, type[_Csv | _Parquet | _Sdf]] = dict(zip(SUFFIXES, (_Csv, _P
 
 
 def _pyarrow() -> Sequence[Any]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise MolflowError("a Parquet file needs pyarrow; install it with: pip install 'molflow[parquet]'") from error
-    return pyarrow, parquet
+    return [import_extra(module, "parquet", "a Parquet file") for module in ("pyarrow", "pyarrow.parquet")]
 
 
 def _kinds() -> dict[str, str]:

@@ -32,6 +32,7 @@ class FlowConfig(KindConfig):
     """Base of the configurations of flows.
 
     Attributes:
+        domain, conditions: what the flow is a distribution over, and what it may be conditioned on.
         trained_by: kind of the objective of an experiment that does not name one.
     """
 
@@ -97,11 +98,31 @@ class Flow(nn.Module, ABC, Generic[Data]):
     Args:
         domain: turns data into points and back.
         conditions: names and scales of the conditions; None for an unconditional flow.
+
+    Attributes:
+        keeps_points: whether samples can have points at given positions, see `Context.fixed`.
     """
+
+    keeps_points: ClassVar[bool] = False
 
     def __init__(self, domain: Domain[Data], conditions: Conditions | None = None):
         super().__init__()
         self.domain, self.conditions = domain, conditions
+
+    def __repr__(self) -> str:
+        """One line; `print(*flow.children())` shows the networks."""
+        facts = [f"{self.domain!r}", f"{sum(p.numel() for p in self.parameters()):,} parameters"]
+        if self.n_evaluations is not None:
+            facts.append(f"{self.n_evaluations} evaluation{'s' * (self.n_evaluations > 1)} per sample")
+        if self.conditions is not None:
+            facts.append(f"conditions {', '.join(self.conditions.names)}")
+        return f"{type(self).__name__}({', '.join(facts)})"
+
+    def _repr_html_(self) -> str:
+        from molflow.plot.tables import html_table
+
+        parts = [(name, sum(p.numel() for p in part.parameters())) for name, part in self.named_children()]
+        return html_table([part for part in parts if part[1]], ("part", "parameters"), repr(self))
 
     @abstractmethod
     def encode_with_log_det(self, points: P, context: Context) -> tuple[P, Tensor]:
@@ -129,6 +150,18 @@ class Flow(nn.Module, ABC, Generic[Data]):
         if n_evaluations not in (None, 1):
             raise MolflowError(f"this model makes one evaluation per sample, got {n_evaluations}")
         return self.decode_with_log_det(latent, context)[0]
+
+    def request(self, **ask: Any) -> Any:
+        """What is asked of samples, as `Domain.request` gives it.
+
+        Raises:
+            MolflowError: something that samples of this flow cannot be asked for.
+        """
+        if ask.get("scaffold") is not None and not self.keeps_points:
+            raise MolflowError(
+                "this model cannot keep given atoms, as it has no velocity; take one that has, such as qm9-environment"
+            )
+        return self.domain.request(**ask)
 
     @property
     def n_evaluations(self) -> int | None:
@@ -163,7 +196,13 @@ class Flow(nn.Module, ABC, Generic[Data]):
         return torch.zeros(()) if tensor is None else tensor
 
     def generator(self, seed: int | None) -> torch.Generator:
-        """A random generator on the device of the flow; without a seed a fresh one each time."""
+        """A random generator on the device of the flow; without a seed a fresh one each time.
+
+        Raises:
+            MolflowError: a seed of more than 64 bits.
+        """
+        if seed is not None and not -(2**63) <= seed < 2**64:
+            raise MolflowError(f"seed {seed}: expected a whole number of 64 bits")
         return torch.Generator(self.device).manual_seed(secrets.randbits(63) if seed is None else seed)
 
     @contextmanager
@@ -220,8 +259,8 @@ class Flow(nn.Module, ABC, Generic[Data]):
                 repay it, see `molflow.flows.acceleration`.
             precision: of the products of matrices in the networks. "bfloat16" is faster and less exact.
             ask: what all samples must have, see `molflow.flows.domains.asking.Ask`: for molecules `formula="C7H10O2"`,
-                `n_atoms=20`, `composition={"CH3": 2, ...}` or `elements=["C", "H", "O"]`. `domain.log_prob_of` gives
-                the probability that a sample has it by itself.
+                `n_atoms=20`, `composition={"CH3": 2, ...}`, `elements=["C", "H", "O"]` or `scaffold=fragment`.
+                `domain.log_prob_of` gives the probability that a sample has it by itself.
 
         Raises:
             MolflowError: a condition that the model does not take or that is missing, something it cannot be asked for,
@@ -382,6 +421,9 @@ class Flow(nn.Module, ABC, Generic[Data]):
         points, context, correction = self.noisy_points(data, generator, condition)
         z, log_det = by_size(self.encode_with_log_det, points, context, PAIRS_WITH_DENSITY)
         return -StandardNormal(self.domain.space(context.mask)).log_prob(z) - log_det - correction
+
+    def initialize(self, data: Data, condition: Any = None) -> None:
+        """Set the parameters that start from a batch of data, once; by default there are none."""
 
     def loss(self, data: Data, condition: Any = None, generator: torch.Generator | None = None) -> Tensor:
         """The mean of `nll` over a batch, a scalar to minimise."""

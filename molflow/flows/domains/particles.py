@@ -37,11 +37,17 @@ class ParticleDomain(Domain[Tensor]):
         n_particles: N.
         dim: D.
         scale: data units in one model unit.
-        species: of each particle, numbered from 0; the density is invariant under permutations of equal ones. By default
-            all are identical. An ordered chain has a species for each particle.
+        species: of each particle, numbered from 0; the density is invariant under permutations of equal ones. By
+            default all are identical. An ordered chain has a species for each particle.
 
     Raises:
         ValueError: another number of species than of particles, or numbers that are left out.
+
+    Example:
+        >>> domain = ParticleDomain(n_particles=4, dim=2)
+        >>> points, context, _ = domain.to_points(torch.randn(5, 4, 2), None)
+        >>> points.x.shape
+        torch.Size([5, 4, 2])
     """
 
     task: ClassVar[str] = "particles"
@@ -55,6 +61,9 @@ class ParticleDomain(Domain[Tensor]):
             raise ValueError(f"species: expected {n_particles} numbers that count from 0, got {list(self.species)}")
         self.n_features = 0
         self.n_labels = len(kinds) if len(kinds) > 1 else 0
+
+    def __repr__(self) -> str:
+        return f"{self.n_particles} particles in {self.dim}D"
 
     def space(self, mask: Tensor) -> MeanFreeSpace:
         return MeanFreeSpace(mask, self.dim)

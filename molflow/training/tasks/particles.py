@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from molflow.data.base import DataSetConfig, Loaded
 from molflow.data.files import cache_path
@@ -24,6 +23,7 @@ from molflow.evaluation import EvaluationOptions, evaluate_boltzmann
 from molflow.evaluation.measured import energies_of
 from molflow.evaluation.throughput import ParticleSampler, particle_throughput
 from molflow.flows.base import Flow
+from molflow.progress import progress_bar
 from molflow.training.metrics import attempt
 from molflow.training.tasks.base import Novelty, Splits, Task, evaluations_to_try, suffix, with_model
 from molflow.training.tasks.registry import TASKS
@@ -258,8 +258,8 @@ class ParticleSampling(Sampling[Tensor]):
         self.correction: Record | None = None
         if options.correct is not None and system is None:
             raise MolflowError(
-                f"{options.model}: was not trained on a system whose energy is known, which --correct needs; name it by "
-                "--energy package.module:function"
+                f"{options.model}: was not trained on a system whose energy is known, which --correct needs; name it "
+                "by --energy package.module:function"
             )
 
     def __iter__(self) -> Iterator[Samples[Tensor]]:
@@ -330,7 +330,7 @@ def likelihoods(flow: Flow[Tensor], data: Tensor) -> dict[str, Tensor]:
     n = min(len(data), n_densities(flow))
     parts = data[:n].split(max(1, n // _TICKS))
     found = []
-    with tqdm(total=n, desc="likelihood", unit="configuration", dynamic_ncols=True) as bar:
+    with progress_bar(total=n, desc="likelihood", unit="configuration") as bar:
         for part in parts:
             found.append(flow.likelihood(part, compare=True))
             bar.update(len(part))

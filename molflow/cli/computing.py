@@ -1,0 +1,48 @@
+"""Options of every command that computes: --threads and --quiet."""
+
+import inspect
+import logging
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any
+
+import typer
+
+from molflow.cli.output import console
+
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads that torch computes with; by default one for each core.")
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print errors alone, neither progress nor results; see --json.")
+]
+
+
+def computing(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that also has the options --threads and --quiet."""
+
+    @wraps(command)
+    def run(*, threads: int | None, quiet: bool, **options: Any) -> None:
+        _be_quiet(quiet)
+        if threads is not None:
+            import torch
+
+            torch.set_num_threads(threads)
+        command(**options)
+
+    added = {"threads": (Threads, None), "quiet": (Quiet, False)}
+    signature, keyword = inspect.signature(command), inspect.Parameter.KEYWORD_ONLY
+    parameters = [each.replace(kind=keyword) for each in signature.parameters.values()]
+    parameters += [inspect.Parameter(n, keyword, default=d, annotation=a) for n, (a, d) in added.items()]
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = command.__annotations__ | {name: annotation for name, (annotation, _) in added.items()}
+    return run
+
+
+def _be_quiet(quiet: bool) -> None:
+    """Print errors alone from now on, or print everything."""
+    from molflow.progress import hide_progress
+
+    hide_progress(quiet)
+    console.quiet = quiet
+    logging.getLogger("molflow").setLevel(logging.ERROR if quiet else logging.INFO)
