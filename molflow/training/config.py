@@ -111,7 +111,9 @@ def load_experiment(name_or_file: str | Path, overrides: Sequence[str] = ()) -> 
     path = experiment_file(name_or_file)
     table = _table_of_model(path) if path.suffix == ".json" else _table_of_file(path)
     override(table, overrides)
-    return parse(ExperimentConfig, table, str(name_or_file))
+    config = parse(ExperimentConfig, table, str(name_or_file))
+    asked = any(text.startswith(("data.energy", "data=")) for text in overrides)
+    return _of_model(config) if path.suffix == ".json" and not asked else config
 
 
 def read_experiment(folder: Path) -> ExperimentConfig:
@@ -120,7 +122,12 @@ def read_experiment(folder: Path) -> ExperimentConfig:
     Raises:
         MolflowError: a missing or damaged config.json, or a model that no experiment made.
     """
-    return parse(ExperimentConfig, _table_of_model(folder / CONFIG), str(folder / CONFIG))
+    return _of_model(parse(ExperimentConfig, _table_of_model(folder / CONFIG), str(folder / CONFIG)))
+
+
+def _of_model(config: ExperimentConfig) -> ExperimentConfig:
+    """The experiment of a config.json, which executes no code that it names."""
+    return config.model_copy(update={"data": config.data.from_model()})
 
 
 def _table_of_file(path: Path) -> dict[str, Any]:
