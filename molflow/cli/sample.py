@@ -46,7 +46,7 @@ def sample(
     ] = None,
     model: Model = DEFAULT_MODEL,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same samples.")] = 0,
-    temperature: Annotated[float, typer.Option(min=1e-6, help="Standard deviation of the latent.")] = 1.0,
+    temperature: Annotated[float, typer.Option(min=1e-6, max=1e6, help="Standard deviation of the latent.")] = 1.0,
     evaluations: Evaluations = None,
     cond: Annotated[
         list[str] | None,
