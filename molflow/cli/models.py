@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from molflow.cli.options import Json, completing, usage
-from molflow.cli.output import check_json, write_json
+from molflow.cli.output import Record, check_json, write_json
 from molflow.pretrained import folder_of, model_cards, model_names
 
 
@@ -22,16 +22,23 @@ def models(
 ) -> None:
     """List the shipped models with their scores, or show what one is for, how it was made and how it can mislead."""
     from molflow.cli.output import show_card, show_models
-    from molflow.flows.storage import read_card
 
     check_json(json)
     if name is None:
         cards = model_cards()
         show_models(cards)
         write_json(json, cards)
-        return
+    else:
+        card = _card(name)
+        show_card(name, card)
+        write_json(json, card)
+
+
+def _card(name: str) -> Record:
+    if name in model_names():
+        return model_cards()[name]
     with usage():
         folder = folder_of(name)
-    card = read_card(folder)
-    show_card(name, card)
-    write_json(json, card)
+    from molflow.flows.storage import read_card
+
+    return read_card(folder)
