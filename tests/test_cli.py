@@ -311,7 +311,9 @@ def test_an_interrupted_evaluation_keeps_finished_molecules(molflow, tmp_path, m
     path = tmp_path / "a.csv"
     code, _, err = molflow("evaluate", QM9, "--scope", "lookup", "--details", path)
     assert code == 1
-    assert err.splitlines()[-1] == f"molflow: error: interrupted; what was finished is in {path}"
+    assert (
+        err.splitlines()[-1] == f"molflow: error: interrupted; what was finished is in {path}; continue with --resume"
+    )
     assert len(path.read_text().splitlines()) == 6
 
 

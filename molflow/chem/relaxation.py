@@ -73,6 +73,13 @@ def strain(mol: Chem.Mol, method: str = "mmff94") -> Strain:
     Source: MMFF94 by T. A. Halgren, J. Comput. Chem. 17 (1996) 490, and UFF by A. K. Rappé et al., J. Am. Chem. Soc.
         114 (1992) 10024, as implemented in RDKit. GFN2-xTB by C. Bannwarth, S. Ehlert, S. Grimme, J. Chem. Theory
         Comput. 15 (2019) 1652, as implemented in tblite; the number of threads is OMP_NUM_THREADS.
+
+    Example:
+        >>> from rdkit.Chem import AddHs, MolFromSmiles, rdDistGeom
+        >>> mol = AddHs(MolFromSmiles("CCO"))
+        >>> _ = rdDistGeom.EmbedMolecule(mol, randomSeed=0)
+        >>> strain(mol).energy > 0  # kcal/mol above the relaxed geometry
+        True
     """
     from rdkit import Chem, rdBase
     from rdkit.Chem import rdMolAlign

@@ -32,6 +32,12 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
     Raises:
         MolflowError: an unknown suffix, `path` is a directory, or its parent cannot be created or written to.
+
+    Example:
+        >>> check_writable("out.mol2")
+        Traceback (most recent call last):
+            ...
+        molflow.errors.MolflowError: out.mol2: unknown suffix '.mol2'; accepted are .sdf .sd .xyz .npz
     """
     _suffix(Path(path))
     files.check_writable(path)
@@ -53,9 +59,11 @@ class StructureWriter(files.Closing):
             with an unknown element, or with a coordinate that is not finite or farther out than 1,000,000 Å.
 
     Example:
-        with StructureWriter("out.sdf") as writer:
-            for structure in structures:
-                writer.write(structure)
+        >>> methane = molflow.chem.Structure(np.zeros((1, 3)), np.array([6]))
+        >>> with StructureWriter("out.xyz") as writer:
+        ...     writer.write(methane)
+        >>> molflow.chem.read_structures("out.xyz")[0].atomic_numbers.tolist()
+        [6]
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

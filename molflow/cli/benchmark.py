@@ -202,7 +202,7 @@ def _training_step(
     from molflow.data import Batch
     from molflow.pretrained import folder_of
     from molflow.training.config import read_experiment
-    from molflow.training.objectives.base import accumulate_gradients
+    from molflow.training.objectives.accumulation import accumulate_gradients
 
     try:
         objective = read_experiment(folder_of(model)).objective.build(flow, energy=task.energy)

@@ -71,6 +71,19 @@ Precision = Annotated[
     ),
 ]
 
+Energy = Annotated[
+    str | None,
+    typer.Option(
+        help="Particles: an energy of your own, as package.module:function, looked for in the current folder as well. "
+        "It takes configurations (n, N, D) or one (N, D), and gives energies, by torch with its gradients, or a pair "
+        "(energies, forces).",
+        metavar="MODULE:FUNCTION",
+    ),
+]
+ThermalEnergy = Annotated[
+    float, typer.Option("--kT", min=1e-12, help="Particles: the thermal energy in the unit of --energy.")
+]
+
 _TASKS_OF = {
     "only": ("molecules",),
     "novelty": ("molecules",),
@@ -89,6 +102,7 @@ _TASKS_OF = {
     "composition": ("molecules",),
     "elements": ("molecules",),
     "correct": ("particles",),
+    "energy": ("particles",),
     "no_density": ("particles", "vectors"),
     "compile": ("molecules", "particles"),
     "precision": ("molecules", "particles"),

@@ -10,10 +10,12 @@ from molflow.cli.options import (
     BatchSize,
     Compile,
     Device,
+    Energy,
     Evaluations,
     Json,
     Model,
     Precision,
+    ThermalEnergy,
     UsageError,
     data_of,
     load_flow,
@@ -81,6 +83,8 @@ def sample(
             "importance weights."
         ),
     ] = None,
+    energy: Energy = None,
+    kT: ThermalEnergy = 1.0,
     density: Annotated[
         bool,
         typer.Option(
@@ -113,9 +117,11 @@ def sample(
     """Draw samples of a model, write them to a file, and score them."""
     from molflow.chem.io import check_writable
     from molflow.cli.scores import show_samples
+    from molflow.energies import own_system
     from molflow.evaluation import EvaluationOptions
     from molflow.flows.acceleration import check
     from molflow.training.tasks import task_of
+    from molflow.training.tasks.particles import ParticlesTask
     from molflow.training.tasks.sampling import SamplingOptions
     from molflow.workers import default_workers
 
@@ -142,6 +148,7 @@ def sample(
         only=only,
         novelty=novelty,
         correct=correct,
+        energy=energy,
         no_density=not density,
         workers=workers,
         compile=compile,
@@ -152,6 +159,8 @@ def sample(
         elements=elements,
         scaffold=scaffold,
     )
+    if energy is not None:
+        task = ParticlesTask(task.data, own_system(energy, flow.sample(4, seed=0).cpu(), kT))
     if ask:  # refuse what cannot be before the work starts
         asked = flow.request(**ask)
         flow.domain.sample_context(1, flow.generator(0), flow.device, flow.dtype, asked)

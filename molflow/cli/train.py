@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from molflow.cli.options import Json, UsageError, completing, known_template, usage
+from molflow.cli.options import Energy, Json, ThermalEnergy, UsageError, completing, known_template, usage
 from molflow.cli.output import check_json, console, write_json
 from molflow.errors import MolflowError
 from molflow.templates import template_names
@@ -55,9 +55,14 @@ def train(
         str | None,
         typer.Option(help="Begin with these weights: a model.safetensors, a shipped model or the folder of a model."),
     ] = None,
+    energy: Energy = None,
+    kT: ThermalEnergy = 1.0,
     json: Json = None,
 ) -> None:
-    """Train a flow."""
+    """Train a flow.
+
+    Several processes share each batch under: torchrun --nproc-per-node G -m molflow train ...
+    """
     if init is not None:
         _print_experiment(init, config is not None)
         return
@@ -68,10 +73,12 @@ def train(
     import molflow
     from molflow.files import read_json
     from molflow.flows.storage import CARD
+    from molflow.training.distributed import is_leader
     from molflow.training.state import STATE
 
     check_json(json)
-    experiment = _experiment(config, set_ or ())
+    own = [] if energy is None else [f"data.energy={energy!r}", f"data.kT={kT}"]
+    experiment = _experiment(config, [*(set_ or ()), *own])
     folder = out or Path("runs") / experiment.name
     weights = None if start_from is None else _weights(start_from)
     try:
@@ -80,6 +87,8 @@ def train(
         if not (folder / STATE).exists():
             raise
         raise MolflowError(f"interrupted; continue with --resume (checkpoint in {folder})") from error
+    if not is_leader():
+        return
     write_json(json, read_json(folder / CARD))
     console.print(f"The model is in {folder}; sample it with: molflow sample --model {folder}")
 

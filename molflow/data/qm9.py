@@ -259,8 +259,17 @@ def prepare_qm9(
 ) -> Path:
     """Write the QM9 cache if there is none, or again with ``force``, and return its path.
 
+    Args:
+        source: the wheel qm9pack, or PyTorch Geometric, which downloads.
+        cache_dir: by default the folder in MOLFLOW_CACHE, else the user's cache folder.
+        force: write the cache again.
+        progress: show a bar on stderr.
+
     Raises:
         MolflowError: the source is missing, damaged or incomplete, or the folder cannot be written.
+
+    Example:
+        >>> prepare_qm9()  # doctest: +SKIP
     """
     if source not in ("wheel", "pyg"):
         raise MolflowError(f"unknown QM9 source {source!r}, accepted: wheel, pyg")
@@ -285,6 +294,10 @@ def load_qm9(split: Split | Literal["all"] = "all", cache_dir: str | Path | None
 
     ``all`` is in GDB9 order; a split is in the order of :func:`qm9_split`.
 
+    Args:
+        split: all, train, validation or test.
+        cache_dir: by default the folder in MOLFLOW_CACHE, else the user's cache folder.
+
     Example:
         >>> load_qm9("test").batch([0, 1]).positions.shape  # doctest: +SKIP
         torch.Size([2, 17, 3])
@@ -304,7 +317,12 @@ def load_qm9(split: Split | Literal["all"] = "all", cache_dir: str | Path | None
 
 
 def qm9_split() -> dict[Split, np.ndarray]:
-    """Indices into the full set of the split that E-NF, EDM, GeoLDM and FFF use: 100,000 / 17,748 / 13,083."""
+    """Indices into the full set of the split that E-NF, EDM, GeoLDM and FFF use: 100,000 / 17,748 / 13,083.
+
+    Example:
+        >>> {name: index.shape for name, index in qm9_split().items()}
+        {'train': (100000,), 'validation': (17748,), 'test': (13083,)}
+    """
     order = np.random.RandomState(0).permutation(N_MOLECULES)
     train, validation, test = np.split(order, [100_000, 117_748])
     return {"train": train, "validation": validation, "test": test}

@@ -61,8 +61,20 @@ def read_vectors(
 ) -> tuple[Tensor, Tensor | None]:
     """Vectors (n, F) of a file, float32, and their condition (n, C) or None; see `VectorFile`.
 
+    Args:
+        path: a .csv, .npy, .npz or .parquet file.
+        names: of the columns or arrays to take; all by default.
+        condition: names of those that are the condition.
+
     Raises:
         MolflowError: a file or a column that is missing, another shape, or values that are not finite numbers.
+
+    Example:
+        >>> import pathlib
+        >>> _ = pathlib.Path("mine.csv").write_text("a,b,c\\n1,2,3\\n4,5,6\\n")
+        >>> x, condition = read_vectors(pathlib.Path("mine.csv"), ("a", "b"), ("c",))
+        >>> x.tolist(), condition.tolist()
+        ([[1.0, 2.0], [4.0, 5.0]], [[3.0], [6.0]])
     """
     if read := {".csv": _read_csv, ".parquet": _read_parquet}.get(path.suffix.lower()):
         table = read(path)

@@ -41,8 +41,12 @@ class DetailWriter(Closing):
         MolflowError: an unknown suffix, a path that cannot be written, or Parquet without pyarrow.
 
     Example:
-        with DetailWriter("molecules.csv") as details:
-            molflow.evaluate("mine.sdf", each=details.write)
+        >>> import pathlib
+        >>> batch = molflow.load_pretrained("qm9").sample(3, seed=0)
+        >>> with DetailWriter("molecules.csv") as details:
+        ...     scores = molflow.evaluate(batch, reference=None, each=details.write, workers=0)
+        >>> len(pathlib.Path("molecules.csv").read_text().splitlines())
+        4
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -100,9 +104,9 @@ class _Parquet:
         self._file.close()
 
     def _flush(self) -> None:
-        if self._rows:
-            self._file.write_table(self._make(self._rows, self._schema))
-            self._rows.clear()
+        rows, self._rows = self._rows, []  # first, as an interrupt may follow the writing
+        if rows:
+            self._file.write_table(self._make(rows, self._schema))
 
 
 class _Sdf:

@@ -179,8 +179,15 @@ def qm9_training_reference(cache_dir: str | Path | None = None, progress: bool =
     The file is made in under a minute if it is missing, if QM9 was prepared again, or if the version of RDKit changed,
     because canonical SMILES may differ between versions.
 
+    Args:
+        cache_dir: by default the folder in MOLFLOW_CACHE, else the user's cache folder.
+        progress: show a bar on stderr.
+
     Raises:
         MolflowError: QM9 cannot be prepared, or the file is damaged or cannot be written.
+
+    Example:
+        >>> "C" in qm9_training_reference().smiles  # doctest: +SKIP
     """
     source = prepare_qm9(cache_dir=cache_dir, progress=progress)
     path = source.with_name("qm9_training.npz")

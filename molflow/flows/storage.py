@@ -73,6 +73,13 @@ def save_model(
         flow: the weights.
         card: how the model was made and what it scored.
         experiment: the rest of the experiment that made the model, as plain values.
+
+    Example:
+        >>> network, domain = {"kind": "mlp"}, {"kind": "vectors", "n_features": 2}
+        >>> config = molflow.flows.FreeFormConfig(domain=domain, encoder=network, decoder=network)
+        >>> save_model("model", config, config.build(), card={"name": "mine"})
+        >>> molflow.load("model").sample(3, seed=0).shape
+        torch.Size([3, 2])
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,9 +107,20 @@ def read_card(folder: Path) -> dict[str, Any]:
 def load(folder: str | Path, device: torch.device | str = "cpu") -> Flow[Any]:
     """The flow of a model folder, ready to sample.
 
+    Args:
+        folder: of the model: config.json and model.safetensors.
+        device: where its weights go.
+
     Raises:
         MolflowError: a missing or damaged file, a pickle in place of safetensors, or weights that do not fit the
             configuration.
+
+    Example:
+        >>> network, domain = {"kind": "mlp"}, {"kind": "vectors", "n_features": 2}
+        >>> config = molflow.flows.FreeFormConfig(domain=domain, encoder=network, decoder=network)
+        >>> molflow.flows.save_model("model", config, config.build(), card={"name": "mine"})
+        >>> load("model")
+        FreeFormFlow(2 features, 199,428 parameters, 1 evaluation per sample)
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -35,6 +35,10 @@ def corner_figure(
     Raises:
         MolflowError: plotly is not installed.
         ValueError: samples of different shape, or another number of names or true values.
+
+    Example:
+        >>> figure = corner_figure(np.random.default_rng(0).normal(size=(100, 2)), ["a", "b"], truth=[0.0, 0.0])
+        >>> figure.write_html("corner.html")
     """
     series = {key: np.asarray(x) for key, x in (samples if isinstance(samples, dict) else {"": samples}).items()}
     widths = {x.shape[1:] for x in series.values()}
@@ -85,6 +89,10 @@ def coverage_figure(coverage: Any | dict[str, Any]) -> Any:
 
     Raises:
         MolflowError: plotly is not installed.
+
+    Example:
+        >>> levels = np.linspace(0, 1, 11)
+        >>> figure = coverage_figure(molflow.evaluation.Coverage(levels, levels, 100))
     """
     series = coverage if isinstance(coverage, dict) else {"coverage": coverage}
     figure = _plotly("graph_objects").Figure()

@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import torch
@@ -44,6 +44,14 @@ class AdaptiveClip:
         return norm
 
 
+class Best(TypedDict):
+    """The average weights with the lowest validation loss, and how many validations came after them."""
+
+    validation: dict[str, Any]
+    weights: dict[str, Tensor]
+    since: int
+
+
 @dataclass
 class Run:
     """Everything that changes in training.
@@ -60,6 +68,7 @@ class Run:
         fingerprints: hashes of what the run learns from, which a continuation must have too.
         validation: figures of the last validation.
         started_from: origin of the weights that the run started from; None for random ones.
+        best: None without `training.patience`, and before the first validation.
     """
 
     objective: Objective
@@ -73,6 +82,7 @@ class Run:
     fingerprints: dict[str, str | None]
     validation: dict[str, Any]
     started_from: dict[str, Any] | None
+    best: Best | None = None
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -107,6 +117,7 @@ class Run:
                 "fingerprints": self.fingerprints,
                 "validation": self.validation,
                 "started_from": self.started_from,
+                "best": self.best,
                 "threads": torch.get_num_threads(),
             }
         )
@@ -121,6 +132,22 @@ class Run:
         self.clip.norms = deque(state["norms"], maxlen=self.clip.norms.maxlen)
         self.step, self.pending, self.rollbacks = state["step"], state["pending"], state["rollbacks"]
         self.validation, self.started_from = state["validation"], state["started_from"]
+        self.best = state.get("best")
+
+    def compare(self) -> None:
+        """Remember the average weights if their validation loss is the lowest so far; None is no number."""
+        loss = self.validation["validation_loss"]
+        if loss is not None and (self.best is None or loss < self.best["validation"]["validation_loss"]):
+            weights = copy.deepcopy(self.ema.module.state_dict())
+            self.best = {"validation": self.validation, "weights": weights, "since": 0}
+        elif self.best is not None:
+            self.best["since"] += 1
+
+    def take_best(self) -> None:
+        """Make the best weights the average."""
+        if self.best is not None:
+            self.ema.module.load_state_dict(self.best["weights"])
+            self.validation = self.best["validation"]
 
     def roll_back(self, good: dict[str, Any], indices: np.ndarray) -> None:
         """Restore the last good weights and go on with the next batch.
