@@ -88,7 +88,7 @@ class ParticlesTask(Task[Tensor]):
     def check_output(self, path: Path) -> None:
         check_npz(path, "configurations of particles")
 
-    def writer(self, path: Path) -> ArrayWriter:
+    def writer(self, path: Path, format: str | None = None) -> ArrayWriter:
         name = "" if self.system is None or self.data is None else self.data.kind
         return ArrayWriter(path, "positions", {"system": np.array(name)})
 

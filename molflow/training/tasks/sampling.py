@@ -42,6 +42,7 @@ class SamplingOptions:
         condition: value of each condition of a conditional model.
         compile, precision: as in `Flow.sample`; samples with their density take neither.
         ask: what all samples must have, as in `Flow.sample`; samples with their density cannot be asked for anything.
+        progress: show a progress bar.
     """
 
     model: str
@@ -58,6 +59,7 @@ class SamplingOptions:
     compile: bool | None = None
     precision: Precision = "float32"
     ask: Mapping[str, Any] = field(default_factory=dict)
+    progress: bool = True
 
     @property
     def label(self) -> str:
@@ -88,9 +90,11 @@ class SampleWriter(Closing, Generic[Data]):
 
     Attributes:
         count: samples written.
+        whole: those that are in the file whatever happens next.
     """
 
     count: int = 0
+    whole: int = 0
 
     @abstractmethod
     def write(self, samples: Samples[Data]) -> None:
@@ -164,7 +168,8 @@ class Sampling(Generic[Data]):
         return f"no {self.noun} were drawn"
 
     def _bar(self, total: int) -> "tqdm[Any]":
-        return tqdm(total=total, desc="sampling", unit="sample", dynamic_ncols=True)
+        hidden = not self.options.progress
+        return tqdm(total=total, desc="sampling", unit="sample", dynamic_ncols=True, disable=hidden)
 
     def _batches(self, n: int, seed: int) -> Iterator[Samples[Data]]:
         """n samples in batches on the CPU."""
