@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import molflow
-from molflow.data import EqualSizeBatches, MoleculeSet, load_qm9
+from molflow.data import EqualCostBatches, MoleculeSet, load_qm9
 from molflow.flows.storage import save_model
 from molflow.nn import TransformerConfig
 from molflow.pretrained import folder_of
@@ -38,13 +38,17 @@ UNITS = dict.fromkeys(("gap", "homo", "lumo"), ("meV", 27211.386))  # and the si
 
 
 class Regressor(nn.Module):
-    """Properties of molecules with all their atoms: an MLP of summed and mean invariants of a network's points."""
+    """Properties of molecules with all their atoms.
+
+    A linear function of the counts of the elements, fitted first, plus an MLP of the summed and the mean invariants of
+    a network's points.
+    """
 
     def __init__(self, n_properties: int):
         super().__init__()
         self.network = CONFIG.build(POOLED, len(ELEMENTS))
         self.head = nn.Sequential(nn.Linear(2 * POOLED, 128), nn.SiLU(), nn.Linear(128, n_properties))
-        self.register_buffer("mean", torch.zeros(n_properties))
+        self.register_buffer("of_counts", torch.zeros(len(ELEMENTS) + 1, n_properties))
         self.register_buffer("std", torch.ones(n_properties))
 
     def forward(self, batch: molflow.MoleculeBatch) -> Tensor:
@@ -53,7 +57,8 @@ class Regressor(nn.Module):
         _, h = self.network(batch.positions / 1.5, features, batch.mask)
         total = h.sum(1)
         pooled = torch.cat([total / 18, total / batch.mask.sum(1, keepdim=True)], -1)
-        return self.mean + self.std * self.head(pooled)
+        counts = torch.cat([elements.sum(1), elements.new_ones(len(elements), 1)], -1)
+        return counts @ self.of_counts + self.std * self.head(pooled)
 
 
 def properties() -> tuple[str, ...]:
@@ -83,11 +88,11 @@ def train_regressor(arguments: argparse.Namespace) -> None:
     y = values(train)
     torch.manual_seed(0)
     regressor = Regressor(y.shape[1])
-    regressor.mean.copy_(y.mean(0))
-    regressor.std.copy_(y.std(0))
+    regressor.of_counts.copy_(fitted_to_counts(train))
+    regressor.std.copy_((y - counts(train).float() @ regressor.of_counts).std(0))
     optimizer = torch.optim.AdamW(regressor.parameters(), 1e-3, weight_decay=1e-3)
     averaged = torch.optim.swa_utils.AveragedModel(regressor, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn())
-    order = EqualSizeBatches(train.n_atoms, 64)
+    order = EqualCostBatches(train.n_atoms, 64)
     began, epoch, seen = time.monotonic(), 0, 0
     with tqdm(total=round(60 * arguments.minutes), unit="s", desc="regressor") as bar:
         while bar.n < bar.total:
@@ -117,19 +122,20 @@ def predicted(regressor: Regressor, molecules: molflow.MoleculeBatch) -> Tensor:
     return torch.cat([regressor(molecules[part]) for part in torch.arange(len(molecules)).split(256)])
 
 
-def from_counts(train: MoleculeSet, test: MoleculeSet) -> Tensor:
-    """Least-squares prediction from the counts of the elements and the number of atoms."""
+def counts(molecules: MoleculeSet) -> Tensor:
+    """The counts of the elements and a one, float64 (M, 6)."""
+    owner = np.repeat(np.arange(len(molecules)), molecules.n_atoms)
+    table = np.zeros((len(molecules), len(ELEMENTS) + 1))
+    table[:, -1] = 1
+    for place, number in enumerate(ELEMENTS.tolist()):
+        np.add.at(table[:, place], owner[molecules.atomic_numbers == number], 1)
+    return torch.from_numpy(table)
 
-    def counts(molecules: MoleculeSet) -> Tensor:
-        owner = np.repeat(np.arange(len(molecules)), molecules.n_atoms)
-        one = np.zeros((len(molecules), len(ELEMENTS) + 1))
-        one[:, -1] = 1
-        for place, number in enumerate(ELEMENTS.tolist()):
-            np.add.at(one[:, place], owner[molecules.atomic_numbers == number], 1)
-        return torch.from_numpy(one)
 
-    weights = torch.linalg.lstsq(counts(train), values(train).double()).solution
-    return (counts(test) @ weights).float()
+def fitted_to_counts(train: MoleculeSet) -> Tensor:
+    """The least-squares weights of the counts, (6, properties)."""
+    solution: Tensor = torch.linalg.lstsq(counts(train), values(train).double()).solution
+    return solution.float()
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -142,7 +148,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     train, test = load_qm9("train"), load_qm9("test").subset(slice(arguments.samples))
     wanted = values(test)
     own = (predicted(regressor, test.batch(slice(None))) - wanted).abs().mean(0)
-    counts = (from_counts(train, test) - wanted).abs().mean(0)
+    by_counts = (counts(test).float() @ fitted_to_counts(train) - wanted).abs().mean(0)
     shuffled = (wanted[torch.randperm(len(wanted), generator=torch.Generator().manual_seed(0))] - wanted).abs().mean(0)
     record = {}
     heads = ("asked", "atom counts", "random", "regressor", "stable, %")
@@ -154,7 +160,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         )
         unit, factor = UNITS.get(name, (load_experiment(EXPERIMENT).data.units[name], 1.0))
         error = (predicted(regressor, batch)[:, k] - wanted[:, k]).abs().mean()
-        figures = [float(v) * factor for v in (error, counts[k], shuffled[k], own[k])]
+        figures = [float(v) * factor for v in (error, by_counts[k], shuffled[k], own[k])]
         stable = 100 * float(batch.stability()[1].float().mean())
         record[name] = dict(zip(heads, [*figures, stable], strict=True), unit=unit)
         print(f"{name:14}", *(f"{v:11.4g}" for v in (*figures, stable)), unit)  # noqa: T201

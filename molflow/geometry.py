@@ -86,16 +86,19 @@ class Context(NamedTuple):
         labels: fixed features of the points, zero at padding, (B, N, L); L may be 0.
         condition: numbers that describe the whole configuration, (B, C); None in a model without conditions.
         noise: standard deviation of the Gaussian noise that was added to the points, model units (B,); None for none.
+        fixed: positions that the first K points of a sample must have but for a rigid motion and a reflection, model
+            units (B, K, D); None for free points.
     """
 
     mask: Tensor
     labels: Tensor
     condition: Tensor | None = None
     noise: Tensor | None = None
+    fixed: Tensor | None = None
 
     def select(self, index: Tensor | slice, n: int | None = None) -> "Context":
         """The configurations `index`, cut to their first n points."""
-        whole = (None if value is None else value[index] for value in (self.condition, self.noise))
+        whole = (None if value is None else value[index] for value in self[2:])
         return Context(self.mask[index, :n], self.labels[index, :n], *whole)
 
     def to(self, device: torch.device | str) -> "Context":

@@ -546,9 +546,22 @@ def test_asking_for_molecules(molflow, fails, tmp_path):
         (("--composition", "CH3=1"), 1, "CH3 is not a type of this model"),
         (("--elements", "C,S"), 1, "this model has no S"),
         (("-m", "dw4", "--formula", "CH4"), 2, "--formula is for molecules"),
+        (("--scaffold", out), 1, "expected one scaffold, got 6 molecules"),
     ):
         found, line = fails(*words, *given)
         assert (found, message in line) == (code, True), line
+
+
+def test_atoms_of_a_scaffold_stay_where_they_are(molflow, fails, tmp_path):
+    fragment, out = tmp_path / "fragment.xyz", tmp_path / "around.sdf"
+    fragment.write_text("3\namide\nN 4.98 1.36 0.0\nC 5.12 0.0 0.0\nO 6.19 -0.57 0.0\n")
+    code, _, err = molflow("sample", "-m", "qm9-environment", "-k", 4, "-n", 3, "-o", out, "--scaffold", fragment)
+    assert code == 0, err
+    kept = read_structures(fragment)[0]
+    for structure in read_structures(out):
+        assert np.abs(structure.positions[:3] - kept.positions).max() < 2e-3
+        assert structure.atomic_numbers[:3].tolist() == [7, 6, 8]
+    assert "cannot keep given atoms" in fails("sample", "-n", 3, "-o", out, "--scaffold", fragment)[1]
 
 
 def test_benchmark_sampling(molflow, model, tmp_path, trained_on_100):

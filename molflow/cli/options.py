@@ -69,6 +69,7 @@ _TASKS_OF = {
     "add_hydrogens": ("molecules",),
     "n_atoms": ("molecules",),
     "formula": ("molecules",),
+    "scaffold": ("molecules",),
     "composition": ("molecules",),
     "elements": ("molecules",),
     "correct": ("particles",),

@@ -25,6 +25,7 @@ from molflow.errors import MolflowError
 from molflow.pretrained import DEFAULT_MODEL
 
 if TYPE_CHECKING:
+    from molflow.batch import MoleculeBatch
     from molflow.training.tasks.base import Task
     from molflow.training.tasks.sampling import Sampling, Scoring
 
@@ -61,6 +62,13 @@ def sample(
     ] = None,
     elements: Annotated[
         str | None, typer.Option(help="Molecules: of these elements alone, as C,H,O; name hydrogen as well.")
+    ] = None,
+    scaffold: Annotated[
+        Path | None,
+        typer.Option(
+            help="Molecules, models of a velocity: keep the heavy atoms of the one molecule in this file where they "
+            "are, and draw the rest."
+        ),
     ] = None,
     only: Annotated[
         Literal["stable"] | None, typer.Option(help="Molecules: draw until N are stable, and keep those alone.")
@@ -121,6 +129,7 @@ def sample(
         "n_atoms": n_atoms,
         "composition": composition and _composition(composition),
         "elements": elements and [element.strip() for element in elements.split(",")],
+        "scaffold": scaffold and _scaffold(scaffold),
     }
     ask = {name: value for name, value in ask.items() if value is not None}
     flow.standardized(values or None, 1)
@@ -139,9 +148,10 @@ def sample(
         n_atoms=n_atoms,
         composition=composition,
         elements=elements,
+        scaffold=scaffold,
     )
     if ask:  # refuse what cannot be before the work starts
-        asked = flow.domain.request(**ask)
+        asked = flow.request(**ask)
         flow.domain.sample_context(1, flow.generator(0), flow.device, flow.dtype, asked)
     out = out or Path(task.default_output)
     task.check_output(out)
@@ -176,7 +186,7 @@ def sample(
     show_samples(task.name, {model: record}, json)
     for note in sampling.notes():
         console.print(note)
-    if ask:
+    if ask and scaffold is None:
         probability = float(flow.domain.log_prob_of(**ask).exp())
         console.print(f"Without being asked, {model} makes such samples with probability {probability:.3g}.")
     console.print(f"{n:,} {task.noun} are in {out}")
@@ -200,6 +210,17 @@ def _composition(text: str) -> dict[str, int]:
             raise UsageError(f"--composition {part}: expected TYPE=NUMBER, such as CH3=2")
         counts[name.strip()] = int(number)
     return counts
+
+
+def _scaffold(path: Path) -> "MoleculeBatch":
+    """The one molecule of a file."""
+    from molflow.batch import MoleculeBatch
+    from molflow.chem import read_structures
+
+    structures = read_structures(path)
+    if len(structures) != 1:
+        raise MolflowError(f"{path}: expected one scaffold, got {len(structures)} molecules")
+    return MoleculeBatch.from_structures(structures)
 
 
 def _write(task: "Task[Any]", sampling: "Sampling[Any]", scoring: "Scoring[Any]", out: Path) -> None:

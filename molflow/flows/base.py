@@ -94,7 +94,12 @@ class Flow(nn.Module, ABC, Generic[Data]):
     Args:
         domain: turns data into points and back.
         conditions: names and scales of the conditions; None for an unconditional flow.
+
+    Attributes:
+        keeps_points: whether samples can have points at given positions, see `Context.fixed`.
     """
+
+    keeps_points: ClassVar[bool] = False
 
     def __init__(self, domain: Domain[Data], conditions: Conditions | None = None):
         super().__init__()
@@ -126,6 +131,18 @@ class Flow(nn.Module, ABC, Generic[Data]):
         if n_evaluations not in (None, 1):
             raise MolflowError(f"this model makes one evaluation per sample, got {n_evaluations}")
         return self.decode_with_log_det(latent, context)[0]
+
+    def request(self, **ask: Any) -> Any:
+        """What is asked of samples, as `Domain.request` gives it.
+
+        Raises:
+            MolflowError: something that samples of this flow cannot be asked for.
+        """
+        if ask.get("scaffold") is not None and not self.keeps_points:
+            raise MolflowError(
+                "this model cannot keep given atoms, as it has no velocity; take one that has, such as qm9-environment"
+            )
+        return self.domain.request(**ask)
 
     @property
     def n_evaluations(self) -> int | None:
@@ -217,8 +234,8 @@ class Flow(nn.Module, ABC, Generic[Data]):
                 repay it, see `molflow.flows.acceleration`.
             precision: of the products of matrices in the networks. "bfloat16" is faster and less exact.
             ask: what all samples must have, see `molflow.flows.domains.asking.Ask`: for molecules `formula="C7H10O2"`,
-                `n_atoms=20`, `composition={"CH3": 2, ...}` or `elements=["C", "H", "O"]`. `domain.log_prob_of` gives
-                the probability that a sample has it by itself.
+                `n_atoms=20`, `composition={"CH3": 2, ...}`, `elements=["C", "H", "O"]` or `scaffold=fragment`.
+                `domain.log_prob_of` gives the probability that a sample has it by itself.
 
         Raises:
             MolflowError: a condition that the model does not take or that is missing, something it cannot be asked for,

@@ -17,8 +17,9 @@ from molflow.flows.conditions import Conditions
 from molflow.flows.domains.base import Data, Domain
 from molflow.flows.networks import build_network, evaluate
 from molflow.flows.registry import DIVERGENCES, FLOWS
+from molflow.flows.scaffold import sample_around
 from molflow.flows.solvers import AdaptiveSolver, FixedStepSolver, Solver, SolverChoice
-from molflow.geometry import Context, P, Space, point_of, squared_norm, tensors_of
+from molflow.geometry import Context, P, Points, Space, point_of, squared_norm, tensors_of
 from molflow.nn import EGNNConfig, Network
 from molflow.volume import Map, divergence
 
@@ -353,6 +354,7 @@ class ContinuousFlow(ODEFlow[Data]):
     """
 
     straight_paths: ClassVar[bool] = True
+    keeps_points: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -371,7 +373,16 @@ class ContinuousFlow(ODEFlow[Data]):
     def path_at(self, noise: float) -> tuple[float, float]:
         return noise / (1 + noise), 1 / (1 + noise)
 
+    def generate(self, latent: P, context: Context, n_evaluations: int | None, generator: torch.Generator) -> P:
+        if context.fixed is None:
+            return super().generate(latent, context, n_evaluations, generator)
+        assert isinstance(latent, Points)
+        times = self._euler(n_evaluations or self.solver.n_evaluations or 20).times(torch.tensor([1.0, 0.0]))
+        return sample_around(self, latent, context, times.tolist(), generator)
+
     def _steps(self, latent: P, context: Context, end: float, n_steps: int) -> P:
         """By Euler's method; all steps are equal, or with `last_step` all but the last."""
-        euler = FixedStepSolver(method="euler", n_steps=n_steps, last_step=self.last_step, adjoint=self.solver.adjoint)
-        return self.integrate(latent, context, 1.0, end, solver=euler).points  # type: ignore[no-any-return]
+        return self.integrate(latent, context, 1.0, end, solver=self._euler(n_steps)).points  # type: ignore[no-any-return]
+
+    def _euler(self, n_steps: int) -> FixedStepSolver:
+        return FixedStepSolver(method="euler", n_steps=n_steps, last_step=self.last_step, adjoint=self.solver.adjoint)

@@ -39,7 +39,7 @@ def latents(
     """
     if n < 1 or batch_size < 1:
         raise ValueError(f"n and batch_size must be at least 1, got {n} and {batch_size}")
-    conditions, asked = flow.standardized(condition, n), flow.domain.request(**ask or {})
+    conditions, asked = flow.standardized(condition, n), flow.request(**ask or {})
     for start in range(0, n, batch_size):
         context = flow.domain.sample_context(min(batch_size, n - start), generator, flow.device, flow.dtype, asked)
         if conditions is not None:

@@ -135,16 +135,20 @@ class FixedStepSolver(Solver):
     def remedy(self) -> str:
         return f"take more steps (now {self.n_steps} of {self.method}) or an adaptive solver"
 
+    def times(self, ends: Tensor) -> Tensor:
+        """The times at which steps begin and end, from the first of `ends` to the last, (n_steps + 1,)."""
+        # Not torchdiffeq's step_size, which gives a step too many where rounding makes 1 / (1 / n) more than n.
+        first, last = ends[[0, -1]].tolist()
+        if not self.last_step or self.n_steps == 1:
+            return torch.linspace(first, last, self.n_steps + 1, dtype=ends.dtype, device=ends.device)
+        data, latent = sorted((first, last))
+        equal = torch.linspace(latent, data + self.last_step, self.n_steps, dtype=ends.dtype, device=ends.device)
+        grid = torch.cat([equal, ends.new_tensor([data])])
+        return grid if first > last else grid.flip(0)
+
     def settings(self) -> dict[str, Any]:
         def grid(rate: Rate, state: Tensor, times: Tensor) -> Tensor:
-            # Not torchdiffeq's step_size, which gives a step too many where rounding makes 1 / (1 / n) more than n.
-            first, last = times[[0, -1]].tolist()
-            if not self.last_step or self.n_steps == 1:
-                return torch.linspace(first, last, self.n_steps + 1, dtype=times.dtype, device=times.device)
-            data, latent = sorted((first, last))
-            equal = torch.linspace(latent, data + self.last_step, self.n_steps, dtype=times.dtype, device=times.device)
-            grid = torch.cat([equal, times.new_tensor([data])])
-            return grid if first > last else grid.flip(0)
+            return self.times(times)
 
         return {"method": self.method, "options": {"grid_constructor": grid}}
 

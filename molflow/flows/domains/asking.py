@@ -1,4 +1,4 @@
-"""What a user can ask of molecules: a formula, a number of atoms, a composition, or certain elements."""
+"""What a user can ask of molecules: a formula, a number of atoms, a composition, certain elements, or a scaffold."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from molflow.batch import MoleculeBatch
 from molflow.chem.elements import atomic_number, symbol
 from molflow.distributions.constraint import Constraint
 from molflow.errors import MolflowError
@@ -22,12 +23,15 @@ class Ask(NamedTuple):
         n_atoms: number of atoms, hydrogens included.
         composition: number of points of each type, such as {"CH3": 2, "C": 1}; types that are not named do not occur.
         elements: the only elements that may occur, hydrogen included, such as ("C", "H", "O").
+        scaffold: a batch of one molecule whose heavy atoms stay where they are, each with at least the hydrogens and
+            the bonds that it has there; all of its atoms in the all-atom representation.
     """
 
     formula: str | None = None
     n_atoms: int | None = None
     composition: Mapping[str, int] | None = None
     elements: Sequence[str] | None = None
+    scaffold: MoleculeBatch | None = None
 
     @property
     def words(self) -> str:
@@ -38,6 +42,7 @@ class Ask(NamedTuple):
             self.composition is not None
             and "the composition " + ", ".join(f"{name}={n}" for name, n in self.composition.items()),
             self.elements is not None and f"only the elements {', '.join(self.elements)}",
+            self.scaffold is not None and "the scaffold",
         ]
         return " and ".join(part for part in parts if part)
 

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -20,6 +20,7 @@ from molflow.errors import MolflowError
 from molflow.flows.dequantization import Dequantizer
 from molflow.flows.domains.asking import Ask, constraint_of
 from molflow.flows.domains.base import Domain, DomainConfig
+from molflow.flows.domains.room import Room
 from molflow.flows.registry import DEQUANTIZERS, DOMAINS
 from molflow.geometry import Context, MeanFreeSpace, Points, project
 
@@ -228,6 +229,13 @@ class MoleculeDomain(_Molecules):
         return self.atom_counts.log_prob(context.mask.sum(1))
 
 
+class Request(NamedTuple):
+    """What is asked of compositions: linear conditions, and room for a scaffold."""
+
+    constraint: Constraint | None = None
+    room: Room | None = None
+
+
 class ComposedMoleculeDomain(_Molecules):
     """Molecules as positions given types: p(molecule) = p(composition) p(positions | types).
 
@@ -255,15 +263,51 @@ class ComposedMoleculeDomain(_Molecules):
     def from_points(self, points: Points, context: Context) -> MoleculeBatch:
         return self.molecules(points.x, context.labels.argmax(-1), context.mask)
 
-    def request(self, **ask: Any) -> Constraint | None:
+    def request(self, **ask: Any) -> Request | None:
         asked = Ask(**_known(ask))
-        return constraint_of(asked, self.types, self.type_numbers, self.type_hydrogens) if asked.words else None
+        if not asked.words:
+            return None
+        room = None if asked.scaffold is None else self.room_for(asked.scaffold)
+        asked = asked._replace(scaffold=None)
+        constraint = constraint_of(asked, self.types, self.type_numbers, self.type_hydrogens) if asked.words else None
+        return Request(constraint, room)
+
+    def room_for(self, scaffold: MoleculeBatch) -> Room:
+        """What a scaffold asks of compositions.
+
+        Args:
+            scaffold: one molecule; where it has hydrogens, a point keeps at least as many as its atom has.
+
+        Raises:
+            MolflowError: not one molecule, no atoms, or an atom that no type of this model can be.
+        """
+        if len(scaffold) != 1 or not scaffold.mask.any():
+            raise MolflowError(f"expected a scaffold of one molecule with atoms, got {len(scaffold)} molecules")
+        points = self.represented(scaffold)
+        real = points.mask[0]
+        numbers = points.atomic_numbers[0, real].unsqueeze(1)
+        allowed = numbers == self.type_numbers
+        if points.hydrogens is not None:
+            allowed &= points.hydrogens[0, real].unsqueeze(1) <= self.type_hydrogens
+        if self.type_bonds is not None:
+            bonds = points.heavy_bonds() if points.environments is None else points.environments
+            allowed &= (bonds[0, real].unsqueeze(1) <= self.type_bonds).all(-1)
+        if not allowed.any(1).all():
+            atom = int(allowed.any(1).int().argmin())
+            name = symbol(int(numbers[atom]))
+            raise MolflowError(
+                f"the scaffold: atom {atom + 1} of those kept, {name}, is no type of this model with the bonds and "
+                f"hydrogens that it has; the model has {', '.join(self.types)}"
+            )
+        return Room(points.positions[0, real] / self.scale, allowed)
 
     def log_prob_of(self, **ask: Any) -> Tensor:
-        constraint = self.request(**ask)
-        if constraint is None:
+        request = self.request(**ask)
+        if request is None:
             return torch.zeros((), dtype=torch.float64)
-        return self.compositions.log_prob_of(constraint)
+        if request.room is not None or request.constraint is None:
+            raise MolflowError("the probability of a scaffold is not known")
+        return self.compositions.log_prob_of(request.constraint)
 
     def sample_context(
         self,
@@ -271,10 +315,14 @@ class ComposedMoleculeDomain(_Molecules):
         generator: torch.Generator | None,
         device: torch.device,
         dtype: torch.dtype,
-        asked: Constraint | None = None,
+        asked: Request | None = None,
     ) -> Context:
-        types, mask = self.compositions.sample(n, generator, asked)
-        return self._context(types, mask, dtype)
+        constraint, room = asked or Request()
+        if room is None:
+            return self._context(*self.compositions.sample(n, generator, constraint), dtype)
+        types, mask = room.sample(n, lambda m: self.compositions.sample(m, generator, constraint), generator)
+        fixed = room.positions.to(dtype).expand(n, -1, -1)
+        return self._context(types, mask, dtype)._replace(fixed=fixed)
 
     def log_prob_context(self, context: Context) -> Tensor:
         composition = context.labels.sum(1).round().long()
