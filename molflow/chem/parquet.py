@@ -43,9 +43,7 @@ class RowWriter(Closing):
         group: rows in one group, which are in memory until they are written.
     """
 
-    def __init__(
-        self, path: Path, columns: Mapping[str, type], molecules: bool = False, group: int = 10_000
-    ) -> None:
+    def __init__(self, path: Path, columns: Mapping[str, type], molecules: bool = False, group: int = 10_000) -> None:
         arrow, parquet = load_pyarrow()
         kinds = (arrow.list_(arrow.list_(arrow.float32(), 3)), arrow.list_(arrow.uint8())) if molecules else ()
         fields = [(name, getattr(arrow, _TYPES[kind])()) for name, kind in columns.items()]

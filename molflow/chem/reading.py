@@ -99,8 +99,8 @@ def iter_records(path: str | os.PathLike[str]) -> Iterator[Record]:
     - a folder: all such files in it are read in the order of their names, of .txt those that begin as XYZ or SDF.
     - a named pipe, or "-" for standard input, with SDF or XYZ. A pipe waits a minute for its writer.
 
-    Positions are in Å, float64 from text, float32 from NPZ or Parquet with float32. Bonds, formal charges and radicals of SDF
-    and `charge=` of XYZ are `Record.stated`; further columns are ignored. After a bad record of SDF, reading
+    Positions are in Å, float64 from text, float32 from NPZ or Parquet with float32. Bonds, formal charges and radicals
+    of SDF and `charge=` of XYZ are `Record.stated`; further columns are ignored. After a bad record of SDF, reading
     continues at "$$$$" or at the next counts line; of XYZ, at the next count that is followed by atoms. If a stream
     breaks off, the molecules read so far are kept and one bad record is added. In a folder, a file that cannot be read
     is one bad record.

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
+from molflow.batch import MoleculeBatch
 from molflow.cli.options import UsageError, data_of, load_flow
 from molflow.cli.output import Record, console, show
 from molflow.errors import MolflowError
@@ -20,7 +21,7 @@ from molflow.flows.storage import CONFIG, WEIGHTS
 from molflow.pretrained import folder_of
 from molflow.training.tasks import task_of
 from molflow.training.tasks.sampling import Samples, SamplingOptions
-from molflow.training.tasks.shards import Entry, ShardFolder, ShardPlan, processor, sha256, shard_seed, threads
+from molflow.training.tasks.shards import Entry, ShardFolder, ShardPlan, limited_threads, processor, sha256, shard_seed
 
 SIZE = 100_000
 """Samples in a shard by default."""
@@ -52,10 +53,12 @@ class ShardJob:
 
         model = folder_of(self.options.model)
         apart = ("model", "progress")
+        options = {each.name: getattr(self.options, each.name) for each in fields(self.options)}
+        options["ask"] = {name: _plain(value) for name, value in self.options.ask.items()}
         return {
             "model": self.options.model,
             "model_sha256": sha256(model / CONFIG, model / WEIGHTS),
-            **{name: value for name, value in asdict(self.options).items() if name not in apart},
+            **{name: value for name, value in options.items() if name not in apart},
             "guidance": self.guidance,
             "shard_size": self.plan.size,
             "file_format": self.plan.format,
@@ -73,7 +76,9 @@ class Made(NamedTuple):
     seconds: float
 
 
-def sample_shards(job: ShardJob, part: tuple[int, int], flow: Flow[Any], *, resume: bool, force: bool, ray: bool) -> Record:
+def sample_shards(
+    job: ShardJob, part: tuple[int, int], flow: Flow[Any], *, resume: bool, force: bool, ray: bool
+) -> Record:
     """Make the shards of process i of k that are not finished, and show the scores of all finished shards.
 
     Args:
@@ -121,7 +126,9 @@ def _record(job: ShardJob, entries: Iterable[Entry]) -> Record:
     return {"model": job.options.model, "file": str(job.folder), **shards, **scores}
 
 
-def make_here(job: ShardJob, flow: Flow[Any], numbers: Iterable[int], update: Callable[[int], object]) -> Iterator[Made]:
+def make_here(
+    job: ShardJob, flow: Flow[Any], numbers: Iterable[int], update: Callable[[int], object]
+) -> Iterator[Made]:
     """Make shards one after the other; `update` gets the number of samples of each batch."""
     for number in numbers:
         yield make_shard(job, flow, number, update)
@@ -139,7 +146,7 @@ def make_shard(job: ShardJob, flow: Flow[Any], number: int, update: Callable[[in
             yield samples
             update(len(samples.data))
 
-    with threads(job.threads), atomic_path(path) as temporary:
+    with limited_threads(job.threads), atomic_path(path) as temporary:
         counts = task.write_shard(temporary, plan.format, watched(), job.scored)
         if not counts["n"]:
             raise MolflowError(f"{path}: {sampling.none_left()}")
@@ -172,6 +179,11 @@ def make_with_ray(job: ShardJob, numbers: Iterable[int]) -> Iterator[Made]:
 def _make_remotely(job: ShardJob, number: int) -> Made:
     flow = _flow_of(job.options.model, job.options.device, job.options.evaluations, job.guidance)
     return make_shard(job, flow, number, lambda n: None)
+
+
+def _plain(value: Any) -> Any:
+    """What samples must have, as values for JSON; a scaffold as its elements and positions."""
+    return [value.atomic_numbers.tolist(), value.positions.tolist()] if isinstance(value, MoleculeBatch) else value
 
 
 @cache

@@ -12,7 +12,6 @@ from molflow.evaluation.options import EvaluationOptions
 from molflow.evaluation.scores import MoleculeScores
 from molflow.files import Closing
 
-
 _AHEAD = 4  # batches that may wait; it bounds the memory
 _LOOKS_AGAIN = 0.2  # seconds
 

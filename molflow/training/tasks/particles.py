@@ -85,7 +85,7 @@ class ParticlesTask(Task[Tensor]):
     def sampling(self, flow: Flow[Tensor], options: SamplingOptions) -> "ParticleSampling":
         return ParticleSampling(flow, options, self.noun, self.system)
 
-    def check_output(self, path: Path) -> None:
+    def check_output(self, path: Path, format: str | None = None) -> None:
         check_npz(path, "configurations of particles")
 
     def writer(self, path: Path, format: str | None = None) -> ArrayWriter:

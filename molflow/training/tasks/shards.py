@@ -77,7 +77,7 @@ def processor(device: torch.device) -> str:
 
 
 @contextmanager
-def threads(number: int) -> Iterator[None]:
+def limited_threads(number: int) -> Iterator[None]:
     """Let torch use so many threads within a block."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
@@ -125,7 +125,8 @@ class ShardFolder:
                     self._write({})
         except OSError as error:
             raise MolflowError(f"{self.path}: cannot be written ({error.strerror}); expected a folder") from error
-        there = read_manifest(self.path)["settings"]
+        there = read_manifest(self.path).get("settings")
+        there = there if isinstance(there, dict) else {}
         for name in self.settings | there:
             if self.settings.get(name) != there.get(name):
                 raise MolflowError(
@@ -182,6 +183,11 @@ def shard_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("shard-*") if _SHARD.fullmatch(path.name))
 
 
+def has_shards(folder: Path) -> bool:
+    """Whether a path is a folder of shards with their manifest."""
+    return (folder / MANIFEST).is_file() and bool(shard_files(folder))
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a folder of shards.
 
@@ -191,8 +197,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     content = read_json(path)
     entries = content.get("shards") if isinstance(content, dict) else None
-    if not isinstance(entries, list) or not isinstance(content.get("settings"), dict):
-        raise MolflowError(f"{path}: not a manifest of shards; expected format, settings and shards")
+    counts = [content.get(key) for key in ("n_shards", "n_samples")] if isinstance(content, dict) else []
+    if not isinstance(entries, list) or not all(isinstance(count, int) for count in counts):
+        raise MolflowError(
+            f"{path}: not a manifest of shards; expected format, settings, n_shards, n_samples and shards"
+        )
     if content.get("format") != FORMAT:
         raise MolflowError(f"{path}: has format {content.get('format')!r}, this version of molflow reads {FORMAT}")
     for entry in entries:
@@ -203,7 +212,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def _is_entry(entry: Entry) -> bool:
     kinds = {"file": str, "n": int, "bytes": int, "sha256": str}
-    return all(isinstance(entry.get(key), kind) for key, kind in kinds.items()) and bool(_SHARD.fullmatch(entry["file"]))
+    return all(isinstance(entry.get(key), kind) for key, kind in kinds.items()) and bool(
+        _SHARD.fullmatch(entry["file"])
+    )
 
 
 def is_intact(folder: Path, entry: Entry | None) -> bool:
