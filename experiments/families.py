@@ -114,11 +114,11 @@ def train(config: ExperimentConfig, seconds: float) -> Trained:
     batches, prepare, flow = splits.batches(), run.objective.preparation(), run.objective.flow
     total_steps = config.training.epochs * len(batches)
     indices = (chosen for epoch in count() for chosen in batches.epoch(epoch))
-    skipped, began = 0, time.perf_counter()
+    skipped, began = 0, time.process_time()
     with tqdm(
         total=SHARES, desc="training", bar_format="{desc} {percentage:3.0f}%|{bar}| {postfix}", leave=False
     ) as bar:
-        while (share := max((time.perf_counter() - began) / seconds, (run.step + skipped) / total_steps)) < 1:
+        while (share := max((time.process_time() - began) / seconds, (run.step + skipped) / total_steps)) < 1:
             generator = torch.Generator().manual_seed(step_seed(config.seed, run.step + skipped))
             batch = prepare(splits.batch(next(indices)), generator)
             run.optimizer.zero_grad(set_to_none=True)
@@ -135,7 +135,7 @@ def train(config: ExperimentConfig, seconds: float) -> Trained:
             run.update({})
             bar.set_postfix_str(f"step {run.step}, loss {loss:.3f}", refresh=False)
             bar.update(int(SHARES * share) - bar.n)
-    elapsed = time.perf_counter() - began
+    elapsed = time.process_time() - began
     if not run.step:
         raise MolflowError(f"none of {skipped} steps has a finite gradient")
     return Trained(

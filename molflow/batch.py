@@ -293,7 +293,7 @@ def structures_of(molecules: "MoleculeBatch | Iterable[Structure | Mol | Data]")
 
     Args:
         molecules: a `MoleculeBatch`, a PyG `Batch`, or any number of `Structure`, RDKit `Mol` with a 3D conformer (the
-            first one is used) and PyG `Data` with `pos` (n, 3) and `z` (n,).
+            first one is used), ASE `Atoms`, and PyG `Data` with `pos` (n, 3) and `z` (n,).
 
     Yields:
         The molecules in order. Implicit hydrogens of an RDKit molecule have no positions and are not among the atoms.
@@ -316,11 +316,13 @@ def structure_of(item: Any, place: int) -> Structure:
         return item
     if hasattr(item, "GetConformers"):
         found = _structure_of_mol(item, place)
+    elif hasattr(item, "get_atomic_numbers"):
+        found = Structure(np.asarray(item.get_positions()), np.asarray(item.get_atomic_numbers(), dtype=np.int64))
     elif getattr(item, "pos", None) is not None and getattr(item, "z", None) is not None:
         found = Structure(item.pos.detach().cpu().numpy(), item.z.cpu().numpy().astype(np.int64))
     else:
         expected = "expected a Structure, an RDKit Mol, or PyG Data with pos and z"
-        raise MolflowError(f"molecule {place}: {expected}, got {type(item).__name__}")
+        raise MolflowError(f"molecule {place}: {expected}, got {type(item).__name__}; ASE Atoms are accepted as well")
     problem = structure_error(found)
     if problem is not None:
         raise MolflowError(f"molecule {place}, {problem}")

@@ -28,7 +28,15 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from molflow.errors import MolflowError
+from molflow.files import read_text
 from molflow.registry import Registry
+
+LARGEST_TOML = 1 << 20
+"""Bytes of a TOML file, above which it is not read."""
+
+_DEEPEST = 100  # tables within tables
+_EXPLAINED = 10  # errors that a message names
+_LONGEST_INPUT = 200  # characters of a value in a message
 
 
 class Config(BaseModel):
@@ -137,11 +145,10 @@ def read_toml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
         MolflowError: no such file, not TOML, or an override without a key and a value.
     """
     path = Path(path)
+    text = read_text(path, LARGEST_TOML, "a TOML file")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise MolflowError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        table = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         raise MolflowError(f"{path}: not a TOML file: {error}") from error
     override(table, overrides)
     return table
@@ -163,12 +170,27 @@ def parse(model: type[Parsed], table: Mapping[str, Any], source: str) -> Parsed:
     Raises:
         MolflowError: one line that names `source` and every key at fault; for an unknown key the nearest known one.
     """
+    _check_depth(table, source)
     try:
         return model.model_validate(table)
     except ValidationError as error:
         errors = [each for each in error.errors() if each["type"] != "default_factory_not_called"]  # that follows
-        explained = "; ".join(_explain(model, table, each) for each in errors)
-        raise MolflowError(f"{source}: {explained}") from error
+        explained = [_explain(model, table, each) for each in errors[:_EXPLAINED]]
+        more = [f"and {len(errors) - _EXPLAINED:,} more"] if len(errors) > _EXPLAINED else []
+        raise MolflowError(f"{source}: {'; '.join(explained + more)}") from error
+
+
+def _check_depth(table: Mapping[str, Any], source: str) -> None:
+    level: list[Any] = [table]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, Mapping | list)
+            for inner in (outer.values() if isinstance(outer, Mapping) else outer)
+        ]
+    if level:
+        raise MolflowError(f"{source}: nested too deeply; at most {_DEEPEST} levels are read")
 
 
 def _apply(table: dict[str, Any], override: str) -> None:
@@ -178,7 +200,7 @@ def _apply(table: dict[str, Any], override: str) -> None:
         raise MolflowError(f"--set {override}: expected a.b=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text
     for name in parents:
         table = table.setdefault(name, {})
@@ -198,8 +220,12 @@ def _explain(model: type[Config], table: Mapping[str, Any], error: Any) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     says_input = message.startswith("unknown ") or ", got " in message
     complete = error["type"] in ("missing", "no_kind") or isinstance(error["input"], dict) or says_input
-    got = "" if complete else f" (got {error['input']!r})"
+    got = "" if complete else f" (got {_shortened(repr(error['input']))})"
     return (f"{key}: " if key else "") + message + got
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_INPUT else f"{text[:_LONGEST_INPUT]}..."
 
 
 def _nearest(model: type[Config], table: Mapping[str, Any], location: Sequence[str]) -> str | None:

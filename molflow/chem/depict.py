@@ -4,14 +4,17 @@ RDKit is imported inside functions.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from molflow.chem.bonds import EDM_QM9, orders_of_one
 from molflow.chem.build import bond_list, bonded_mol, is_sanitised
-from molflow.chem.perception import connected, perceive
+from molflow.chem.perception import connected
 from molflow.chem.stated import kekulized_bonds
+
+if TYPE_CHECKING:
+    from rdkit import Chem
 
 _SIZE = (260, 200)
 _PLACE = "place"  # property of an atom: its place in the input
@@ -30,25 +33,28 @@ class Drawn(NamedTuple):
 
 
 def drawn(
-    positions: np.ndarray, atomic_numbers: np.ndarray, bonds: np.ndarray | None = None, *, perceived: bool = False
+    positions: np.ndarray,
+    atomic_numbers: np.ndarray,
+    bonds: np.ndarray | None = None,
+    *,
+    mol: "Chem.Mol | None" = None,
 ) -> Drawn:
-    """The bonds and charges to draw: the bonds given, or else the look-up bonds.
+    """The bonds and charges to draw: those of an RDKit molecule, or the bonds given, or else the look-up bonds.
 
-    A molecule with an element outside the look-up tables has the bonds and charges that RDKit perceives if `perceived`
-    says that they are known to exist, and otherwise single bonds by RDKit's covalent radii.
+    A molecule with an element outside the look-up tables has single bonds by RDKit's covalent radii.
     """
+    from rdkit import Chem
+
     charges = np.zeros(len(atomic_numbers), dtype=np.int64)
+    if mol is not None:
+        mol = Chem.Mol(mol)
+        Chem.Kekulize(mol, clearAromaticFlags=True)
+        return Drawn(kekulized_bonds(mol), np.array([atom.GetFormalCharge() for atom in mol.GetAtoms()]))
     if bonds is not None:
         return Drawn(bonds, charges)
     if EDM_QM9.covers(atomic_numbers).all():
         return Drawn(bond_list(orders_of_one(positions, atomic_numbers)), charges)
-    mol = perceive(positions, atomic_numbers).mol if perceived else None
-    if mol is not None:
-        from rdkit import Chem
-
-        Chem.Kekulize(mol, clearAromaticFlags=True)
-        charges = np.array([atom.GetFormalCharge() for atom in mol.GetAtoms()], dtype=np.int64)
-    return Drawn(kekulized_bonds(mol or connected(positions, atomic_numbers)), charges)
+    return Drawn(kekulized_bonds(connected(positions, atomic_numbers)), charges)
 
 
 def depict(

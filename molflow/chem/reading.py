@@ -20,7 +20,7 @@ from molflow.chem.parquet import has_molecules, parquet_structures
 from molflow.chem.sdf import read_sdf
 from molflow.chem.structure import Stated, Structure
 from molflow.chem.xyz import read_xyz
-from molflow.errors import MolflowError
+from molflow.errors import MolflowError, printable
 
 Reader = Callable[[Lines], Iterator[Found]]
 
@@ -96,7 +96,8 @@ def iter_records(path: str | os.PathLike[str]) -> Iterator[Record]:
     - a file: SDF (V2000, V3000; .sdf, .sd, .mol) or XYZ (frames, plain or extended; .xyz, .extxyz, .txt), both also
       gzipped, NPZ as in `molflow.chem.arrays`, or Parquet with positions and atomic_numbers. Only NPZ is held in
       memory as a whole; it is never unpickled.
-    - a folder: all such files in it are read in the order of their names, of .txt those that begin as XYZ or SDF.
+    - a folder: all such files in it are read in the order of their names, of .txt those that begin as XYZ or SDF. A
+      pipe or a device in it is one bad record.
     - a named pipe, or "-" for standard input, with SDF or XYZ. A pipe waits a minute for its writer.
 
     Positions are in Å, float64 from text, float32 from NPZ or Parquet with float32. Bonds, formal charges and radicals
@@ -132,6 +133,8 @@ def _folder_records(folder: Path) -> Iterator[Record]:
         raise MolflowError(f"{folder}: is a directory without files of molecules; accepted are {_ACCEPTED}")
     for path in paths:
         try:
+            if path.exists() and not path.is_file() and not path.is_dir():
+                raise MolflowError("a pipe or a device; expected a file of molecules")
             yield from _file_records(path)
         except MolflowError as error:
             yield Record(_printable(path), 1, None, None, str(error).removeprefix(f"{path}: "))
@@ -168,7 +171,7 @@ def _file_records(path: Path) -> Iterator[Record]:
 
 def _printable(path: Path) -> str:
     """A path as text that can be printed, even if its bytes are not UTF-8."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    return printable(os.fsencode(path).decode("utf-8", "backslashreplace"))
 
 
 def _suffix(path: Path) -> str:
@@ -186,9 +189,11 @@ def _text_records(source: str, place: Path | int, read: Reader | None) -> Iterat
             for line, found in (read or _reader_for(source, lines))(lines):
                 number += 1
                 if isinstance(found, BadRecord):
-                    yield Record(source, number, line, None, str(found))
+                    yield Record(source, number, line, None, printable(str(found)))
                 else:
-                    yield Record(source, number, line, found.structure, None, *found[1:])
+                    fields = {printable(name): printable(value) for name, value in found.fields.items()}
+                    name = printable(found.name)
+                    yield Record(source, number, line, found.structure, None, found.stated, fields, name)
         except BrokenStream as error:
             if not number:
                 raise MolflowError(f"{source}: {error}") from error

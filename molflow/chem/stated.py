@@ -91,6 +91,29 @@ def stated_in(mol: Chem.Mol) -> Stated:
     return Stated(bonds, charges, radicals, int(charges.sum()))
 
 
+def stated_in_graph(data: Any) -> Stated:
+    """The bonds and charges of PyG data: each bond once, of those in `edge_index` (2, E).
+
+    `edge_attr` has an order 1 to 3, or 4 for aromatic, as (E,) or (E, 1), or a one-hot row for single, double, triple
+    and aromatic (E, 4), as in PyG's QM9. Other edges, such as those of neighbours with distances, are no bonds.
+    `formal_charge` (n,) has charges.
+    """
+    ends, kinds = np.asarray(data.edge_index.cpu()), np.asarray(data.edge_attr.cpu())
+    if kinds.ndim == 2 and kinds.shape[1] == 4 and np.isin(kinds, (0, 1)).all() and (kinds.sum(1) == 1).all():
+        orders = kinds.argmax(1) + 1
+    elif kinds.size == len(kinds) and np.isin(kinds, (1, 2, 3, AROMATIC)).all():
+        orders = kinds.reshape(-1)
+    else:
+        return Stated()
+    once = ends[0] < ends[1]
+    bonds = np.column_stack([ends[0], ends[1], orders])[once].astype(np.int64)
+    charges = getattr(data, "formal_charge", None)
+    if charges is None:
+        return Stated(bonds)
+    charges = np.asarray(charges.cpu()).astype(np.int64)
+    return Stated(bonds, charges, None, int(charges.sum()))
+
+
 def with_hydrogens(mol: Chem.Mol) -> tuple[Chem.RWMol, int]:
     """The molecule with the hydrogens that its bonds and charges leave open, and their number."""
     from rdkit import Chem, rdBase

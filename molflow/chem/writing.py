@@ -17,7 +17,7 @@ from molflow.chem.build import bonded_mol
 from molflow.chem.elements import symbol
 from molflow.chem.parquet import RowWriter, load_pyarrow
 from molflow.chem.structure import Structure, structure_error
-from molflow.errors import MolflowError
+from molflow.errors import MolflowError, printable
 
 SUFFIXES = (".sdf", ".sd", ".xyz", ".npz")
 
@@ -216,10 +216,20 @@ def _to_sdf(structure: Structure, title: str, properties: Properties) -> str:
         bonds = _NO_BONDS
     mol = bonded_mol(positions, numbers, bonds)
     mol.SetProp("_Name", title)
-    values = {name: " ".join(str(value).split()) for name, value in properties.items() if value not in (None, "")}
-    fields = "".join(f">  <{name}>\n{value}\n\n" for name, value in values.items())
+    values = {name: value for name, value in properties.items() if value not in (None, "")}
+    fields = "".join(f">  <{_field_name(name)}>\n{_field_value(value)}\n\n" for name, value in values.items())
     with rdBase.BlockLogs():
         return f"{Chem.MolToMolBlock(mol, kekulize=False)}{fields}$$$$\n"
+
+
+def _field_name(name: str) -> str:
+    return " ".join(printable(name).split()).translate({ord("<"): "(", ord(">"): ")"})
+
+
+def _field_value(value: object) -> str:
+    """A value as one line that neither ends its record nor begins another field."""
+    text = " ".join(printable(str(value)).split())
+    return f" {text}" if text.startswith(("$$$$", ">")) else text
 
 
 def _write_npz(path: Path, structures: list[Structure]) -> None:

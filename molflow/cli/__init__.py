@@ -18,6 +18,7 @@ from molflow.cli.options import UsageError, data_sets, listing
 from molflow.cli.sample import sample
 from molflow.cli.train import choices, train
 from molflow.errors import MolflowError
+from molflow.interrupts import interrupt_on_termination
 from molflow.memory import keep_freed_memory
 
 app = typer.Typer(
@@ -42,8 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
     logging.getLogger("molflow").setLevel(logging.INFO)
     keep_freed_memory()
+    interrupt_on_termination()
     # OpenMP's threads spin while they wait, which on a busy machine takes the cores from those that work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported, which commands do
+    if sys.stdout is None or sys.stderr is None:  # files that are opened would take their places
+        sys.exit("molflow: error: standard output or standard error is closed; send it to /dev/null to have none")
     try:
         words = list(sys.argv[1:] if arguments is None else arguments)
         code = app(words or ["--help"], prog_name="molflow", standalone_mode=False)
@@ -54,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UsageError as error:
         code = _complain(error.format_message(), 2)
     except BrokenPipeError:
-        code = 1
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is flushed at the end
+        code = _complain("standard output was closed by its reader", 1)
     except OSError as error:
         code = _complain(f"{error.filename or 'writing failed'}: {error.strerror or error}", 1)
     except (KeyboardInterrupt, typer.Abort):

@@ -156,12 +156,11 @@ def _measure_sampling(flows: "Sequence[Flow[Any]]", chosen: "Sequence[SamplingOp
 
 def _likelihoods_of_card(model: str) -> Record:
     """Negative log-likelihoods of test data by both maps; None where the card does not have them."""
-    from molflow.files import read_json
-    from molflow.flows.storage import CARD
+    from molflow.flows.storage import CARD, read_card
     from molflow.pretrained import folder_of
 
-    card = folder_of(model) / CARD
-    scores = (read_json(card).get("scores") if card.exists() else None) or {}
+    folder = folder_of(model)
+    scores = (read_card(folder).get("scores") if (folder / CARD).exists() else None) or {}
     maps = ("encoder", "decoder")
     return {f"test_nll_{which}": scores.get(f"test_nll_{which}", scores.get(f"nll_{which}")) for which in maps}
 

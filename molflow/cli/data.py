@@ -116,6 +116,7 @@ def _show_molecules(record: dict[str, Any], everything: bool) -> None:
             ("molecules of each charge", counted(record["charges"])),
             ("of several fragments", f"{record['n_of_several_fragments']:,}"),
             ("duplicates by SMILES", f"{record['n_duplicates']:,}"),
+            ("that share their name with another", f"{record['n_sharing_a_name']:,}"),
         ]
     show_lines(lines)
     if record["n_dropped"]:

@@ -1,5 +1,6 @@
 """molflow evaluate: score the molecules or configurations in files."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -43,6 +44,13 @@ def evaluate(
             f"default with --reference {DEFAULT_REFERENCE}, where QM9 is available.",
         ),
     ] = None,
+    training: Annotated[
+        Path | None,
+        typer.Option(
+            help="Molecules: compare with the molecules of this file, such as those that a model was trained on, in "
+            "place of QM9."
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -67,8 +75,11 @@ def evaluate(
         ),
     ] = "lookup",
     charge: Annotated[
-        int | None,
-        typer.Option(help="Molecules: net charge of each one; by default the one that its file states, else 0."),
+        str | None,
+        typer.Option(
+            help="Molecules: net charge of each one, or the name of the field that has it; by default the one that its "
+            "file states, else 0."
+        ),
     ] = None,
     unit: Annotated[Unit, typer.Option(help="Molecules: unit of the coordinates.")] = "angstrom",
     add_hydrogens: Annotated[
@@ -119,7 +130,7 @@ def evaluate(
             reference=reference,
             scope=scope,
             bonds=bonds,
-            charge=charge,
+            charge=_number_or_name(charge),
             unit=unit,
             add_hydrogens=add_hydrogens,
             strain=strain,
@@ -128,7 +139,7 @@ def evaluate(
             seconds=seconds,
             progress=True,
         )
-        evaluate_molecules(files, options, novelty, details or [], report, json)
+        evaluate_molecules(files, options, novelty, training, details or [], report, json)
     else:
         if len(files) > 1:
             refuse("of particles is for one file at a time", report=report)
@@ -136,6 +147,7 @@ def evaluate(
             "particles",
             f"{system} is a system of particles",
             novelty=novelty,
+            training=training,
             bonds=None if bonds == "lookup" else bonds,
             charge=charge,
             unit=None if unit == "angstrom" else unit,
@@ -146,3 +158,8 @@ def evaluate(
             workers=workers,
         )
         evaluate_particles(files, system, model, report, json)
+
+
+def _number_or_name(text: str | None) -> int | str | None:
+    """A whole number as such, and any other text as it is."""
+    return int(text) if text is not None and re.fullmatch(r"[+-]?\d{1,9}", text.strip()) else text

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from molflow import evaluation
 from molflow.chem import Record, Structure, iter_records
 from molflow.chem.reading import STANDARD_INPUT
-from molflow.cli.options import training_reference
+from molflow.cli.options import training_file_reference, training_reference
 from molflow.cli.output import console, show_scores
 from molflow.errors import MolflowError
 from molflow.evaluation import DetailWriter, EvaluationOptions, Tally
@@ -31,6 +31,7 @@ def evaluate_molecules(
     files: Sequence[Path],
     options: EvaluationOptions,
     novelty: bool | None,
+    training: Path | None,
     details: Sequence[Path],
     report: Path | None,
     json: Path | None,
@@ -42,7 +43,8 @@ def evaluate_molecules(
         check_details(path)
     for file in files:
         _check_input(file)
-    options = replace(options, training=training_reference(novelty, options.reference))
+    known = training_reference(novelty, options.reference) if training is None else training_file_reference(training)
+    options = replace(options, training=known)
     records: dict[str, dict[str, Any]] = {}
     failures: list[str] = []
     draw = Draw(n_sources=len(files))

@@ -22,7 +22,7 @@ UsageError: Any = typer.BadParameter.__bases__[0]
 Model = Annotated[
     str, typer.Option("--model", "-m", help=f"A shipped model ({', '.join(model_names())}) or the folder of a model.")
 ]
-Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")]
+Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file; - is standard output.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Samples drawn at a time.")]
 Workers = Annotated[
@@ -59,6 +59,7 @@ Precision = Annotated[
 _TASKS_OF = {
     "only": ("molecules",),
     "novelty": ("molecules",),
+    "training": ("molecules",),
     "strain": ("molecules",),
     "posebusters": ("molecules",),
     "details": ("molecules",),
@@ -176,8 +177,38 @@ def data_of(model: str) -> "type[DataSetConfig] | None":
     from molflow.pretrained import folder_of
 
     experiment = read_config(folder_of(model))["experiment"] or {}
-    name = experiment.get("data", {}).get("name")
+    data = experiment.get("data")
+    name = data.get("name") if isinstance(data, dict) else None
     return DATASETS[name] if isinstance(name, str) and name in DATASETS else None
+
+
+def own_training_reference(model: str) -> "TrainingReference | None":
+    """The training molecules of a model that was trained on a user's file; None for other models.
+
+    Raises:
+        MolflowError: the file is gone, or was changed so that it cannot be prepared.
+    """
+    from molflow.config import parse
+    from molflow.data import MoleculeFile
+    from molflow.evaluation import TrainingReference
+    from molflow.flows.storage import read_config
+    from molflow.pretrained import folder_of
+
+    if data_of(model) is not MoleculeFile:
+        return None
+    settings = read_config(folder_of(model))["experiment"]["data"]
+    data = parse(MoleculeFile, {key: value for key, value in settings.items() if key != "name"}, model)
+    molecules = data.load("train").data
+    return TrainingReference.from_set(molecules, name=f"the training split of {data.file.name}", progress=True)
+
+
+def training_file_reference(file: Path) -> "TrainingReference":
+    """All molecules of a file as training molecules."""
+    from molflow.data import MoleculeFile, MoleculeSet
+    from molflow.evaluation import TrainingReference
+
+    molecules = MoleculeSet.load(MoleculeFile(file=file).prepare())
+    return TrainingReference.from_set(molecules, name=file.name, progress=True)
 
 
 def training_reference(novelty: bool | None, reference: str | None = DEFAULT_REFERENCE) -> "TrainingReference | None":

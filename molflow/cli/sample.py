@@ -19,6 +19,7 @@ from molflow.cli.options import (
     UsageError,
     data_of,
     load_flow,
+    own_training_reference,
     refuse,
     refuse_other_tasks,
     training_reference,
@@ -134,7 +135,8 @@ def sample(
         bool,
         typer.Option(
             "--novelty",
-            help="Molecules: compare with the training split of QM9, prepared on first use in under a minute.",
+            help="Molecules: compare with the training molecules: those of the model's own file, else those of QM9, "
+            "prepared on first use in under a minute.",
         ),
     ] = False,
     score: Annotated[bool, typer.Option("--score/--no-score", help="Score the samples.")] = True,
@@ -243,7 +245,8 @@ def sample(
         return
     if out.is_file() and not force:
         raise UsageError(f"{out} exists: --force overwrites it; or give another --out")
-    scoring = EvaluationOptions(scope="lookup", training=training_reference(novelty), workers=workers)
+    training = (own_training_reference(model) if novelty else None) or training_reference(novelty)
+    scoring = EvaluationOptions(scope="lookup", training=training, workers=workers)
     with limited_threads(threads or torch.get_num_threads()), ExitStack() as stack:
         scores = stack.enter_context(task.scoring(flow, scoring)) if score else None
         _write(task.writer(out, format), task.noun, sampling, scores, out)

@@ -1,11 +1,16 @@
 """Cache files of data sets, and arrays in .npz and .npy files."""
 
+import hashlib
 import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import platformdirs
+import torch
 
+from molflow.chem.arrays import open_arrays
 from molflow.errors import MolflowError
 from molflow.files import atomic_path
 
@@ -22,11 +27,36 @@ def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     Raises:
         MolflowError: the file cannot be written.
     """
-    try:
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-    except OSError as error:
-        raise MolflowError(f"{path}: cannot be written: {error.strerror}") from error
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def digest(values: Any) -> str:
+    """SHA-256 of arrays and tensors in sequences, mappings and objects, with their shapes and types."""
+    total = hashlib.sha256()
+    for part in _bytes_of(values):
+        total.update(part)
+    return total.hexdigest()
+
+
+def _bytes_of(value: Any) -> Iterator[Any]:
+    if value is None or isinstance(value, str | int | float):
+        yield repr(value).encode()
+    elif isinstance(value, torch.Tensor):
+        yield from _bytes_of(value.detach().cpu().view(-1).view(torch.uint8).numpy())
+        yield f"{value.dtype} {tuple(value.shape)}".encode()
+    elif isinstance(value, np.ndarray):
+        yield f"{value.dtype.str} {value.shape}".encode()
+        yield np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+    elif isinstance(value, Mapping):
+        for key in sorted(value):
+            yield from _bytes_of(key)
+            yield from _bytes_of(value[key])
+    elif isinstance(value, Sequence):
+        for part in value:
+            yield from _bytes_of(part)
+    else:
+        yield from _bytes_of(vars(value))
 
 
 class NoArrayError(MolflowError):
@@ -42,12 +72,14 @@ def read_array(path: str | Path, key: str, npy: str = "positions") -> np.ndarray
     """
     try:
         with Path(path).open("rb") as file:
-            content = np.load(file, allow_pickle=False)
+            content = open_arrays(file)
             arrays = {npy: content} if isinstance(content, np.ndarray) else content
             if key in arrays:
                 array: np.ndarray = arrays[key]
                 return array
             names = ", ".join(arrays)
+    except MolflowError:
+        raise
     except FileNotFoundError as error:
         raise MolflowError(f"{path}: no such file") from error
     except Exception as error:  # a damaged archive can raise nearly anything from zipfile, zlib or numpy

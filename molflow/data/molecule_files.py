@@ -13,21 +13,20 @@ import numpy as np
 from pydantic import Field
 from tqdm import tqdm
 
-from molflow.chem.elements import symbol
 from molflow.chem.io import iter_records
 from molflow.chem.preparation import Fragments, message_of, prepare, warm_up
 from molflow.data.base import FILE_KEYS, SPLITS, DataSetConfig, Loaded, Split, columns
+from molflow.data.description import described
 from molflow.data.files import cache_path
 from molflow.data.registry import DATASETS
 from molflow.data.smiles import holds_smiles, read_smiles
 from molflow.data.splits import drawn_folds
 from molflow.data.structures import MoleculeSet
 from molflow.errors import MolflowError
-from molflow.files import atomic_path, check_writable
+from molflow.files import atomic_path, check_writable, csv_cell
 from molflow.workers import Failure, default_workers, outcomes
 
-_VERSION = 1  # change it whenever preparation changes
-_RARE = 10  # molecules of an element that are too few to learn from
+_VERSION = 2  # change it whenever preparation changes
 _FOLDS = {"train": 0, "training": 0, "valid": 1, "val": 1, "validation": 1, "test": 2}
 _SEED = 0x9E3779B1  # spreads the seeds of conformers
 
@@ -115,7 +114,8 @@ class MoleculeFile(DataSetConfig):
         with atomic_path(dropped_path(path)) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["source", "record", "name", "reason"])
-            writer.writerows([item.source, item.number, item.name, reason] for item, reason in dropped)
+            rows = ([item.source, item.number, item.name, reason] for item, reason in dropped)
+            writer.writerows(map(csv_cell, row) for row in rows)
         if not kept:
             common = Counter(reason for _, reason in dropped).most_common(1)
             why = f"; the most common reason: {common[0][0]}" if common else ""
@@ -127,37 +127,15 @@ class MoleculeFile(DataSetConfig):
     def describe(self) -> dict[str, Any]:
         """Numbers of molecules, sizes, elements, charges, fragments, duplicates, and what was left out and why."""
         path = self.prepare()
-        molecules = MoleculeSet.load(path)
         with dropped_path(path).open(encoding="utf-8", newline="") as file:
             reasons = Counter(row["reason"] for row in csv.DictReader(file))
-        heavy = np.add.reduceat(molecules.atomic_numbers > 1, molecules.offsets[:-1])
-        numbers, counts = np.unique(molecules.atomic_numbers, return_counts=True)
-        owners = np.repeat(np.arange(len(molecules)), molecules.n_atoms)
-        in_molecules = {z: len(np.unique(owners[molecules.atomic_numbers == z])) for z in numbers.tolist()}
-        charges = Counter(molecules.properties["charge"].tolist())
-        assert molecules.smiles is not None
-        properties = {
-            f"{name}, {unit}": [float(np.min(v)), float(np.median(v)), float(np.max(v))]
-            for name, unit in self.properties.items()
-            for v in [molecules.properties[name]]
-        }
-        folds = dict(zip(SPLITS, np.bincount(molecules.properties["fold"], minlength=3).tolist(), strict=True))
         return {
             "name": self.file.name,
             "file": str(path),
-            "n_molecules": len(molecules),
-            **{f"n_{split}": n for split, n in folds.items()},
             "n_dropped": sum(reasons.values()),
             "dropped": dict(reasons.most_common()),
             "dropped_file": str(dropped_path(path)),
-            "atoms": [int(molecules.n_atoms.min()), float(np.median(molecules.n_atoms)), int(molecules.n_atoms.max())],
-            "heavy_atoms": [int(heavy.min()), float(np.median(heavy)), int(heavy.max())],
-            "elements": {symbol(int(z)): int(n) for z, n in zip(numbers, counts, strict=True)},
-            "rare_elements": {symbol(z): n for z, n in in_molecules.items() if n < _RARE},
-            "charges": {f"{charge:+d}": n for charge, n in sorted(charges.items())},
-            "n_of_several_fragments": int((molecules.properties["n_fragments"] > 1).sum()),
-            "n_duplicates": len(molecules) - len(set(molecules.smiles.tolist())),
-            "properties": properties,
+            **described(MoleculeSet.load(path), self.properties),
         }
 
     @property
@@ -237,6 +215,8 @@ class MoleculeFile(DataSetConfig):
         for name in ("charge", "n_fragments"):
             properties[name] = np.array([r[name] for r in results], dtype=np.int64)
         properties["fold"] = self._folds(kept)
+        names = Counter(item.name for item, _ in kept if item.name)
+        properties["shares_name"] = np.array([names[item.name] > 1 for item, _ in kept], dtype=np.int8)
         return MoleculeSet(
             np.concatenate([np.array(r["positions"]).reshape(-1, 3) for r in results]),
             np.concatenate([r["numbers"] for r in results]),

@@ -12,7 +12,7 @@ from molflow.chem.structure import structure_error
 from molflow.errors import MolflowError
 from molflow.evaluation.reports import MoleculeReport
 from molflow.evaluation.screening import Descriptors
-from molflow.files import Closing, check_writable
+from molflow.files import Closing, check_writable, csv_cell
 
 SUFFIXES = (".csv", ".parquet", ".sdf")
 
@@ -75,7 +75,7 @@ class _Csv:
         self._rows.writeheader()
 
     def write(self, report: MoleculeReport, structure: Structure | None) -> None:
-        self._rows.writerow(report.to_dict())
+        self._rows.writerow({name: csv_cell(value) for name, value in report.to_dict().items()})
 
     def close(self) -> None:
         self._file.close()

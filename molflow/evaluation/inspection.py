@@ -138,6 +138,8 @@ def inspect_bonded(
         by_lookup,
         **_perceived_fields(perceived),
         **given_fields(positions, numbers, stated, perceived),
+        charge=charge,
+        unpaired=_unpaired(numbers, charge, stated),
         default_connected=accepted_by_default(positions, numbers),
         clashes=None if looked_up is None else clashes(positions, numbers, looked_up),
         descriptors=screened,
@@ -273,6 +275,12 @@ def _strain(mol: Chem.Mol, method: str) -> Strain | None:
         return strain_of(mol, method)
     except MolflowError:
         return None
+
+
+def _unpaired(atomic_numbers: np.ndarray, charge: int, stated: Stated | None) -> int:
+    if stated is not None and stated.radicals is not None and stated.radicals.any():
+        return int(stated.radicals.sum())
+    return int(atomic_numbers.sum() - charge) % 2
 
 
 def _values(screened: Descriptors | None, strained: Strain | None) -> dict[str, float]:

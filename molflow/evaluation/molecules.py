@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from molflow.batch import MoleculeBatch, structure_of, structures_of
 from molflow.chem.io import Record, Structure, iter_records
 from molflow.chem.plausibility import UNITS, missing_hydrogens
-from molflow.chem.stated import completed, stated_in
+from molflow.chem.stated import completed, stated_in, stated_in_graph
+from molflow.chem.structure import Stated
 from molflow.errors import MolflowError
-from molflow.evaluation.inspection import inspect_lookup
+from molflow.evaluation.inspection import inspect_lookup, reject_invalid, reject_unscored
 from molflow.evaluation.options import EvaluationOptions
 from molflow.evaluation.parallel import Inspected, bar, inspect_all, inspected, prepared, structure_in
 from molflow.evaluation.reports import MoleculeReport
@@ -83,7 +84,7 @@ def tally_of(molecules: Any, options: EvaluationOptions, each: Each | None = Non
     if options.scope == "stability" and each is not None:
         raise MolflowError("each needs more than the scope 'stability'")
     tally, items = Tally(options), _items(molecules)
-    if options.unit != "angstrom" or options.add_hydrogens:
+    if options.unit != "angstrom" or options.add_hydrogens or isinstance(options.charge, str):
         items = (_mended(item, options) for item in items)
     if options.scope == "stability":
         _count_stability(tally, items)
@@ -108,24 +109,50 @@ def _items(molecules: Any) -> Iterable[Structure | Record]:
 
 
 def _record_of(item: Any, place: int) -> Structure | Record:
-    """A molecule in memory; an RDKit molecule with its bonds and charges."""
+    """A molecule in memory; RDKit molecules and PyG data with the bonds and charges that they have."""
     structure = structure_of(item, place)
-    if not hasattr(item, "GetConformers"):
-        return structure
-    return Record("", place, None, structure, None, stated_in(item))
+    if hasattr(item, "GetConformers"):
+        return Record("", place, None, structure, None, stated_in(item))
+    if getattr(item, "edge_attr", None) is not None:
+        return Record("", place, None, structure, None, stated_in_graph(item))
+    return structure
 
 
 def _mended(item: Structure | Record, options: EvaluationOptions) -> Structure | Record:
-    """A molecule in angstrom, and with its hydrogens if they are to be added."""
+    """A molecule in angstrom, with the charge of its field, and with its hydrogens if they are to be added."""
     structure = structure_in(item)
     if structure is None:
         return item
+    if isinstance(options.charge, str):
+        item = _charged(item, options.charge)
     if options.unit != "angstrom":
         structure = Structure(structure.positions * UNITS[options.unit], structure.atomic_numbers)
     stated = item.stated if isinstance(item, Record) else None
     if options.add_hydrogens and missing_hydrogens(structure, stated):
         structure, stated = completed(structure, stated)
     return item._replace(structure=structure, stated=stated) if isinstance(item, Record) else structure
+
+
+def _charged(item: Structure | Record, name: str) -> Record:
+    """A record with the net charge that one of its fields has.
+
+    Raises:
+        MolflowError: no such field, or not a whole number.
+    """
+    if not isinstance(item, Record):
+        raise MolflowError(f"a molecule in memory has no field {name}; give its charge as a number")
+    text = item.fields.get(name)
+    where = f"{item.source}, record {item.number}"
+    if text is None:
+        known = ", ".join(sorted(item.fields)) or "none"
+        raise MolflowError(f"{where}: no field {name} for the charge; its fields: {known}")
+    try:
+        charge = int(float(text)) if float(text).is_integer() else None
+    except (ValueError, OverflowError):
+        charge = None
+    if charge is None:
+        raise MolflowError(f"{where}: the charge {name} is {text!r}, expected a whole number")
+    return item._replace(stated=(item.stated or Stated())._replace(charge=charge))
 
 
 def _looked_up(items: Iterable[Structure | Record], options: EvaluationOptions) -> Generator[Inspected]:
@@ -146,7 +173,14 @@ def _count_stability(tally: Tally, items: Iterable[Structure | Record]) -> None:
     source: Iterator[Structure | Record] = iter(items)
     with bar(items, "scoring", tally.options) as progress:
         while block := list(islice(source, _AT_ONCE)):
-            structures = [structure for item in block if (structure := structure_in(item)) is not None]
-            tally.add_stability(structures)
-            tally.add_unreadable(len(block) - len(structures))
+            scored = []
+            for item in block:
+                structure, stated = structure_in(item), item.stated if isinstance(item, Record) else None
+                if structure is None:
+                    tally.add_unreadable()
+                elif not reject_invalid(structure) and reject_unscored(structure, stated):
+                    tally.add_unscored()
+                else:
+                    scored.append(structure)
+            tally.add_stability(scored)
             progress.update(len(block))

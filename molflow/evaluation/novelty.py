@@ -16,6 +16,7 @@ from molflow.chem.elements import formula
 from molflow.chem.io import Structure
 from molflow.data.files import save_arrays
 from molflow.data.qm9 import load_qm9, prepare_qm9
+from molflow.data.structures import MoleculeSet
 from molflow.errors import MolflowError
 from molflow.evaluation.chunks import look_up
 from molflow.evaluation.edm import explicit_smiles
@@ -113,6 +114,12 @@ class TrainingReference:
             scaffolds - {""},
         )
 
+    @classmethod
+    def from_set(cls, molecules: MoleculeSet, *, name: str, progress: bool = False) -> "TrainingReference":
+        """`from_structures` for a prepared set of molecules, with its own SMILES."""
+        smiles = [] if molecules.smiles is None else molecules.smiles.tolist()
+        return cls.from_structures(list(molecules.structures()), smiles, name=name, progress=progress)
+
     def nearest_similarity(self, smiles: Sequence[str], progress: bool = False) -> np.ndarray:
         """Tanimoto similarity of each molecule to the most similar training molecule.
 
@@ -180,11 +187,7 @@ def qm9_training_reference(cache_dir: str | Path | None = None, progress: bool =
         return kept
     check_writable(path)
     molecules = load_qm9("train", cache_dir)
-    assert molecules.smiles is not None
-    structures = list(molecules.structures())
-    reference = TrainingReference.from_structures(
-        structures, molecules.smiles.tolist(), name="the training split of qm9", progress=progress
-    )
+    reference = TrainingReference.from_set(molecules, name="the training split of qm9", progress=progress)
     _save(reference, path)
     return reference
 

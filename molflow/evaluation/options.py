@@ -35,7 +35,8 @@ class EvaluationOptions:
             in worker processes.
         bonds: the protocol that fills the main figures: "lookup" by EDM's tables, "perceived" by RDKit, "file" as the
             file gives them, "auto" as the file gives them or else perceived. All but "lookup" need the scope "all".
-        charge: net charge of each molecule for perceived bonds, by default the one that the file states, else 0.
+        charge: net charge of each molecule for perceived bonds, or the name of the field of a record that has it; by
+            default the one that the file states, else 0.
         unit: of the coordinates, "angstrom", "nm" or "bohr".
         add_hydrogens: complete molecules that have no hydrogens and lack some, by `molflow.chem.stated.completed`.
         strain: method of `molflow.chem.relaxation.METHODS` for strain energies. "mmff94" doubles the time,
@@ -55,7 +56,7 @@ class EvaluationOptions:
     training: "TrainingReference | None" = None
     scope: Scope = "all"
     bonds: Bonds = "lookup"
-    charge: int | None = None
+    charge: int | str | None = None
     unit: Unit = "angstrom"
     add_hydrogens: bool = False
     strain: str | None = None
@@ -84,10 +85,15 @@ class EvaluationOptions:
         return SCOPES.index(scope) <= SCOPES.index(self.scope)
 
     @property
+    def net_charge(self) -> int | None:
+        """The charge of every molecule; None where each has its own."""
+        return None if isinstance(self.charge, str) else self.charge
+
+    @property
     def extras(self) -> dict[str, Any]:
         """Keyword arguments of `inspect` that differ from their defaults."""
         found: dict[str, Any] = {"strain": self.strain or None, "posebusters": self.posebusters or None}
-        found |= {"bonds": None if self.bonds == "lookup" else self.bonds, "charge": self.charge}
+        found |= {"bonds": None if self.bonds == "lookup" else self.bonds, "charge": self.net_charge}
         return {name: value for name, value in found.items() if value is not None}
 
 

@@ -88,7 +88,7 @@ def inspected(
                         report = replace(report, stable_atoms=0, stable=False)
                 else:
                     report = MoleculeReport.from_message(result)
-            yield record.structure, replace(report, source=record.source, record=record.number)
+            yield record.structure, replace(report, source=record.source, record=record.number, stated=record.stated)
             progress.update()
 
 

@@ -80,11 +80,14 @@ def headline(report: MoleculeReport, bonds: Bonds) -> MoleculeReport:
     coincide = report.reason if report.reason.startswith("two atoms on one spot") else ""
     fragments = report.perceived_fragments if origin == "perceived" else _fragments(report)
     several = f"{fragments} fragments" if fragments > 1 else ""
+    electrons = "electron" if report.unpaired == 1 else "electrons"
+    radical = f"a radical with {report.unpaired} unpaired {electrons}" if report.unpaired and not stable else ""
     status = "invalid" if coincide or not valid else "disconnected" if several else "stable" if stable else "unstable"
     return replace(
         kept,
+        bonds=origin,
         status=status,
-        reason="; ".join(words for words in (coincide.split(";")[0], problem, several) if words),
+        reason="; ".join(words for words in (coincide.split(";")[0], problem, several, radical) if words),
         stable_atoms=stable_atoms,
         stable=stable,
         valid=valid,

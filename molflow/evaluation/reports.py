@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from molflow.chem.relaxation import Strain
+from molflow.chem.structure import Stated
 from molflow.evaluation.screening import Descriptors
 
 STATUSES: dict[str, str] = {
-    "stable": "one fragment, and every atom has its valence, by the look-up bonds",
-    "unstable": "RDKit accepts the look-up bonds, but an atom has the wrong valence",
-    "disconnected": "several fragments by the look-up bonds",
-    "invalid": "RDKit refuses the look-up bonds, two atoms coincide, a coordinate is not finite, or there are no atoms",
+    "stable": "one fragment, and every atom has its valence, by the bonds of the protocol",
+    "unstable": "RDKit accepts the bonds, but an atom has the wrong valence",
+    "disconnected": "several fragments",
+    "invalid": "RDKit refuses the bonds, two atoms coincide, a coordinate is not finite, or there are no atoms",
     "unsupported": "an element outside the look-up tables: not stable or valid by them, but scored by perceived bonds; "
     "or more atoms than are supported",
     "timed out": "not finished within the time limit",
@@ -54,6 +55,10 @@ class MoleculeReport:
         perception: the first problem of the perceived bonds, in words.
         default_connected: RDKit's DetermineBonds with default settings gives one fragment that it sanitises.
         given: whether the file gives bonds; the fields given_... are the same figures by its bonds and formal charges.
+        bonds: the bonds behind stable_atoms, stable, valid, connected, fragments and smiles: "lookup", "perceived" or
+            "given".
+        charge: net charge that bonds are perceived with.
+        unpaired: number of unpaired electrons that the file states, or else 1 if the number of electrons is odd.
         agree: the bonds of the file and the perceived ones give mesomeric forms of one molecule.
         lookup_stable_atoms, lookup_stable, lookup_valid, lookup_connected: the figures by look-up bonds, if
             stable_atoms, stable, valid, connected, fragments and smiles are by another protocol.
@@ -62,6 +67,7 @@ class MoleculeReport:
         strain: None if not asked for, not perceived_connected, or without parameters for the molecule.
         posebusters: names of the failed checks; None if not asked for or not perceived_connected.
         measured: bins of `molflow.evaluation.distributions` and their counts, (2, k); not compared.
+        stated: what the file states of the molecule; not compared, and not sent between processes.
     """
 
     n_atoms: int
@@ -97,6 +103,9 @@ class MoleculeReport:
     given_connected: bool = False
     given_smiles: str | None = None
     given_problem: str = ""
+    bonds: str = "lookup"
+    charge: int = 0
+    unpaired: int = 0
     agree: bool = False
     lookup_stable_atoms: int = 0
     lookup_stable: bool = False
@@ -107,10 +116,11 @@ class MoleculeReport:
     strain: Strain | None = None
     posebusters: tuple[str, ...] | None = None
     measured: Any = field(default=None, repr=False, compare=False)
+    stated: Stated | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """One row of a table: all fields but `measured`, with descriptors and strain as columns of their own."""
-        apart = ("source", "record", "descriptors", "strain", "posebusters", "measured")
+        """One row of a table: all fields but the last two, with descriptors and strain as columns of their own."""
+        apart = ("source", "record", "descriptors", "strain", "posebusters", "measured", "stated")
         row = {"source": self.source, "record": self.record}
         row |= {name: getattr(self, name) for name in self.__slots__ if name not in apart}
         row |= self.descriptors._asdict() if self.descriptors else dict.fromkeys(Descriptors._fields)
@@ -121,10 +131,10 @@ class MoleculeReport:
 
     def to_message(self) -> dict[str, Any]:
         """Values for JSON, which `from_message` reads; fields with their default are left out."""
-        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        found = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "stated"}
         if self.measured is not None:
             found["measured"] = self.measured.tolist()
-        return {f.name: found[f.name] for f in fields(self) if found[f.name] != f.default}
+        return {f.name: found[f.name] for f in fields(self) if f.name in found and found[f.name] != f.default}
 
     @classmethod
     def from_message(cls, message: dict[str, Any]) -> MoleculeReport:

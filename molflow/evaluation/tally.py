@@ -74,7 +74,7 @@ class Tally:
             self.add_unreadable(copies)
             return
         if report.status == "unscored":
-            self.statuses["unscored"] += copies
+            self.add_unscored(copies)
             return
         if report.status:
             self.statuses[report.status] += copies
@@ -92,6 +92,11 @@ class Tally:
         """Count records that could not be read."""
         if records:
             self.statuses["unreadable"] += records
+
+    def add_unscored(self, molecules: int = 1) -> None:
+        """Count molecules that are in no figure."""
+        if molecules:
+            self.statuses["unscored"] += molecules
 
     def add_stability(self, structures: Sequence[Structure]) -> None:
         """Count many molecules by look-up stability and composition alone, without RDKit and without workers.

@@ -177,7 +177,13 @@ class Flow(nn.Module, ABC, Generic[Data]):
         return torch.zeros(()) if tensor is None else tensor
 
     def generator(self, seed: int | None) -> torch.Generator:
-        """A random generator on the device of the flow; without a seed a fresh one each time."""
+        """A random generator on the device of the flow; without a seed a fresh one each time.
+
+        Raises:
+            MolflowError: a seed of more than 64 bits.
+        """
+        if seed is not None and not -(2**63) <= seed < 2**64:
+            raise MolflowError(f"seed {seed}: expected a whole number of 64 bits")
         return torch.Generator(self.device).manual_seed(secrets.randbits(63) if seed is None else seed)
 
     @contextmanager

@@ -53,23 +53,23 @@ def example(name: str, structure: Any, report: Any, source: str = "") -> Example
 
     Args:
         name: the origin of the molecule, such as "record 17".
-        structure: a `Structure` with finite positions; bonds are looked up unless it has them. A molecule with an
-            element outside the look-up tables is drawn with perceived bonds and charges.
-        report: its `MoleculeReport`.
+        structure: a `Structure` with finite positions; bonds are looked up unless it has them.
+        report: its `MoleculeReport`. The bonds behind its main figures are drawn; perceived ones also where an element
+            is outside the look-up tables.
         source: name of the set that it is from, if there are several.
     """
     from molflow.chem import symbol
-    from molflow.chem.bonds import EDM_QM9
     from molflow.chem.depict import depict, drawn
 
     positions, numbers, _ = structure
-    shown = drawn(*structure, perceived=report.perceived_valid)
+    mol = _mol_of(positions, numbers, report)
+    shown = drawn(*structure, mol=mol)
     marked = marked_atoms(report.reason, len(numbers), shown.bonds.tolist())
     return Example(
         name=name,
         status=report.status,
         reason=report.reason,
-        smiles=report.smiles if EDM_QM9.covers(numbers).all() else report.perceived_smiles,
+        smiles=report.perceived_smiles if mol is not None and report.bonds == "lookup" else report.smiles,
         depiction=depict(positions, numbers, shown, marked=marked),
         elements=[symbol(number) for number in numbers.tolist()],
         positions=positions.tolist(),
@@ -78,6 +78,20 @@ def example(name: str, structure: Any, report: Any, source: str = "") -> Example
         marked=marked,
         source=source,
     )
+
+
+def _mol_of(positions: Any, numbers: Any, report: Any) -> Any:
+    """The RDKit molecule with the bonds behind the figures of a report; None where they are looked up, or unknown."""
+    from molflow.chem.bonds import EDM_QM9
+    from molflow.chem.perception import perceive
+    from molflow.chem.stated import stated_mol
+
+    if report.bonds == "given":
+        return stated_mol(positions, numbers, report.stated)[0]
+    covered = bool(EDM_QM9.covers(numbers).all())
+    if report.perceived_valid and (report.bonds == "perceived" or not covered):
+        return perceive(positions, numbers, report.charge).mol
+    return None
 
 
 def marked_atoms(reason: str, n_atoms: int, bonds: Sequence[Sequence[int]]) -> list[int]:

@@ -4,15 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializeAsAny
+from pydantic import Field, SerializeAsAny, field_validator
 
 from molflow.config import Config, OneOf, override, parse, read_toml
 from molflow.data.base import FILE_KEYS, DataConfig, default_data
-from molflow.errors import MolflowError
+from molflow.errors import MolflowError, printable
 from molflow.flows.base import FlowChoice
 from molflow.flows.storage import CONFIG, read_config
 from molflow.training.objectives import OBJECTIVES
 from molflow.training.objectives.base import ObjectiveConfig
+
+_LONGEST_NAME = 100
 
 
 class OptimizerConfig(Config):
@@ -62,6 +64,13 @@ class ExperimentConfig(Config):
     )
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_folder(cls, name: str) -> str:
+        if Path(name).is_absolute() or ".." in Path(name).parts or printable(name) != name or len(name) > _LONGEST_NAME:
+            raise ValueError(f"expected the name of a folder within runs, of at most {_LONGEST_NAME} characters")
+        return name
 
     def without_model(self) -> dict[str, Any]:
         """The experiment as plain values but for its model, as config.json keeps it."""

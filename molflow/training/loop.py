@@ -1,13 +1,14 @@
 """The training loop.
 
 A step is a function of the state and the step number alone: batches follow from (seed, epoch), noise from (seed, step).
-So a killed run continues from its checkpoint exactly as if it had not been killed.
+So a killed run continues from its checkpoint exactly as if it had not been killed, with the same number of threads.
 """
 
 import logging
 import math
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from molflow.training.config import ExperimentConfig
 from molflow.training.objectives.base import accumulate_gradients
 from molflow.training.pairing import turn
 from molflow.training.prefetch import Request, prefetch
-from molflow.training.recorder import Recorder, forget_after, origin, prepare_folder
+from molflow.training.recorder import Recorder, forget_after, new_folder, resumed_folder
 from molflow.training.run import Run, new_run
 from molflow.training.state import STATE, restore_run
 from molflow.training.tasks import load_splits
@@ -59,33 +60,44 @@ def train(
         `folder`.
 
     Raises:
-        MolflowError: the folder holds another run, cannot be written, or holds nothing to resume; the loss stays
-            not finite after roll-backs; a worker process ended.
+        MolflowError: the folder holds another run, is trained in by another program, cannot be written, or holds
+            nothing to resume, or a run with another configuration, other data or another teacher; the loss stays not
+            finite after roll-backs; a worker process ended.
         KeyboardInterrupt: after the step in progress and a checkpoint.
     """
     folder = Path(folder)
     _check_start(config, resume, start_from)
-    if data is not None:
-        config = _with_vectors(config, folder, data, resume)
-    splits = load_splits(config)
-    batches, training, device = splits.batches(), splits.config.training, _device(config.training.device)
-    total_steps = min(training.epochs * len(batches), training.max_steps or sys.maxsize)
-    _warn_of_length(total_steps * batches.batch_size, splits.task.noun, device)
-    run = new_run(splits, device, total_steps, start_from, resume)
-    if resume:
-        restore_run(run, splits.config, folder)
-        forget_after(folder, run.step)
-    else:
-        prepare_folder(folder)
+    with ExitStack() as stack:
+        state = stack.enter_context(resumed_folder(folder)) if resume else None
+        if data is not None:
+            config = _with_vectors(config, folder, data, resume)
+        splits = load_splits(config)
+        batches, training, device = splits.batches(), splits.config.training, _device(config.training.device)
+        total_steps = min(training.epochs * len(batches), training.max_steps or sys.maxsize)
+        _warn_of_length(total_steps * batches.batch_size, splits.task.noun, device)
+        run = new_run(splits, device, total_steps, start_from, resume)
+        if state is None:
+            stack.enter_context(new_folder(folder))
+        else:
+            restore_run(run, splits.config, state, folder)
+            forget_after(folder, run.step)
+        _train(run, splits, folder, total_steps)
+    return folder
 
+
+def _train(run: Run, splits: Splits[Any], folder: Path, total_steps: int) -> None:
+    """Do the steps that are left."""
+    batches, training, device = splits.batches(), splits.config.training, _device(splits.config.training.device)
     requests = _requests(splits, batches, run.step, total_steps, takes_turned(run.objective.flow))
     with (
-        Recorder(run, splits, folder, total_steps, origin(start_from)) as recorder,
+        Recorder(run, splits, folder, total_steps) as recorder,
         held_interrupts() as interrupted,  # half a step cannot be resumed
         prefetch(run.objective.preparation(), requests, training.workers) as prepared,
     ):
         for indices, batch in prepared:
-            loss, figures = _gradients(run, batch.to(device), step_seed(config.seed, run.step), training.micro_batch)
+            loss, figures = _gradients(
+                run, batch.to(device), step_seed(splits.config.seed, run.step), training.micro_batch
+            )
             norm = run.clip(run.parameters)
             finite = math.isfinite(norm) and math.isfinite(loss)
             recorder.checked(finite)
@@ -98,7 +110,6 @@ def train(
                 recorder.interrupted()
                 raise KeyboardInterrupt
         recorder.finished()
-    return folder
 
 
 def takes_turned(flow: nn.Module) -> bool:

@@ -1,6 +1,7 @@
 """The state of a training run: networks, their average, optimiser, schedule and gradient clipping."""
 
 import copy
+import hashlib
 import logging
 import math
 from collections import deque
@@ -14,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from molflow.data.files import digest
 from molflow.errors import MolflowError
-from molflow.flows.storage import build_flow, load_weights
+from molflow.flows.storage import CARD, build_flow, load_weights, read_card
 from molflow.training.config import OptimizerConfig
 from molflow.training.objectives.base import Objective
 from molflow.training.tasks.base import Splits
@@ -54,6 +56,9 @@ class Run:
         step: number of the next step.
         pending: figures of steps that are not in the log yet.
         rollbacks: roll-backs since the last checkpoint.
+        fingerprints: hashes of what the run learns from, which a continuation must have too.
+        validation: figures of the last validation.
+        started_from: origin of the weights that the run started from; None for random ones.
     """
 
     objective: Objective
@@ -64,6 +69,9 @@ class Run:
     step: int
     pending: list[dict[str, float]]
     rollbacks: int
+    fingerprints: dict[str, str | None]
+    validation: dict[str, Any]
+    started_from: dict[str, Any] | None
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -95,6 +103,10 @@ class Run:
                 "step": self.step,
                 "pending": self.pending,
                 "rollbacks": self.rollbacks,
+                "fingerprints": self.fingerprints,
+                "validation": self.validation,
+                "started_from": self.started_from,
+                "threads": torch.get_num_threads(),
             }
         )
 
@@ -107,6 +119,7 @@ class Run:
         self.scheduler.load_state_dict(state["scheduler"])
         self.clip.norms = deque(state["norms"], maxlen=self.clip.norms.maxlen)
         self.step, self.pending, self.rollbacks = state["step"], state["pending"], state["rollbacks"]
+        self.validation, self.started_from = state["validation"], state["started_from"]
 
     def roll_back(self, good: dict[str, Any], indices: np.ndarray) -> None:
         """Restore the last good weights and go on with the next batch.
@@ -170,7 +183,18 @@ def new_run(
     ema = AveragedModel(flow, multi_avg_fn=partial(ema_update, config.training.ema_decay))
     factor = partial(schedule, config.optimizer, total_steps)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    return Run(objective, ema, optimizer, scheduler, AdaptiveClip(), step=0, pending=[], rollbacks=0)
+    taught_by = None if teacher is None else digest(teacher.state_dict())
+    fingerprints = {"data": splits.fingerprint(), "teacher": taught_by}
+    return Run(objective, ema, optimizer, scheduler, AdaptiveClip(), 0, [], 0, fingerprints, {}, origin(start_from))
+
+
+def origin(weights: Path | None) -> dict[str, Any] | None:
+    """Checksum of the weights that a run starts from, and the card beside them, which names its own origin."""
+    if weights is None:
+        return None
+    folder = weights.parent
+    checksum = hashlib.sha256(weights.read_bytes()).hexdigest()
+    return {"sha256": checksum, "card": read_card(folder) if (folder / CARD).exists() else None}
 
 
 def ema_update(decay: float, average: list[Tensor], values: list[Tensor], n_averaged: Tensor | int) -> None:

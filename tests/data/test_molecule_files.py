@@ -218,11 +218,23 @@ def test_own_molecules_train_sample_and_evaluate(molflow, smiles, tmp_path, monk
     settings = [word for each in quick for word in ("--set", f"training.{each}")]
     code, _, err = molflow("train", "mine.toml", *settings)
     assert code == 0, err
-    code, _, err = molflow("sample", "--model", "runs/a", "-n", 5, "--out", "s.sdf")
+    code, _, err = molflow("sample", "--model", "runs/a", "-n", 5, "--out", "s.sdf", "--novelty", "--json", "s.json")
     assert code == 0, err
-    assert molflow("evaluate", "s.sdf", "--workers", 1)[0] == 0
+    assert json.loads((tmp_path / "s.json").read_text())["training"] == "the training split of a.csv"
+    code, _, err = molflow("evaluate", "s.sdf", "--workers", 1, "--training", "a.csv", "--json", "e.json")
+    assert code == 0, err
+    assert json.loads((tmp_path / "e.json").read_text())["training"] == "a.csv"
     assert molflow("models", "runs/a")[0] in (0, 2)
 
 
 def test_a_data_set_of_molecules_is_registered():
     assert DATASETS["molecules"] is MoleculeFile
+
+
+def test_names_and_duplicates_are_described(tmp_path):
+    path = tmp_path / "a.smi"
+    path.write_text("CCO one\nCCN two\nOCC two\nCCF\nCCCl\n")
+    record = MoleculeFile(file=path).describe()
+    assert (record["n_molecules"], record["n_sharing_a_name"], record["n_duplicates"]) == (5, 2, 1)
+    assert record["elements"] == {"H": 29, "C": 10, "N": 1, "O": 2, "F": 1, "Cl": 1}
+    assert (record["heavy_atoms"], record["atoms"]) == ([3, 3.0, 3], [8, 9.0, 10])

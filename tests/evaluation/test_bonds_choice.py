@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from rdkit import Chem
 from rdkit.Chem import AllChem
 
@@ -112,3 +113,53 @@ def test_options_are_checked():
         evaluate([], bonds="drawn")
     with pytest.raises(MolflowError, match="bonds and charge need the scope 'all', not 'lookup'"):
         evaluate([], bonds="file", scope="lookup")
+
+
+def test_a_radical_is_named(tmp_path):
+    ethyl = Chem.RWMol(embedded("CC"))
+    ethyl.RemoveAtom(ethyl.GetNumAtoms() - 1)
+    ethyl.GetAtomWithIdx(1).SetNumRadicalElectrons(1)
+    ethyl.GetAtomWithIdx(1).SetNoImplicit(True)
+    records = list(iter_records(sdf(tmp_path / "a.sdf", [ethyl])))
+    (given,) = inspect_all(records, bonds="file", workers=0)
+    assert (given.unpaired, given.status) == (1, "unstable")
+    assert given.reason.endswith("a radical with 1 unpaired electron")
+    (perceived,) = inspect_all([records[0].structure], bonds="perceived", workers=0)
+    assert (perceived.unpaired, perceived.reason.endswith("a radical with 1 unpaired electron")) == (1, True)
+    assert next(iter(inspect_all(read_mols(["CC"]), workers=0))).unpaired == 0
+
+
+def test_bonds_of_pyg_data():
+    from torch_geometric.data import Data
+
+    for smiles in ("CC(=O)[O-]", "c1ccncc1", "CC#N"):
+        mol = embedded(smiles)
+        kinds = [4 if bond.GetIsAromatic() else round(bond.GetBondTypeAsDouble()) for bond in mol.GetBonds()]
+        pairs = torch.tensor([[b.GetBeginAtomIdx(), b.GetEndAtomIdx()] for b in mol.GetBonds()]).T
+        orders = torch.tensor(kinds).repeat(2)
+        data = Data(
+            pos=torch.tensor(mol.GetConformer().GetPositions()),
+            z=torch.tensor([atom.GetAtomicNum() for atom in mol.GetAtoms()]),
+            edge_index=torch.cat([pairs, pairs.flip(0)], 1),
+            formal_charge=torch.tensor([atom.GetFormalCharge() for atom in mol.GetAtoms()]),
+        )
+        for attributes in (orders, torch.nn.functional.one_hot(orders - 1, 4).float()):
+            data.edge_attr = attributes
+            reports = []
+            scores = evaluate([data], bonds="file", workers=0, each=lambda report, _, into=reports: into.append(report))
+            assert (reports[0].smiles, scores.molecule_stability) == (Chem.CanonSmiles(smiles), 1)
+        data.edge_attr = torch.rand(orders.shape[0], 3)  # distances are no bonds
+        assert evaluate([data], bonds="file", workers=0).n_unscored == 1
+
+
+def test_the_charge_is_a_field(tmp_path):
+    mol = embedded("C[NH3+]")
+    places = mol.GetConformer().GetPositions().tolist()
+    lines = [" ".join([a.GetSymbol(), *map(str, places[a.GetIdx()])]) for a in mol.GetAtoms()]
+    path = tmp_path / "a.xyz"
+    path.write_text("\n".join([str(len(lines)), "q=1.0 name=a", *lines]) + "\n")
+    assert evaluate(path, charge="q", bonds="perceived", workers=0).molecule_stability == 1
+    with pytest.raises(MolflowError, match=r"a\.xyz, record 1: no field Q for the charge; its fields: name, q"):
+        evaluate(path, charge="Q", workers=0)
+    with pytest.raises(MolflowError, match="the charge name is 'a', expected a whole number"):
+        evaluate(path, charge="name", workers=0)

@@ -88,3 +88,9 @@ def test_planar_molecules_are_no_drawings(tmp_path):
     with StructureWriter(tmp_path / "a.xyz") as writer:
         writer.write(Structure(planar, numbers))
     assert evaluate(tmp_path / "a.xyz", scope="lookup").n_unscored == 0
+
+
+def test_the_scope_stability_recognises_them_too(tmp_path):
+    path = write(tmp_path / "a.sdf", mols(hydrogens=False) + mols())
+    scores = evaluate(path, scope="stability")
+    assert (scores.n_molecules, scores.n_unscored) == (len(SMILES), len(SMILES))

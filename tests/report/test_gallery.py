@@ -14,7 +14,7 @@ from rdkit.Chem import AllChem
 
 from molflow.chem import Structure, read_structures, to_rdkit
 from molflow.chem.depict import Drawn, depict
-from molflow.evaluation import inspect_all
+from molflow.evaluation import evaluate, inspect_all
 from molflow.report import Draw, example
 from molflow.report.gallery import gallery, script, style
 from molflow.report.page import page
@@ -199,3 +199,17 @@ def test_a_browser_shows_sorts_filters_and_saves_molecules(examples, tmp_path):
 def test_the_licence_of_the_viewer_is_on_the_page():
     assert "University of Pittsburgh" in script()
     assert "Redistributions in binary form" in script()
+
+
+def test_the_bonds_behind_the_figures_are_drawn():
+    mol = Chem.AddHs(Chem.MolFromSmiles("[O-][n+]1ccccc1"))
+    AllChem.EmbedMolecule(mol, randomSeed=1)
+    numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()])
+    structure = Structure(mol.GetConformer().GetPositions(), numbers)
+    for bonds in ("file", "perceived"):
+        reports = []
+        evaluate([mol], bonds=bonds, workers=0, each=lambda report, _, into=reports: into.append(report))
+        shown = example("a", structure, reports[0])
+        assert shown.smiles == "[O-][n+]1ccccc1"
+        assert sorted(shown.charges)[0 :: len(numbers) - 1] == [-1, 1]
+        assert sorted(order for _, _, order in shown.bonds).count(2) == 3

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from molflow import files
+from molflow.errors import printable
 from molflow.registry import lazy_names
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ __all__ = [
 ]  # fmt: skip
 
 # A table that is piped or redirected need not fit a screen.
-console = Console(highlight=False, soft_wrap=True, markup=False, width=None if sys.stdout.isatty() else 1000)
+_on_screen = sys.stdout is not None and sys.stdout.isatty()
+console = Console(highlight=False, soft_wrap=True, markup=False, width=None if _on_screen else 1000)
 
 Record = dict[str, Any]
 
@@ -35,7 +37,8 @@ __getattr__, __dir__ = lazy_names(
 
 
 def check_json(path: Path | None) -> None:
-    """Fail early if the JSON file cannot be written."""
+    """Fail early if the JSON file cannot be written; if it is standard output, tables go to standard error."""
+    console.stderr = str(path) == files.STANDARD_STREAM
     if path is not None:
         files.check_writable(path)
 
@@ -68,7 +71,7 @@ def columns(names: Sequence[str] | Record, reference: str | None) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("", no_wrap=True)
     for name in names:
-        table.add_column(name, justify="right")
+        table.add_column(printable(name), justify="right")
     if reference:
         table.add_column(f"{reference} itself", justify="right")
     return table
@@ -79,7 +82,7 @@ def text(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, bool | str):
-        return str(value)
+        return printable(str(value))
     if isinstance(value, tuple | list):
         return f"[{', '.join(map(text, value))}]"
     return f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from molflow.errors import MolflowError
@@ -63,6 +62,8 @@ class Room(NamedTuple):
 
     def _ordered(self, types: Tensor, generator: torch.Generator | None) -> Tensor | None:
         """The types (N,) with a random choice of those of the scaffold first; None if there is no choice."""
+        from scipy.optimize import linear_sum_assignment  # takes a fifth of a second to load
+
         cost = torch.rand(len(self.allowed), len(types), generator=generator, device=types.device)
         cost = cost.masked_fill(~self.allowed[:, types], 1e6).cpu()
         atoms, points = linear_sum_assignment(cost.numpy())

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from molflow.data.base import DataSetConfig, Loaded
 from molflow.data.batches import Batch
+from molflow.data.files import digest
 from molflow.data.loaders import Batches, MixedSizeBatches
 from molflow.energies.base import Potential
 from molflow.errors import MolflowError
@@ -64,6 +65,10 @@ class Splits(ABC, Generic[Data]):
     def split(self) -> str:
         """Words for the data that the model is trained on, for its card."""
         return self.config.data.split_text(len(self.training))
+
+    def fingerprint(self) -> str:
+        """A hash of all data."""
+        return digest([self.training, self.validation, self.conditions])
 
     @property
     def target(self) -> Potential | None:
