@@ -5,9 +5,10 @@ import io
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -24,17 +25,17 @@ SUFFIXES = (".sdf", ".sd", ".xyz", ".npz")
 FORMATS = ("sdf.gz", "xyz.gz", "npz", "parquet", "sdf", "xyz")
 """Formats of files of molecules; `.sd` is another suffix of sdf."""
 
-STANDARD_OUTPUT = "-"
-"""The path that means standard output."""
-
 Properties = Mapping[str, object]
+Place = Callable[[], AbstractContextManager[Path]]
+ToText = Callable[[Structure, str, Properties], str]
 
+_GROWING = ("sdf", "xyz")  # formats whose files grow with every molecule
 _NO_BONDS = np.zeros((0, 3), dtype=np.int64)
 
 
 def format_of(path: Path) -> str:
     """The format that the suffix of a path names; SDF for standard output."""
-    if str(path) == STANDARD_OUTPUT:
+    if str(path) == files.STANDARD_STREAM:
         return "sdf"
     name = path.name.lower()
     suffix = Path(name.removesuffix(".gz")).suffix
@@ -54,17 +55,14 @@ def check_writable(path: str | os.PathLike[str], format: str | None = None) -> N
         format: one of `FORMATS`, by default the one that the suffix names.
 
     Raises:
-        MolflowError: an unknown suffix, `path` is a directory, its parent cannot be created or written to, a format
-            that cannot go to standard output, or Parquet without pyarrow.
+        MolflowError: an unknown suffix, `path` is a directory, its parent cannot be created or written to, or Parquet
+            without pyarrow.
     """
     path = Path(path)
     format = format or format_of(path)
     if format == "parquet":
         load_pyarrow()
-    if str(path) != STANDARD_OUTPUT:
-        files.check_writable(path)
-    elif format in ("npz", "parquet"):
-        raise MolflowError(f"standard output takes sdf and xyz, also with .gz, not {format}; name a file")
+    files.check_writable(path)
 
 
 class StructureWriter(files.Closing):
@@ -83,9 +81,10 @@ class StructureWriter(files.Closing):
     Equal molecules give equal bytes: no file holds the time.
 
     Args:
-        path: the file, or "-" for standard output, which takes SDF and XYZ.
+        path: the file, or "-" for standard output.
         format: one of `FORMATS`, by default the one that the suffix names.
         columns: names and types (str, bool, int or float) of the properties of each molecule, for Parquet.
+        in_place: write all formats into the file itself, which is for a temporary one.
 
     Raises:
         MolflowError: the constructor raises as `check_writable`; `write` raises for a structure whose shapes disagree,
@@ -103,18 +102,20 @@ class StructureWriter(files.Closing):
         path: str | os.PathLike[str],
         format: str | None = None,
         columns: Mapping[str, type] | None = None,
+        in_place: bool = False,
     ) -> None:
         check_writable(path, format)
         self.path = Path(path)
         self.count = 0
         self.format = format or format_of(self.path)
         self.needs_bonds = self.format.startswith("sdf")
-        self._content = _content(self.path, self.format, columns or {})
+        place = partial(nullcontext if in_place or self.format in _GROWING else files.atomic_path, self.path)
+        self._content = _content(self.format, place, columns or {})
 
     @property
     def whole(self) -> int:
         """Molecules that are in the file whatever happens next."""
-        return self.count if self._content.grows else 0
+        return self.count if self.format in _GROWING else 0
 
     def write(self, structure: Structure, properties: Properties | None = None) -> None:
         """Append one molecule. An SDF carries its properties, except those that are None or empty."""
@@ -130,37 +131,29 @@ class StructureWriter(files.Closing):
 
 
 class _Content(files.Closing):
-    """What a file holds; `grows` says whether it is in the file as soon as it is written."""
-
-    grows = False
-
     @abstractmethod
     def write(self, structure: Structure, title: str, properties: Properties) -> None:
         """Append one molecule."""
 
 
-def _content(path: Path, format: str, columns: Mapping[str, type]) -> _Content:
+def _content(format: str, place: Place, columns: Mapping[str, type]) -> _Content:
+    """The content of a file; it enters `place` for the path, and leaves it when the file is whole."""
     if format == "npz":
-        return _Npz(path)
+        return _Npz(place)
     if format == "parquet":
-        return _Parquet(path, columns)
-    to_text = _to_sdf if format.startswith("sdf") else _to_xyz
-    return _Text(path, to_text, zipped=format.endswith(".gz"))
+        return _Parquet(place, columns)
+    return _Text(place, _to_sdf if format.startswith("sdf") else _to_xyz, zipped=format.endswith(".gz"))
 
 
 class _Text(_Content):
-    """Records as text, each of which is flushed; if they are zipped, the file appears when it is closed."""
+    """Records as text, each of which is flushed unless they are zipped."""
 
-    def __init__(self, path: Path, to_text: Callable[[Structure, str, Properties], str], zipped: bool) -> None:
-        self._to_text, self.grows = to_text, not zipped
+    def __init__(self, place: Place, to_text: ToText, zipped: bool) -> None:
+        self._to_text, self._zipped = to_text, zipped
         with ExitStack() as stack:
-            stream: IO[bytes]
-            if str(path) == STANDARD_OUTPUT:
-                stream = stack.enter_context(os.fdopen(os.dup(1), "wb"))
-            elif self.grows:
-                stream = stack.enter_context(path.open("wb"))
-            else:
-                stream = stack.enter_context(stack.enter_context(files.atomic_path(path)).open("wb"))
+            path = stack.enter_context(place())
+            stream: Any = os.fdopen(os.dup(1), "wb") if str(path) == files.STANDARD_STREAM else path.open("wb")
+            stack.enter_context(stream)
             if zipped:
                 stream = stack.enter_context(gzip.GzipFile("", "wb", 6, stream, mtime=0))
             self._file = stack.enter_context(io.TextIOWrapper(stream, encoding="utf-8", newline="\n"))
@@ -168,7 +161,7 @@ class _Text(_Content):
 
     def write(self, structure: Structure, title: str, properties: Properties) -> None:
         self._file.write(self._to_text(structure, title, properties))
-        if self.grows:
+        if not self._zipped:
             self._file.flush()
 
     def close(self) -> None:
@@ -176,23 +169,24 @@ class _Text(_Content):
 
 
 class _Npz(_Content):
-    def __init__(self, path: Path) -> None:
-        self.path, self._kept, self._written = path, list[Structure](), False
+    def __init__(self, place: Place) -> None:
+        self._place, self._kept, self._written = place, list[Structure](), False
 
     def write(self, structure: Structure, title: str, properties: Properties) -> None:
         self._kept.append(structure)
 
     def close(self) -> None:
         if not self._written:
-            _write_npz(self.path, self._kept)
+            with self._place() as path, path.open("wb") as file:
+                _write_npz(file, self._kept)
             self._written = True
 
 
 class _Parquet(_Content):
-    def __init__(self, path: Path, columns: Mapping[str, type]) -> None:
+    def __init__(self, place: Place, columns: Mapping[str, type]) -> None:
         with ExitStack() as stack:
-            temporary = stack.enter_context(files.atomic_path(path))
-            self._rows = stack.enter_context(RowWriter(temporary, columns, molecules=True))
+            path = stack.enter_context(place())
+            self._rows = stack.enter_context(RowWriter(path, columns, molecules=True))
             self._open = stack.pop_all()
 
     def write(self, structure: Structure, title: str, properties: Properties) -> None:
@@ -232,12 +226,11 @@ def _field_value(value: object) -> str:
     return f" {text}" if text.startswith(("$$$$", ">")) else text
 
 
-def _write_npz(path: Path, structures: list[Structure]) -> None:
+def _write_npz(file: IO[bytes], structures: list[Structure]) -> None:
     shape = len(structures), max((len(s.atomic_numbers) for s in structures), default=0)
     positions = np.zeros((*shape, 3), dtype=np.float32)
     numbers = np.zeros(shape, dtype=np.uint8)
     mask = np.zeros(shape, dtype=bool)
     for k, (x, z, _) in enumerate(structures):
         positions[k, : len(z)], numbers[k, : len(z)], mask[k, : len(z)] = x, z, True
-    with files.atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, positions=positions, atomic_numbers=numbers, mask=mask)
+    np.savez(file, positions=positions, atomic_numbers=numbers, mask=mask)

@@ -1,8 +1,7 @@
 """molflow sample: draw samples of a flow, write them to a file, and score them."""
 
-import sys
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext, redirect_stdout
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -26,9 +25,8 @@ from molflow.cli.options import (
 )
 from molflow.cli.output import check_json, console, show
 from molflow.errors import MolflowError
+from molflow.files import STANDARD_STREAM
 from molflow.pretrained import DEFAULT_MODEL
-
-STANDARD_OUTPUT = "-"
 
 if TYPE_CHECKING:
     from molflow.batch import MoleculeBatch
@@ -166,7 +164,10 @@ def sample(
     from molflow.workers import default_workers
 
     check_json(json)
-    streamed = out is not None and str(out) == STANDARD_OUTPUT
+    streamed = str(out) == STANDARD_STREAM
+    if streamed:
+        console.stderr = True
+        refuse("- is where the samples go", json=str(json) == STANDARD_STREAM)
     sharded = resume or ray or (shard or shard_size) is not None or (format is not None and not streamed)
     part = _part(shard)
     if sharded:
@@ -251,17 +252,16 @@ def sample(
         scores = stack.enter_context(task.scoring(flow, scoring)) if score else None
         _write(task.writer(out, format), task.noun, sampling, scores, out)
         record = (scores.record() if scores else {}) | sampling.figures() | {"file": str(out)}
-    with redirect_stdout(sys.stderr) if streamed else nullcontext():
-        if score:
-            show_samples(task.name, {model: record}, json)
-        else:
-            show([record], json)
-        for note in sampling.notes():
-            console.print(note)
-        if ask and scaffold is None:
-            probability = float(flow.domain.log_prob_of(**ask).exp())
-            console.print(f"Without being asked, {model} makes such samples with probability {probability:.3g}.")
-        console.print(f"{n:,} {task.noun} are in {out}")
+    if score:
+        show_samples(task.name, {model: record}, json)
+    else:
+        show([record], json)
+    for note in sampling.notes():
+        console.print(note)
+    if ask and scaffold is None:
+        probability = float(flow.domain.log_prob_of(**ask).exp())
+        console.print(f"Without being asked, {model} makes such samples with probability {probability:.3g}.")
+    console.print(f"{n:,} {task.noun} are in {'standard output' if streamed else out}")
 
 
 def _part(shard: str | None) -> tuple[int, int]:

@@ -97,19 +97,20 @@ class MoleculesTask(Task[MoleculeBatch]):
         return MoleculeWriter(path, format)
 
     def write_shard(self, path: Path, format: str, batches: Iterable[Samples[MoleculeBatch]], scored: bool) -> Record:
-        if not scored:
-            return super().write_shard(path, format, batches, scored)
-        with StructureWriter(path, format, _PROPERTIES) as writer:
+        structures = (structure for samples in batches for structure in samples.data.structures())
+        with StructureWriter(path, format, _PROPERTIES if scored else None, in_place=True) as writer:
+            if not scored:
+                for structure in structures:
+                    writer.write(structure)
+                return {"n": writer.count}
 
             def write(report: MoleculeReport, structure: Structure | None) -> None:
                 assert structure is not None
                 writer.write(structure, {name: getattr(report, name) for name in _PROPERTIES})
 
-            structures = (structure for samples in batches for structure in samples.data.structures())
             scores = evaluate(structures, scope="lookup", workers=0, each=write).metrics
         additive = [name for name in scores if issubclass(METRICS[name], MoleculeMetric)]
-        counts = {name: [scores[name].count, scores[name].of] for name in additive}
-        return {"n": writer.count, "scores": counts}
+        return {"n": writer.count, "scores": {name: [scores[name].count, scores[name].of] for name in additive}}
 
     def score(self, samples: Samples[MoleculeBatch], options: EvaluationOptions) -> Record:
         return evaluate(samples.data, options=self._with_reference(options)).to_dict()
@@ -279,10 +280,6 @@ class MoleculeScoring(Scoring[MoleculeBatch]):
 class MoleculeWriter(SampleWriter[MoleculeBatch]):
     """Writes molecules to a file."""
 
-    @property
-    def whole(self) -> int:
-        return self._writer.whole
-
     def __init__(self, path: Path, format: str | None = None):
         self._writer = StructureWriter(path, format)
 
@@ -290,7 +287,7 @@ class MoleculeWriter(SampleWriter[MoleculeBatch]):
         for structure in samples.data.structures():
             with held_interrupts() as interrupted:  # otherwise the file could hold one more than is counted
                 self._writer.write(structure)
-                self.count += 1
+                self.count, self.whole = self._writer.count, self._writer.whole
             if interrupted():
                 raise KeyboardInterrupt
 

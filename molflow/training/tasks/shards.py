@@ -23,6 +23,8 @@ from molflow.files import read_json, write_json
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+MOST = 20_000
+"""Number of shards, above which the manifest would become larger than what is read as JSON."""
 
 _SHARD = re.compile(r"shard-\d{6,}\..*")
 
@@ -47,6 +49,13 @@ class ShardPlan:
     n: int
     size: int
     format: str
+
+    def __post_init__(self) -> None:
+        if len(self) > MOST:
+            size = -(-self.n // MOST)
+            raise MolflowError(
+                f"{len(self):,} shards are more than {MOST:,}; expected a shard size of at least {size:,}"
+            )
 
     def __len__(self) -> int:
         return -(-self.n // self.size)
