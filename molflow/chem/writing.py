@@ -109,7 +109,8 @@ class StructureWriter(files.Closing):
         self.count = 0
         self.format = format or format_of(self.path)
         self.needs_bonds = self.format.startswith("sdf")
-        place = partial(nullcontext if in_place or self.format in _GROWING else files.atomic_path, self.path)
+        atomic = not in_place and self.format not in _GROWING
+        place: Place = partial(files.atomic_path, self.path) if atomic else partial(nullcontext, self.path)
         self._content = _content(self.format, place, columns or {})
 
     @property

@@ -52,10 +52,8 @@ class ShardPlan:
 
     def __post_init__(self) -> None:
         if len(self) > MOST:
-            size = -(-self.n // MOST)
-            raise MolflowError(
-                f"{len(self):,} shards are more than {MOST:,}; expected a shard size of at least {size:,}"
-            )
+            smallest = -(-self.n // MOST)
+            raise MolflowError(f"{len(self):,} shards are too many; expected a shard size of at least {smallest:,}")
 
     def __len__(self) -> int:
         return -(-self.n // self.size)
@@ -134,8 +132,7 @@ class ShardFolder:
                     self._write({})
         except OSError as error:
             raise MolflowError(f"{self.path}: cannot be written ({error.strerror}); expected a folder") from error
-        there = read_manifest(self.path).get("settings")
-        there = there if isinstance(there, dict) else {}
+        there = read_manifest(self.path)["settings"]
         for name in self.settings | there:
             if self.settings.get(name) != there.get(name):
                 raise MolflowError(
@@ -204,26 +201,21 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         MolflowError: it is missing, damaged, of a newer version, or not of shards.
     """
     path = folder / MANIFEST
-    content = read_json(path)
-    entries = content.get("shards") if isinstance(content, dict) else None
-    counts = [content.get(key) for key in ("n_shards", "n_samples")] if isinstance(content, dict) else []
-    if not isinstance(entries, list) or not all(isinstance(count, int) for count in counts):
-        raise MolflowError(
-            f"{path}: not a manifest of shards; expected format, settings, n_shards, n_samples and shards"
-        )
-    if content.get("format") != FORMAT:
-        raise MolflowError(f"{path}: has format {content.get('format')!r}, this version of molflow reads {FORMAT}")
-    for entry in entries:
-        if not isinstance(entry, dict) or not _is_entry(entry):
+    content: Any = read_json(path)
+    if not _has(content, {"format": int, "settings": dict, "n_shards": int, "n_samples": int, "shards": list}):
+        raise MolflowError(f"{path}: not a manifest of shards; expected n_shards, n_samples, shards and settings")
+    if content["format"] != FORMAT:
+        raise MolflowError(f"{path}: has format {content['format']}, this version of molflow reads {FORMAT}")
+    for entry in content["shards"]:
+        if not _has(entry, {"file": str, "n": int, "bytes": int, "sha256": str}) or not _SHARD.fullmatch(entry["file"]):
             raise MolflowError(f"{path}: damaged; expected file, n, bytes and sha256 of each shard")
-    return content
+    manifest: dict[str, Any] = content
+    return manifest
 
 
-def _is_entry(entry: Entry) -> bool:
-    kinds = {"file": str, "n": int, "bytes": int, "sha256": str}
-    return all(isinstance(entry.get(key), kind) for key, kind in kinds.items()) and bool(
-        _SHARD.fullmatch(entry["file"])
-    )
+def _has(content: Any, kinds: Mapping[str, type]) -> bool:
+    """Whether a value is an object of JSON with values of these types."""
+    return isinstance(content, dict) and all(isinstance(content.get(key), kind) for key, kind in kinds.items())
 
 
 def is_intact(folder: Path, entry: Entry | None) -> bool:
@@ -231,7 +223,7 @@ def is_intact(folder: Path, entry: Entry | None) -> bool:
     if entry is None:
         return False
     file = folder / entry["file"]
-    return file.is_file() and file.stat().st_size == entry["bytes"] and sha256(file) == entry["sha256"]
+    return file.is_file() and file.stat().st_size == entry["bytes"] and bool(sha256(file) == entry["sha256"])
 
 
 def sha256(*files: Path) -> str:
