@@ -110,8 +110,7 @@ class StructureWriter(files.Closing):
         self.format = format or format_of(self.path)
         self.needs_bonds = self.format.startswith("sdf")
         atomic = not in_place and self.format not in _GROWING
-        place: Place = partial(files.atomic_path, self.path) if atomic else partial(nullcontext, self.path)
-        self._content = _content(self.format, place, columns or {})
+        self._content = _content(self.format, partial(_place, self.path, atomic), columns or {})
 
     @property
     def whole(self) -> int:
@@ -129,6 +128,10 @@ class StructureWriter(files.Closing):
     def close(self) -> None:
         """Finish the file. Further calls do nothing."""
         self._content.close()
+
+
+def _place(path: Path, atomic: bool) -> AbstractContextManager[Path]:
+    return files.atomic_path(path) if atomic else nullcontext(path)
 
 
 class _Content(files.Closing):
