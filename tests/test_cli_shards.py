@@ -97,16 +97,13 @@ def test_shards_are_samples_of_the_flow_and_carry_their_scores(sample, model, tm
 
 def test_evaluate_merges_the_counts_of_all_shards(sample, molflow, tmp_path):
     assert sample(*N, "--format", "xyz.gz", "-o", "shards", "--json", "sampled.json")[0] == 0
-    joined = b"".join(
-        gzip.decompress(content) for name, content in contents(tmp_path / "shards").items() if "xyz" in name
-    )
-    (tmp_path / "joined.xyz").write_bytes(joined)
+    shards = [content for name, content in contents(tmp_path / "shards").items() if name.endswith(".gz")]
+    (tmp_path / "joined.xyz").write_bytes(b"".join(map(gzip.decompress, shards)))
     for scope in ("stability", "lookup"):
         for source in ("shards", "joined.xyz"):
             assert molflow("evaluate", source, "--scope", scope, "--json", f"{source}.json")[0] == 0
-        assert json.loads((tmp_path / "shards.json").read_text()) == json.loads(
-            (tmp_path / "joined.xyz.json").read_text()
-        )
+        of_shards, of_one = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("shards", "joined.xyz"))
+        assert of_shards == of_one
     sampled, evaluated = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("sampled", "shards"))
     assert {name: sampled[name] for name in SCORED} == {name: evaluated[name] for name in SCORED}
     assert (sampled["n_samples"], evaluated["n_molecules"]) == (25, 25)
@@ -123,13 +120,12 @@ def test_killed_runs_are_resumed_to_the_same_bytes(sample, model, tmp_path):
     many = ["-n", "4000", "--shard-size", "100", "--batch-size", "50", "--no-score", "--format", "npz"]
     killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
     command = [sys.executable, "-m", "molflow.cli", "sample", "-m", str(model), "-o", str(killed), "--resume", *many]
-    for n_shards in (2, 7):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and len(list(killed.glob("shard-*"))) < n_shards:
-            time.sleep(0.002)
-        process.kill()
-        process.wait()
-        assert n_shards <= len(list(killed.glob("shard-*"))) < 40
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and len(list(killed.glob("shard-*"))) < 3:
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    assert 3 <= len(list(killed.glob("shard-*"))) < 40
     assert sample(*many, "-o", killed, "--resume")[0] == 0
     assert sample(*many, "-o", undisturbed)[0] == 0
     assert contents(killed) == contents(undisturbed)
@@ -224,13 +220,12 @@ def test_the_default_name_is_free(sample, tmp_path):
     assert [len(read_structures(tmp_path / f"molecules{k}.sdf")) for k in ("", "-2", "-3")] == [3, 2, 2]
 
 
-@pytest.mark.parametrize("format", ["sdf", "xyz", "xyz.gz"])
-def test_standard_output_has_the_molecules_alone(model, tmp_path, format):
-    command = [sys.executable, "-m", "molflow.cli", "sample", "-m", model, "-n", "4", "-o", "-", "--format", format]
-    done = subprocess.run(list(map(str, command)), capture_output=True, check=True, cwd=tmp_path)
-    (tmp_path / f"a.{format}").write_bytes(done.stdout)
-    assert len(read_structures(tmp_path / f"a.{format}")) == 4
-    assert b"4 molecules are in standard output" in done.stderr
+@pytest.mark.parametrize("format", ["sdf", "xyz"])
+def test_standard_output_has_the_molecules_alone(molflow, model, tmp_path, format):
+    code, out, err = molflow("sample", "-m", model, "-n", 4, "-o", "-", "--format", format)
+    (tmp_path / f"a.{format}").write_text(out)
+    assert (code, len(read_structures(tmp_path / f"a.{format}"))) == (0, 4)
+    assert "4 molecules are in standard output" in err
 
 
 def test_samples_without_scores(sample, tmp_path):
@@ -250,9 +245,10 @@ def test_a_full_disk_is_told_with_the_file(sample, tmp_path, suffix):
 
 
 def test_few_batches_wait_to_be_scored(model):
-    batch = load(model).sample(200, seed=0)
+    batch = load(model).sample(50, seed=0)
     with BackgroundEvaluation(EvaluationOptions(scope="lookup")) as evaluation:
         for _ in range(12):
             evaluation.add(batch)
             assert evaluation._batches.qsize() <= 4
-        assert evaluation.scores().n_molecules == 2400
+        scores = evaluation.scores()
+    assert scores.n_molecules + scores.n_unscored == 600
