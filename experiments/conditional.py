@@ -1,6 +1,6 @@
 """Conditional generation on QM9 by EDM's protocol (arXiv 2203.17003), for six properties and one model.
 
-    python experiments/conditional.py start runs/qm9-cond-start           # weights to begin qm9-cond.toml with
+    python experiments/conditional.py start runs/qm9-cond-start           # weights to begin the template qm9-cond with
     python experiments/conditional.py regressor runs/regressor --minutes 15
     python experiments/conditional.py evaluate runs/qm9-cond runs/regressor [--samples 2000] [--guidance 1] [-k 21]
 
@@ -29,7 +29,7 @@ from molflow.pretrained import folder_of
 from molflow.training.config import load_experiment
 from molflow.training.tasks import load_splits
 
-EXPERIMENT = Path(__file__).with_name("qm9-cond.toml")
+EXPERIMENT = "qm9-cond"
 TIMES = "network.embed_times.0.weight"
 ELEMENTS = torch.tensor([1, 6, 7, 8, 9])
 UNITS = dict.fromkeys(("gap", "homo", "lumo"), ("meV", 27211.386))  # and the size of a hartree in it

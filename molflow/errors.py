@@ -4,6 +4,8 @@ import re
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
+_LONG_WORD = re.compile(r"(\S{500})\S+")  # a value of a damaged file; names of files are shorter
+
 
 class MolflowError(ValueError):
     """Bad input. The message is one line that names the file, the place in it and what would be accepted.
@@ -12,7 +14,7 @@ class MolflowError(ValueError):
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(printable(message))
+        super().__init__(_LONG_WORD.sub(r"\1...", printable(message)))
 
 
 def printable(text: str) -> str:

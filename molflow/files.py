@@ -1,6 +1,7 @@
 """Write files whole or not at all, check beforehand whether they can be written, and lock folders."""
 
 import glob
+import hashlib
 import json
 import os
 import secrets
@@ -9,7 +10,7 @@ import stat
 import sys
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -59,7 +60,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         MolflowError: writing failed.
     """
     path = Path(path)
-    if _is_stream(path):
+    if is_stream(path):
         with tempfile.TemporaryDirectory() as folder, _named(path, temporary := Path(folder) / "content"):
             yield temporary
             with temporary.open("rb") as content, _open_stream(path) as stream:
@@ -147,7 +148,7 @@ def _flush_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _is_stream(path: Path) -> bool:
+def is_stream(path: Path) -> bool:
     """Whether a path is a device, a pipe, or standard output under any name, and not a file that can be replaced."""
     if str(path) == STANDARD_STREAM:
         return True
@@ -214,7 +215,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     path = Path(path)
     if path.is_dir():
         raise MolflowError(f"{path}: is a directory; expected the name of a file")
-    if _is_stream(path):
+    if is_stream(path):
         return
     target = Path(os.path.realpath(path))
     try:
@@ -228,6 +229,39 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise MolflowError(
             f"{path}: cannot be written ({error.strerror or error}); expected a writable place"
         ) from error
+
+
+def fingerprint(files: Mapping[str, Path]) -> str:
+    """SHA-256 of the content of files, and of the files in folders, each by the name that it is given here.
+
+    Raises:
+        MolflowError: one that is missing or cannot be read.
+    """
+    total = hashlib.sha256()
+    for name, source in files.items():
+        if not source.exists():
+            raise MolflowError(f"{source}: no such file; expected a file or folder of molecules")
+        inside = sorted(p for p in source.iterdir() if p.is_file()) if source.is_dir() else [source]
+        for path in inside:
+            total.update(f"{name}:{path.name}:".encode(errors="surrogateescape"))
+            try:
+                with path.open("rb") as file:
+                    total.update(hashlib.file_digest(file, "sha256").digest())
+            except OSError as error:
+                raise MolflowError(f"{path}: cannot be read: {error.strerror}") from error
+    return total.hexdigest()
+
+
+def whole_lines(path: Path) -> int:
+    """The number of lines of a file to which lines are added; a last one that a killed program left half is cut off."""
+    n_lines = length = 0
+    with path.open("r+b") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                n_lines += 1
+                length += len(line)
+        file.truncate(length)
+    return n_lines
 
 
 def csv_cell(value: Any) -> Any:

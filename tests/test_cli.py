@@ -311,7 +311,9 @@ def test_an_interrupted_evaluation_keeps_finished_molecules(molflow, tmp_path, m
     path = tmp_path / "a.csv"
     code, _, err = molflow("evaluate", QM9, "--scope", "lookup", "--details", path)
     assert code == 1
-    assert err.splitlines()[-1] == f"molflow: error: interrupted; what was finished is in {path}"
+    assert (
+        err.splitlines()[-1] == f"molflow: error: interrupted; what was finished is in {path}; continue with --resume"
+    )
     assert len(path.read_text().splitlines()) == 6
 
 
@@ -819,7 +821,7 @@ def test_damaged_checkpoints(fails, model, tmp_path, command, damage, message):
     [
         (["none.toml"], "none.toml: cannot be read: No such file"),
         ([TINY, "--set", "training.epoch=3"], "unknown key training.epoch; did you mean training.epochs?"),
-        ([TINY, "--set", "training.epochs=none"], "training.epochs: Input should be a valid integer"),
+        ([TINY, "--set", "training.epochs=none"], "training.epochs: expected an integer"),
         ([TINY, "--set", "nonsense"], "--set nonsense: expected a.b=value"),
         ([TINY, "--set", 'model.domain.types=["H", "Xx"]'], "unknown element 'Xx'"),
         ([TINY, "--set", "model.encoder.n_stages=2"], "unknown key model.encoder.n_stages"),

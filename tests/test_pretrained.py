@@ -59,8 +59,12 @@ def test_models_are_found_by_name(shelf):
 
 def test_an_unknown_name_lists_the_known_ones(shelf):
     for load, message in ((load_pretrained, ""), (load_named, ", and no such folder")):
-        with pytest.raises(MolflowError, match=f"unknown model 'smal'{message}; shipped are: large, small"):
+        with pytest.raises(
+            MolflowError, match=rf"unknown model 'smal'{message}; did you mean small\? Shipped are: large"
+        ):
             load("smal")
+        with pytest.raises(MolflowError, match=f"unknown model 'qm99'{message}; shipped are: large, small$"):
+            load("qm99")
 
 
 def test_a_folder_by_its_path(shelf, monkeypatch):

@@ -11,26 +11,19 @@ import numpy as np
 
 from molflow.chem.structure import Structure, structure_error
 from molflow.errors import MolflowError
+from molflow.extras import import_extra
 from molflow.files import Closing
 
 _AT_ONCE = 1024  # molecules read together
 _LARGEST_GROUP = 2 << 30  # bytes of a group when it is unpacked
+_WHAT = "a Parquet file"
 _MOLECULE = ("positions", "atomic_numbers")
 _TYPES = {int: "int64", float: "float64", bool: "bool_", str: "string"}
 
 
 def load_pyarrow() -> tuple[Any, Any]:
-    """The modules pyarrow and pyarrow.parquet.
-
-    Raises:
-        MolflowError: pyarrow is not installed.
-    """
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise MolflowError("a Parquet file needs pyarrow; install it with: pip install 'molflow[parquet]'") from error
-    return pyarrow, parquet
+    """The modules pyarrow and pyarrow.parquet; raises MolflowError if they are not installed."""
+    return import_extra("pyarrow", "parquet", _WHAT), import_extra("pyarrow.parquet", "parquet", _WHAT)
 
 
 class RowWriter(Closing):
@@ -65,9 +58,9 @@ class RowWriter(Closing):
         self._file.close()
 
     def _flush(self) -> None:
-        if self._rows:
-            self._file.write_table(self._make(self._rows, self._schema))
-            self._rows.clear()
+        rows, self._rows = self._rows, []  # first, as an interrupt may follow the writing
+        if rows:
+            self._file.write_table(self._make(rows, self._schema))
 
 
 def has_molecules(path: Path) -> bool:

@@ -77,8 +77,17 @@ class Record(NamedTuple):
 def read_structures(path: str | os.PathLike[str]) -> list[Structure]:
     """Read all molecules of a source; every record must be readable. Sources are those of `iter_records`.
 
+    Args:
+        path: the source.
+
     Raises:
         MolflowError: as `iter_records`, or for the first bad record, with file, record, line and cause.
+
+    Example:
+        >>> import pathlib
+        >>> _ = pathlib.Path("water.xyz").write_text("3\\n\\nO 0 0 0\\nH 0.96 0 0\\nH -0.24 0.93 0\\n")
+        >>> read_structures("water.xyz")[0].positions.shape
+        (3, 3)
     """
     structures = []
     for record in iter_records(path):
@@ -105,6 +114,9 @@ def iter_records(path: str | os.PathLike[str]) -> Iterator[Record]:
     continues at "$$$$" or at the next counts line; of XYZ, at the next count that is followed by atoms. If a stream
     breaks off, the molecules read so far are kept and one bad record is added. In a folder, a file that cannot be read
     is one bad record.
+
+    Args:
+        path: the source.
 
     Raises:
         MolflowError: on the first step, if nothing of the source can be read: it does not exist, is empty, binary or

@@ -57,6 +57,12 @@ def check_writable(path: str | os.PathLike[str], format: str | None = None) -> N
     Raises:
         MolflowError: an unknown suffix, `path` is a directory, its parent cannot be created or written to, or Parquet
             without pyarrow.
+
+    Example:
+        >>> check_writable("out.mol2")
+        Traceback (most recent call last):
+            ...
+        molflow.errors.MolflowError: out.mol2: unknown suffix '.mol2'; accepted are .sdf .sd .xyz .npz
     """
     path = Path(path)
     format = format or format_of(path)
@@ -92,9 +98,11 @@ class StructureWriter(files.Closing):
         OSError: the disk is full, or the file cannot be written for another reason.
 
     Example:
-        with StructureWriter("out.sdf") as writer:
-            for structure in structures:
-                writer.write(structure)
+        >>> methane = molflow.chem.Structure(np.zeros((1, 3)), np.array([6]))
+        >>> with StructureWriter("out.xyz") as writer:
+        ...     writer.write(methane)
+        >>> molflow.chem.read_structures("out.xyz")[0].atomic_numbers.tolist()
+        [6]
     """
 
     def __init__(

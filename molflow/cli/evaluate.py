@@ -108,6 +108,13 @@ def evaluate(
         float,
         typer.Option(min=0.01, max=1e6, help="Molecules: limit of processor time for one molecule."),
     ] = SECONDS,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Molecules: continue an interrupted evaluation of the same files, options and first output file.",
+        ),
+    ] = False,
     json: Json = None,
 ) -> None:
     """Score the molecules or configurations of particles in files."""
@@ -122,7 +129,7 @@ def evaluate(
 
         refuse("is for particles; name their system with --reference", model=model)
         if scope == "stability":
-            refuse("needs more than --scope stability", details=details, report=report)
+            refuse("needs more than --scope stability", details=details, report=report, resume=resume)
         if scope != "all":
             refuse("needs --scope all", strain=strain, posebusters=posebusters, charge=charge)
             refuse("needs --scope all", bonds=None if bonds == "lookup" else bonds)
@@ -139,8 +146,9 @@ def evaluate(
             seconds=seconds,
             progress=True,
         )
-        evaluate_molecules(files, options, novelty, training, details or [], report, json)
+        evaluate_molecules(files, options, novelty, training, details or [], report, json, resume)
     else:
+        refuse("is for molecules", resume=resume)
         if len(files) > 1:
             refuse("of particles is for one file at a time", report=report)
         refuse_other_tasks(

@@ -1,7 +1,8 @@
 """Options that several commands share, how commands refuse some of them, and the flow of a model."""
 
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,6 +11,7 @@ from typer.core import TyperCommand
 
 from molflow.errors import MolflowError
 from molflow.pretrained import DEFAULT_REFERENCE, model_names
+from molflow.templates import experiment_file
 
 if TYPE_CHECKING:
     from molflow.data import DataSetConfig
@@ -19,8 +21,20 @@ if TYPE_CHECKING:
 # typer carries its own copy of click in some versions, so click's name is reached through typer's.
 UsageError: Any = typer.BadParameter.__bases__[0]
 
+
+def completing(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """A function that gives the shell the names that begin with what is typed."""
+    return lambda incomplete: [name for name in names() if name.startswith(incomplete)]
+
+
 Model = Annotated[
-    str, typer.Option("--model", "-m", help=f"A shipped model ({', '.join(model_names())}) or the folder of a model.")
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help=f"A shipped model ({', '.join(model_names())}) or the folder of a model.",
+        autocompletion=completing(model_names),
+    ),
 ]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file; - is standard output.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
@@ -115,6 +129,23 @@ def known_data_set(name: str | None) -> str | None:
 def data_set_or_file(name: str) -> str:
     """Raise a usage error for a name that is neither among `data_sets` nor looks like a file."""
     return name if "." in name or "/" in name or Path(name).exists() else known_data_set(name) or name
+
+
+def known_template(name: str | None) -> str | None:
+    """Raise a usage error for a name that is neither of a template nor of a file, by its ending or a slash."""
+    if name is not None:
+        with usage():
+            experiment_file(name)
+    return name
+
+
+@contextmanager
+def usage() -> Iterator[None]:
+    """Raise errors in the block as usage errors: it checks the words of the command, and nothing is done yet."""
+    try:
+        yield
+    except MolflowError as error:
+        raise UsageError(str(error)) from error
 
 
 def refuse(why: str, **options: Any) -> None:

@@ -16,6 +16,7 @@ from molflow.data import DATASETS, NoArrayError, read_array, read_configurations
 from molflow.energies import ENERGIES, System, check_convention
 from molflow.errors import MolflowError
 from molflow.evaluation import EvaluationOptions, histograms
+from molflow.extras import import_extra
 from molflow.files import check_writable
 from molflow.pretrained import load_named
 from molflow.training.tasks.particles import ParticlesTask, likelihoods
@@ -31,6 +32,7 @@ def evaluate_particles(
     task = ParticlesTask(DATASETS[name])
     assert task.system is not None
     if report is not None:
+        import_extra("plotly.offline", "report", f"--report {report}")
         check_writable(report)
     samples = {str(file): read_samples(file, name, task.system) for file in files}
     measured: dict[str, Any] = {}

@@ -151,8 +151,6 @@ def sample(
     json: Json = None,
 ) -> None:
     """Draw samples of a model, write them to a file, and score them."""
-    import torch
-
     from molflow.chem.io import check_writable
     from molflow.cli.scores import show_samples
     from molflow.cli.shards import SIZE, ShardJob, sample_shards, show_shards
@@ -160,7 +158,7 @@ def sample(
     from molflow.flows.acceleration import check
     from molflow.training.tasks import task_of
     from molflow.training.tasks.sampling import SamplingOptions
-    from molflow.training.tasks.shards import ShardPlan, limited_threads
+    from molflow.training.tasks.shards import ShardPlan
     from molflow.workers import default_workers
 
     check_json(json)
@@ -248,7 +246,7 @@ def sample(
         raise UsageError(f"{out} exists: --force overwrites it; or give another --out")
     training = (own_training_reference(model) if novelty else None) or training_reference(novelty)
     scoring = EvaluationOptions(scope="lookup", training=training, workers=workers)
-    with limited_threads(threads or torch.get_num_threads()), ExitStack() as stack:
+    with ExitStack() as stack:
         scores = stack.enter_context(task.scoring(flow, scoring)) if score else None
         _write(task.writer(out, format), task.noun, sampling, scores, out)
         record = (scores.record() if scores else {}) | sampling.figures() | {"file": str(out)}

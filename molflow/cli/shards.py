@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from tqdm import tqdm
 
 from molflow.batch import MoleculeBatch
 from molflow.cli.options import UsageError, data_of, load_flow
 from molflow.cli.output import Record, console, show
 from molflow.errors import MolflowError
 from molflow.evaluation.throughput import conditions
+from molflow.extras import import_extra
 from molflow.files import atomic_path
 from molflow.flows.base import Flow
 from molflow.flows.storage import CONFIG, WEIGHTS
 from molflow.pretrained import folder_of
+from molflow.progress import progress_bar
 from molflow.training.tasks import task_of
 from molflow.training.tasks.sampling import Samples, SamplingOptions
 from molflow.training.tasks.shards import Entry, ShardFolder, ShardPlan, limited_threads, processor, sha256, shard_seed
@@ -99,7 +100,7 @@ def sample_shards(
     todo = folder.unfinished(numbers)
     total = sum(map(job.plan.samples, todo))
     seconds, n_drawn, n_made = 0.0, 0, 0
-    with tqdm(total=total, desc="sampling", unit="sample", dynamic_ncols=True) as bar:
+    with progress_bar(total=total, desc="sampling", unit="sample") as bar:
         try:
             for made in make_with_ray(job, todo) if ray else make_here(job, flow, todo, bar.update):
                 folder.add(made.entry)
@@ -159,10 +160,7 @@ def make_with_ray(job: ShardJob, numbers: Iterable[int]) -> Iterator[Made]:
 
     All machines must see the folders of the shards and of the model under the same names.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise MolflowError("--ray needs the package ray; install it with: pip install 'molflow[cluster]'") from error
+    ray = import_extra("ray", "cluster", "--ray")
     ray.init(log_to_driver=False, include_dashboard=False)
     try:
         task, shared = ray.remote(num_cpus=job.threads)(_make_remotely), ray.put(job)

@@ -128,7 +128,12 @@ FILE_KEYS = ("file", "validation_file", "test_file")
 
 
 def default_data() -> DataSetConfig:
-    """The data set of an experiment that does not name one."""
+    """The data set of an experiment that does not name one.
+
+    Example:
+        >>> default_data().name
+        'qm9'
+    """
     return DATASETS[DEFAULT_DATA_SET]()
 
 

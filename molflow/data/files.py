@@ -16,7 +16,16 @@ from molflow.files import atomic_path
 
 
 def cache_path(name: str, cache_dir: str | Path | None = None) -> Path:
-    """The cache file of a data set, in ``cache_dir``, else in MOLFLOW_CACHE, else in the user's cache folder."""
+    """The cache file of a data set, in ``cache_dir``, else in MOLFLOW_CACHE, else in the user's cache folder.
+
+    Args:
+        name: of the data set.
+        cache_dir: the folder, if it is given.
+
+    Example:
+        >>> cache_path("qm9", "folder").name
+        'qm9.npz'
+    """
     folder = cache_dir or os.environ.get("MOLFLOW_CACHE") or platformdirs.user_cache_dir("molflow")
     return Path(folder) / f"{name}.npz"
 
@@ -66,9 +75,19 @@ class NoArrayError(MolflowError):
 def read_array(path: str | Path, key: str, npy: str = "positions") -> np.ndarray:
     """An array of an .npz file, or the one of a .npy file, whose name is taken to be `npy`. Nothing is unpickled.
 
+    Args:
+        path: the file.
+        key: name of the array.
+        npy: name that the array of a .npy file is taken to have.
+
     Raises:
         NoArrayError: the file has no array of that name.
         MolflowError: the file is missing or damaged.
+
+    Example:
+        >>> np.save("mine.npy", np.zeros((5, 4, 2)))
+        >>> read_array("mine.npy", "positions").shape
+        (5, 4, 2)
     """
     try:
         with Path(path).open("rb") as file:

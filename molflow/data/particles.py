@@ -48,6 +48,9 @@ def prepare_particles(
 
     Raises:
         MolflowError: unknown name, or a file that cannot be written.
+
+    Example:
+        >>> prepare_particles("dw4", progress=True)  # doctest: +SKIP
     """
     system, path = get_system(name), cache_path(name, cache_dir)
     if path.exists() and not force:
@@ -61,8 +64,16 @@ def prepare_particles(
 def load_particles(name: str, split: Split, cache_dir: str | Path | None = None) -> Tensor:
     """One split of an energy's data, float32 (n, N, D), prepared first if there is no cache.
 
+    Args:
+        name: one of `molflow.energies.ENERGIES`.
+        split: train, validation or test.
+        cache_dir: by default the folder in MOLFLOW_CACHE, else the user's cache folder.
+
     Raises:
         MolflowError: unknown name or split, or a damaged cache.
+
+    Example:
+        >>> load_particles("dw4", "test").shape  # doctest: +SKIP
     """
     if split not in CHAINS:
         raise MolflowError(f"unknown split {split!r}, accepted: {', '.join(CHAINS)}")
@@ -79,6 +90,13 @@ def particle_diagnostics(name: str, cache_dir: str | Path | None = None) -> dict
     """How the cached data of an energy were drawn: seed, `Tempering`, and the sampler's `Diagnostics`.
 
     The data are prepared first if there is no cache; raises as `load_particles`.
+
+    Args:
+        name: one of `molflow.energies.ENERGIES`.
+        cache_dir: as in `load_particles`.
+
+    Example:
+        >>> particle_diagnostics("dw4")["diagnostics"]["r_hat"]  # doctest: +SKIP
     """
     path = prepare_particles(name, cache_dir)
     try:
@@ -107,6 +125,11 @@ def read_configurations(
     Raises:
         MolflowError: the file cannot be read, has no such array or one of another shape, or a configuration is not
             finite; the message names the file and the first such configuration.
+
+    Example:
+        >>> np.save("mine.npy", np.random.default_rng(0).normal(size=(5, 4, 2)))
+        >>> read_configurations("mine.npy").shape
+        torch.Size([5, 4, 2])
     """
     array = read_array(path, key)
     expected = f"(n, {n_particles or 'N'}, {dim or 'D'})"

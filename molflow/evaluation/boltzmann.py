@@ -31,9 +31,22 @@ from molflow.evaluation.statistics import (
     wasserstein,
 )
 from molflow.geometry import MeanFreeSpace
+from molflow.plot.tables import html_table
+
+_MAIN = {
+    "ess_fraction": "effective sample size / samples",
+    "reweighted_log_z": "log Z from the weights",
+    "mean_energy": "mean energy, kT",
+    "reweighted_mean_energy": "mean energy with weights, kT",
+    "nll_encoder": "NLL through the encoder, nats",
+    "nll_decoder": "NLL through the decoder, nats",
+    "reconstruction_error": "reconstruction error",
+    "w1_energy": "W1 distance of energies, kT",
+    "w1_distance": "W1 distance of pair distances",
+}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class BoltzmannScores:
     """Scores of samples. A score that was not asked for or cannot be computed is None, never NaN.
 
@@ -56,17 +69,21 @@ class BoltzmannScores:
         reweighted_log_z: log of the mean weight; reweighted_mean_energy: in kT. Their errors and that of `ess_fraction`
             are from a bootstrap over samples.
         reverse_kl: KL(samples' density || target) = E_q[log q + U] + log Z, nats, with the system's log Z.
-        nll_encoder, nll_decoder: mean of -log q over test configurations, n_nll_* of them, with the density through
-            the encoder or the decoder. None if an entry is not finite; n_nonfinite_nll_* counts these.
-        nll_*_bgflow: NLL - dof/2 log 2 pi, without the Gaussian constant, as papers built on bgflow print it.
+        nll_encoder, nll_decoder: mean of -log q over test configurations, with the density through the encoder or
+            the decoder. None if an entry is not finite.
+        n_nll_encoder, n_nll_decoder: number of these configurations.
+        n_nonfinite_nll_encoder, n_nonfinite_nll_decoder: number of entries that are not finite.
+        nll_encoder_bgflow, nll_decoder_bgflow: NLL - dof/2 log 2 pi, without the Gaussian constant, as papers
+            built on bgflow print it.
         kl_encoder, kl_decoder: KL(target || density) = NLL - entropy of the system. Its error is that of the NLL.
-        reconstruction_error: mean |x - g(f(x))| over n_reconstruction configurations, with its median.
+        reconstruction_error: mean |x - g(f(x))| over n_reconstruction configurations.
+        reconstruction_error_median: its median.
         w1_energy, w1_distance: Wasserstein-1 distance between samples and reference, of energies (kT) and of the
             distances of all pairs of particles (units of the positions). Nothing is clipped: one clash of 10^6 kT
             among 1,000 samples adds 1,000 kT, so compare it with the median and `fraction_above_reference`.
-        w1_*_reweighted: the same with weights on the samples.
-        w1_*_halves: distance between the first and the second half of the reference: the noise of a finite reference.
-            Fewer samples than half of it are noisier.
+        w1_energy_reweighted, w1_distance_reweighted: the same with weights on the samples.
+        w1_energy_halves, w1_distance_halves: distance between the first and the second half of the reference: the noise
+            of a finite reference. Fewer samples than half of it are noisier.
         system: name, mean_energy, log_z, entropy of the target and their errors.
         seed, n_resamples: seed and number of resamples of the bootstrap.
     """
@@ -125,6 +142,41 @@ class BoltzmannScores:
         """All scores under their own names, ready for JSON."""
         return asdict(self)
 
+    def __repr__(self) -> str:
+        shown = [("ess_fraction", self.ess_fraction), ("reweighted_log_z", self.reweighted_log_z)]
+        figures = "".join(f", {name}={value:.4g}" for name, value in shown if value is not None)
+        return f"{type(self).__name__}(n_samples={self.n_samples}{figures})"
+
+    def summary(self) -> str:
+        """The main scores as lines of text, with their errors and the known values of the system."""
+        rows = self._main()
+        width = max(len(row[0]) for row in rows)
+        return "\n".join(
+            f"{words:<{width}}   {value}{'' if known is None else f'; exact: {known:.4g}'}"
+            for words, value, known in rows
+        )
+
+    def _repr_html_(self) -> str:
+        return html_table(self._main(), ("", "score", "exact"))
+
+    def _main(self) -> list[tuple[str, str, Number]]:
+        """The main scores: what, the value with its error, and the value of the system."""
+        system = self.system or {}
+        exact = {
+            "ess_fraction": 1.0,
+            "reweighted_log_z": system.get("log_z"),
+            "mean_energy": system.get("mean_energy"),
+            "reweighted_mean_energy": system.get("mean_energy"),
+            "nll_encoder": system.get("entropy"),
+            "nll_decoder": system.get("entropy"),
+        }
+        rows: list[tuple[str, str, Number]] = [("samples", f"{self.n_samples:,}", None)]
+        for name, words in _MAIN.items():
+            value, error = getattr(self, name), getattr(self, f"{name}_error", None)
+            if value is not None:
+                rows.append((words, f"{value:.5g}{'' if error is None else f' ± {error:.2g}'}", exact.get(name)))
+        return rows
+
 
 def evaluate_boltzmann(
     samples: ArrayLike,
@@ -152,6 +204,12 @@ def evaluate_boltzmann(
 
     Raises:
         MolflowError: an array of another shape, or a reference configuration without a finite energy.
+
+    Example:
+        >>> system = molflow.energies.get_system("dw4")
+        >>> x, log_q = molflow.load_pretrained("dw4").sample_and_log_prob(50, seed=0)
+        >>> evaluate_boltzmann(x, system.energy, log_prob=log_q, system=system).ess_fraction > 0.5
+        True
     """
     measured = measure(samples, energy, log_prob, reference)
     n, n_particles, dim = measured.samples.shape

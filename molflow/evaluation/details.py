@@ -40,8 +40,12 @@ class DetailWriter(Closing):
         MolflowError: an unknown suffix, a path that cannot be written, or Parquet without pyarrow.
 
     Example:
-        with DetailWriter("molecules.csv") as details:
-            molflow.evaluate("mine.sdf", each=details.write)
+        >>> import pathlib
+        >>> batch = molflow.load_pretrained("qm9").sample(3, seed=0)
+        >>> with DetailWriter("molecules.csv") as details:
+        ...     scores = molflow.evaluate(batch, reference=None, each=details.write, workers=0)
+        >>> len(pathlib.Path("molecules.csv").read_text().splitlines())
+        4
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

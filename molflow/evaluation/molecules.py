@@ -18,6 +18,7 @@ from molflow.chem.stated import completed, stated_in, stated_in_graph
 from molflow.chem.structure import Stated
 from molflow.errors import MolflowError
 from molflow.evaluation.inspection import inspect_lookup, reject_invalid, reject_unscored
+from molflow.evaluation.journal import Journal
 from molflow.evaluation.options import EvaluationOptions
 from molflow.evaluation.parallel import Inspected, bar, inspect_all, inspected, prepared, structure_in
 from molflow.evaluation.reports import MoleculeReport
@@ -40,6 +41,7 @@ def evaluate(
     *,
     options: EvaluationOptions | None = None,
     each: Each | None = None,
+    journal: Journal | None = None,
     **settings: Any,
 ) -> MoleculeScores:
     """Score molecules given by positions and elements.
@@ -53,6 +55,7 @@ def evaluate(
         options: evaluation options.
         each: called with the report on each molecule, in order, and the molecule, which is None if it could not be
             read; not for the scope "stability".
+        journal: keeps finished molecules for an evaluation that continues this one; not for the scope "stability".
         settings: fields of `EvaluationOptions`, which replace those of `options`.
 
     Raises:
@@ -67,10 +70,12 @@ def evaluate(
         >>> evaluate("mine.sdf", reference="qm9").molecule_stability  # doctest: +SKIP
         0.852
     """
-    return tally_of(molecules, replace(options or EvaluationOptions(), **settings), each).scores()
+    return tally_of(molecules, replace(options or EvaluationOptions(), **settings), each, journal).scores()
 
 
-def tally_of(molecules: Any, options: EvaluationOptions, each: Each | None = None) -> Tally:
+def tally_of(
+    molecules: Any, options: EvaluationOptions, each: Each | None = None, journal: Journal | None = None
+) -> Tally:
     """The counts behind the scores of `evaluate`, which merge exactly with those of other molecules.
 
     Example:
@@ -89,7 +94,8 @@ def tally_of(molecules: Any, options: EvaluationOptions, each: Each | None = Non
     if options.scope == "stability":
         _count_stability(tally, items)
         return tally
-    with closing(_looked_up(items, options) if options.scope == "lookup" else inspected(items, options)) as found:
+    inspect = _looked_up if options.scope == "lookup" else inspected
+    with closing(journal.continued(items, options, inspect) if journal else inspect(items, options)) as found:
         for structure, report in found:
             tally.add(report)
             if each is not None:

@@ -32,6 +32,7 @@ class FlowConfig(KindConfig):
     """Base of the configurations of flows.
 
     Attributes:
+        domain, conditions: what the flow is a distribution over, and what it may be conditioned on.
         trained_by: kind of the objective of an experiment that does not name one.
     """
 
@@ -104,6 +105,21 @@ class Flow(nn.Module, ABC, Generic[Data]):
     def __init__(self, domain: Domain[Data], conditions: Conditions | None = None):
         super().__init__()
         self.domain, self.conditions = domain, conditions
+
+    def __repr__(self) -> str:
+        """One line; `print(*flow.children())` shows the networks."""
+        facts = [f"{self.domain!r}", f"{sum(p.numel() for p in self.parameters()):,} parameters"]
+        if self.n_evaluations is not None:
+            facts.append(f"{self.n_evaluations} evaluation{'s' * (self.n_evaluations > 1)} per sample")
+        if self.conditions is not None:
+            facts.append(f"conditions {', '.join(self.conditions.names)}")
+        return f"{type(self).__name__}({', '.join(facts)})"
+
+    def _repr_html_(self) -> str:
+        from molflow.plot.tables import html_table
+
+        parts = [(name, sum(p.numel() for p in part.parameters())) for name, part in self.named_children()]
+        return html_table([part for part in parts if part[1]], ("part", "parameters"), repr(self))
 
     @abstractmethod
     def encode_with_log_det(self, points: P, context: Context) -> tuple[P, Tensor]:
@@ -400,6 +416,9 @@ class Flow(nn.Module, ABC, Generic[Data]):
         points, context, correction = self.noisy_points(data, generator, condition)
         z, log_det = by_size(self.encode_with_log_det, points, context, PAIRS_WITH_DENSITY)
         return -StandardNormal(self.domain.space(context.mask)).log_prob(z) - log_det - correction
+
+    def initialize(self, data: Data, condition: Any = None) -> None:
+        """Set the parameters that start from a batch of data, once; by default there are none."""
 
     def loss(self, data: Data, condition: Any = None, generator: torch.Generator | None = None) -> Tensor:
         """The mean of `nll` over a batch, a scalar to minimise."""

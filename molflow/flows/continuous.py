@@ -45,7 +45,11 @@ def gaussian_probe(space: Space[P], generator: torch.Generator | None, dtype: to
 
 @FLOWS.register("continuous")
 class ContinuousConfig(FlowConfig):
-    """`ContinuousFlow`, on any network of one time."""
+    """`ContinuousFlow`, on any network of one time.
+
+    Attributes:
+        domain, conditions, solver: as in `ContinuousFlow`.
+    """
 
     trained_by: ClassVar[str] = "flow_matching"
     network: Network = EGNNConfig()
@@ -351,6 +355,12 @@ class ContinuousFlow(ODEFlow[Data]):
         domain, network, solver, conditions: as in `ODEFlow`.
         last_step: length of the last of the Euler steps that `n_evaluations` asks for, from this time to the data at
             time 0; 0 makes all steps equal. A short one sets the finest scale of the data, such as bond lengths.
+
+    Example:
+        >>> domain = molflow.flows.VectorDomain(2)
+        >>> flow = ContinuousFlow(domain, molflow.nn.MLP(2, n_times=1))
+        >>> flow.sample(5, seed=0, n_evaluations=4).shape
+        torch.Size([5, 2])
     """
 
     straight_paths: ClassVar[bool] = True

@@ -29,6 +29,11 @@ def boltzmann_page(
 
     Raises:
         MolflowError: plotly is not installed, or the path cannot be written.
+
+    Example:
+        >>> x, energy = molflow.load_pretrained("dw4").sample(50, seed=0), molflow.energies.DoubleWell()
+        >>> scores = molflow.evaluation.evaluate_boltzmann(x, energy)
+        >>> boltzmann_page(scores.to_dict(), molflow.evaluation.histograms(x, energy), "page.html")
     """
     system = record["system"] or {}
     name = system.get("name") or "particles"

@@ -45,6 +45,12 @@ def simulate(
 
     Raises:
         MolflowError: a simulator that does not return one observation for each parameter vector.
+
+    Example:
+        >>> prior = torch.distributions.Independent(torch.distributions.Uniform(torch.zeros(2), torch.ones(2)), 1)
+        >>> theta, x = molflow.sbi.simulate(lambda theta: theta + 0.1 * torch.randn_like(theta), prior, 100, seed=0)
+        >>> theta.shape, x.shape
+        (torch.Size([100, 2]), torch.Size([100, 2]))
     """
     theta = sample_prior(prior, n, torch.Generator().manual_seed(seed)).float()
     parts = []
@@ -92,6 +98,13 @@ def train(
     Raises:
         MolflowError: theta and x of different number, parameters that are not finite or outside of the prior, too many
             failed simulations, or a flow that cannot be.
+
+    Example:
+        >>> prior = torch.distributions.Independent(torch.distributions.Uniform(torch.zeros(2), torch.ones(2)), 1)
+        >>> theta, x = molflow.sbi.simulate(lambda theta: theta + 0.1 * torch.randn_like(theta), prior, 100, seed=0)
+        >>> posterior = molflow.sbi.train(theta, x, prior=prior, epochs=1)
+        >>> posterior.sample((5,), x=[0.5, 0.5]).shape
+        torch.Size([5, 2])
     """
     theta, x = _valid(torch.as_tensor(theta), torch.as_tensor(x))
     names = [f"theta{k + 1}" for k in range(theta.shape[1])] if names is None else list(names)

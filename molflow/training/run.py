@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from molflow.data.files import digest
 from molflow.errors import MolflowError
+from molflow.flows.acceleration import compiler, has_compiler
 from molflow.flows.storage import CARD, build_flow, load_weights, read_card
 from molflow.training.config import OptimizerConfig
 from molflow.training.objectives.base import Objective
@@ -159,8 +160,7 @@ def new_run(
         MolflowError: the model, its weights, the objective and the data do not fit together.
     """
     config = splits.config
-    if config.training.compile and not splits.one_shape:
-        raise MolflowError("training.compile needs batches = 'mixed_size': every other shape would be compiled anew")
+    compiled = _is_compiled(config.training.compile, splits.one_shape)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         flow = build_flow(config.model, "model")
@@ -171,8 +171,9 @@ def new_run(
     teacher = config.objective.load_teacher(config.model)
     try:
         objective = config.objective.build(flow, teacher=teacher, energy=splits.target).to(device)
-        if config.training.compile:
+        if compiled:
             objective.compile_loss()
+            log.info("the loss is compiled, which can take minutes; --set training.compile=false leaves it out")
     except ValueError as error:
         raise MolflowError(f"objective: {error}") from error
     optimizer = torch.optim.AdamW(
@@ -195,6 +196,23 @@ def origin(weights: Path | None) -> dict[str, Any] | None:
     folder = weights.parent
     checksum = hashlib.sha256(weights.read_bytes()).hexdigest()
     return {"sha256": checksum, "card": read_card(folder) if (folder / CARD).exists() else None}
+
+
+def _is_compiled(asked: bool | Literal["auto"], one_shape: bool) -> bool:
+    """Whether to compile the loss.
+
+    Raises:
+        MolflowError: it is asked for and cannot be.
+    """
+    if asked == "auto":
+        return one_shape and has_compiler()
+    if asked and not one_shape:
+        raise MolflowError("training.compile needs batches = 'mixed_size': every other shape would be compiled anew")
+    if asked and not has_compiler():
+        raise MolflowError(
+            f"training.compile: no C++ compiler {compiler()!r} was found; install one, or set it to false"
+        )
+    return asked
 
 
 def ema_update(decay: float, average: list[Tensor], values: list[Tensor], n_averaged: Tensor | int) -> None:

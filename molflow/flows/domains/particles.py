@@ -34,6 +34,12 @@ class ParticleDomain(Domain[Tensor]):
         n_particles: N.
         dim: D.
         scale: data units in one model unit.
+
+    Example:
+        >>> domain = ParticleDomain(n_particles=4, dim=2)
+        >>> points, context, _ = domain.to_points(torch.randn(5, 4, 2), None)
+        >>> points.x.shape
+        torch.Size([5, 4, 2])
     """
 
     task: ClassVar[str] = "particles"
@@ -42,6 +48,9 @@ class ParticleDomain(Domain[Tensor]):
         super().__init__()
         self.n_particles, self.dim, self.scale = n_particles, dim, scale
         self.n_features = self.n_labels = 0
+
+    def __repr__(self) -> str:
+        return f"{self.n_particles} particles in {self.dim}D"
 
     def space(self, mask: Tensor) -> MeanFreeSpace:
         return MeanFreeSpace(mask, self.dim)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from molflow.data.base import Loaded
 from molflow.data.files import cache_path
@@ -23,6 +22,7 @@ from molflow.evaluation import EvaluationOptions, evaluate_boltzmann
 from molflow.evaluation.measured import energies_of
 from molflow.evaluation.throughput import ParticleSampler, particle_throughput
 from molflow.flows.base import Flow, Likelihood, Which
+from molflow.progress import progress_bar
 from molflow.training.metrics import attempt
 from molflow.training.tasks.base import Novelty, Splits, Task, evaluations_to_try, suffix
 from molflow.training.tasks.registry import TASKS
@@ -288,7 +288,7 @@ def likelihoods(flow: Flow[Tensor], data: Tensor) -> dict[str, Tensor]:
     n = min(len(data), n_densities(flow))
     parts = data[:n].split(max(1, n // _TICKS))
     found: dict[Which, list[Likelihood]] = {"encoder": [], "decoder": []}
-    with tqdm(total=2 * n, desc="likelihood", unit="map", dynamic_ncols=True) as bar:
+    with progress_bar(total=2 * n, desc="likelihood", unit="map") as bar:
         for which, some in found.items():
             for part in parts:
                 some.append(flow.likelihood(part, which=which))

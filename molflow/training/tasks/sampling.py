@@ -19,6 +19,7 @@ from molflow.evaluation.throughput import conditions
 from molflow.files import Closing, check_writable
 from molflow.flows.acceleration import Precision
 from molflow.flows.base import Flow
+from molflow.progress import progress_bar
 
 Data = TypeVar("Data", bound=Sized)
 Record = dict[str, Any]
@@ -168,8 +169,7 @@ class Sampling(Generic[Data]):
         return f"no {self.noun} were drawn"
 
     def _bar(self, total: int) -> "tqdm[Any]":
-        hidden = not self.options.progress
-        return tqdm(total=total, desc="sampling", unit="sample", dynamic_ncols=True, disable=hidden)
+        return progress_bar(total=total, desc="sampling", unit="sample", disable=not self.options.progress)
 
     def _batches(self, n: int, seed: int) -> Iterator[Samples[Data]]:
         """n samples in batches on the CPU."""
@@ -236,7 +236,7 @@ class Sampler(Generic[Data]):
             n, seed, batch_size=self.options.batch_size, condition=mean_condition(self.flow)
         )
         parts = []
-        with tqdm(total=n, desc=f"densities of {self.options.label}", unit="sample", dynamic_ncols=True) as bar:
+        with progress_bar(total=n, desc=f"densities of {self.options.label}", unit="sample") as bar:
             for part in batches:
                 parts.append(part)
                 bar.update(len(part[0]))
