@@ -145,7 +145,7 @@ def test_sample(molflow, model, tmp_path, suffix):
 
 def test_the_seed_determines_the_samples(molflow, model, tmp_path):
     def sampled(*words):
-        assert molflow("sample", "-m", model, "-n", 20, "-o", tmp_path / "a.sdf", *words)[0] == 0
+        assert molflow("sample", "-m", model, "-n", 20, "--force", "-o", tmp_path / "a.sdf", *words)[0] == 0
         return (tmp_path / "a.sdf").read_bytes()
 
     first = sampled("--seed", 1)
@@ -157,7 +157,7 @@ def test_the_seed_determines_the_samples(molflow, model, tmp_path):
 def test_scoring_beside_sampling_changes_no_score(molflow, model, tmp_path):
     def sampled(workers):
         out, figures = tmp_path / "a.sdf", tmp_path / "a.json"
-        words = ("sample", "-m", model, "-n", 60, "--batch-size", 16, "-o", out, "--json", figures)
+        words = ("sample", "-m", model, "-n", 60, "--batch-size", 16, "--force", "-o", out, "--json", figures)
         assert molflow(*words, "--workers", workers)[0] == 0
         return out.read_bytes(), {key: value for key, value in json.loads(figures.read_text()).items() if key in SCORES}
 
@@ -512,7 +512,7 @@ def test_conditions_of_a_model(molflow, fails, tmp_path):
     config = load_experiment(TINY, [TYPES, "model.domain.atom_counts=[0, 0, 1, 2]", conditions])
     save_experiment(tmp_path / "model", config)
     out = tmp_path / "a.xyz"
-    words = ("sample", "-m", tmp_path / "model", "-n", 4, "-o", out)
+    words = ("sample", "-m", tmp_path / "model", "-n", 4, "--force", "-o", out)
 
     def drawn(gap):
         assert molflow(*words, "--cond", f"gap={gap}")[0] == 0
