@@ -8,6 +8,7 @@ chooses among them:
     hidden = 64
 """
 
+import copy
 import difflib
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +29,15 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from molflow.errors import MolflowError
+from molflow.files import read_text
 from molflow.registry import Registry
+
+LARGEST_TOML = 1 << 20
+"""Bytes of a TOML file, above which it is not read."""
+
+_DEEPEST = 100  # tables within tables
+_EXPLAINED = 10  # errors that a message names
+_LONGEST_INPUT = 200  # characters of a value in a message
 
 
 class Config(BaseModel):
@@ -38,6 +47,24 @@ class Config(BaseModel):
 
 
 Parsed = TypeVar("Parsed", bound=Config)
+
+_EXPECTED = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float"), "an integer"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    **dict.fromkeys(("list_type", "tuple_type"), "a list"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "a table"),
+    "string_type": "a string",
+    "string_too_short": "at least {min_length} character",
+    "too_short": "at least {min_length} item",
+    "path_type": "the path of a file",
+    "literal_error": "{expected}",
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "at most {le:g}",
+}
+"""What is expected instead of a wrong value, by pydantic's type of the error and with the names of its context."""
 
 
 class KindConfig(Config):
@@ -137,11 +164,10 @@ def read_toml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
         MolflowError: no such file, not TOML, or an override without a key and a value.
     """
     path = Path(path)
+    text = read_text(path, LARGEST_TOML, "a TOML file")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise MolflowError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        table = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         raise MolflowError(f"{path}: not a TOML file: {error}") from error
     override(table, overrides)
     return table
@@ -163,12 +189,28 @@ def parse(model: type[Parsed], table: Mapping[str, Any], source: str) -> Parsed:
     Raises:
         MolflowError: one line that names `source` and every key at fault; for an unknown key the nearest known one.
     """
+    _check_depth(table, source)
     try:
         return model.model_validate(table)
     except ValidationError as error:
-        errors = [each for each in error.errors() if each["type"] != "default_factory_not_called"]  # that follows
-        explained = "; ".join(_explain(model, table, each) for each in errors)
-        raise MolflowError(f"{source}: {explained}") from error
+        found = _with_all_missing_keys(model, table, error.errors())
+        errors = [each for each in found if each["type"] != "default_factory_not_called"]  # that follows
+        explained = [_explain(model, table, each) for each in errors[:_EXPLAINED]]
+        more = [f"and {len(errors) - _EXPLAINED:,} more"] if len(errors) > _EXPLAINED else []
+        raise MolflowError(f"{source}: {'; '.join(explained + more)}") from error
+
+
+def _check_depth(table: Mapping[str, Any], source: str) -> None:
+    level: list[Any] = [table]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, Mapping | list)
+            for inner in (outer.values() if isinstance(outer, Mapping) else outer)
+        ]
+    if level:
+        raise MolflowError(f"{source}: nested too deeply; at most {_DEEPEST} levels are read")
 
 
 def _apply(table: dict[str, Any], override: str) -> None:
@@ -178,13 +220,44 @@ def _apply(table: dict[str, Any], override: str) -> None:
         raise MolflowError(f"--set {override}: expected a.b=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text
     for name in parents:
         table = table.setdefault(name, {})
         if not isinstance(table, dict):
             raise MolflowError(f"--set {override}: {name} is a value, not a table")
     table[last] = value
+
+
+def _with_all_missing_keys(model: type[Config], table: Mapping[str, Any], errors: Sequence[Any]) -> Sequence[Any]:
+    """The errors of a table in which missing tables count as empty, so that all missing keys are found at once."""
+    missing = [each["loc"] for each in errors if each["type"] == "missing" and _is_table(model, table, each["loc"])]
+    if not missing:
+        return errors
+    filled: dict[str, Any] = copy.deepcopy(dict(table))
+    for *parents, name in missing:
+        inner = filled
+        for parent in parents:
+            inner = inner[parent]
+        inner[name] = {}
+    try:
+        model.model_validate(filled)
+    except ValidationError as error:
+        return _with_all_missing_keys(model, filled, error.errors())
+    return errors
+
+
+def _is_table(model: type[Config], table: Any, location: Sequence[Any]) -> bool:
+    """Whether a key at some depth holds a table."""
+    name, *rest = location
+    field = model.model_fields.get(name)
+    if field is None:
+        return False
+    inner = table.get(name) if isinstance(table, Mapping) else None
+    chosen = _class_of(field, inner)
+    if rest:
+        return chosen is not None and _is_table(chosen, inner, rest)
+    return chosen is not None or any(isinstance(choice, OneOf) for choice in field.metadata)
 
 
 def _explain(model: type[Config], table: Mapping[str, Any], error: Any) -> str:
@@ -195,11 +268,24 @@ def _explain(model: type[Config], table: Mapping[str, Any], error: Any) -> str:
         return f"unknown key {key}" + (f"; did you mean {near}?" if near else "")
     if error["type"] == "unknown_kind":
         return f"{key}.{error['ctx']['key']}: {error['msg']}" if key else str(error["msg"])
-    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "missing":
+        return f"{key} is missing"
+    return (f"{key}: " if key else "") + _wording(error)
+
+
+def _wording(error: Any) -> str:
+    """What is wrong with a value: what is expected, and what was found."""
+    if expected := _EXPECTED.get(error["type"]):
+        message = f"expected {expected.format(**error.get('ctx', {}))}"
+    else:
+        message = str(error["msg"]).removeprefix("Value error, ").replace("Input should be", "expected")
     says_input = message.startswith("unknown ") or ", got " in message
-    complete = error["type"] in ("missing", "no_kind") or isinstance(error["input"], dict) or says_input
-    got = "" if complete else f" (got {error['input']!r})"
-    return (f"{key}: " if key else "") + message + got
+    complete = error["type"] == "no_kind" or isinstance(error["input"], dict) or says_input
+    return message if complete else f"{message}, got {_shortened(repr(error['input']))}"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_INPUT else f"{text[:_LONGEST_INPUT]}..."
 
 
 def _nearest(model: type[Config], table: Mapping[str, Any], location: Sequence[str]) -> str | None:

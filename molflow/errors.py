@@ -1,4 +1,10 @@
-"""The exception for input that molflow cannot work with."""
+"""The exception for input that molflow cannot work with, and text from files that can be shown."""
+
+import re
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+_LONG_WORD = re.compile(r"(\S{500})\S+")  # a value of a damaged file; names of files are shorter
 
 
 class MolflowError(ValueError):
@@ -6,3 +12,16 @@ class MolflowError(ValueError):
 
     The command line prints the message and exits with code 1. Any other exception that reaches the user is a bug.
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(_LONG_WORD.sub(r"\1...", printable(message)))
+
+
+def printable(text: str) -> str:
+    """Text without what a terminal, page or table would obey: control characters, but for tabs and ends of lines.
+
+    Example:
+        >>> printable("\\x1b[31mred")
+        '[31mred'
+    """
+    return _CONTROLS.sub("", text)

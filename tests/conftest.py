@@ -75,6 +75,10 @@ def forget_additions():
             del registry._objects[name]
 
 
+def pytest_addoption(parser):
+    parser.addoption("--fuzz-cases", type=int, default=100, help="damaged files for each reader in tests/test_fuzz.py")
+
+
 def pytest_collection_modifyitems(config, items):
     """Mark the tests that match a line of slow.txt; a line that matches none of all tests is an error."""
     for pattern in (Path(__file__).parent / "slow.txt").read_text(encoding="utf-8").split():

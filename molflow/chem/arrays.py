@@ -1,8 +1,10 @@
 """Molecules in NPZ files, in the layouts that molflow, EDM and data sets with one molecule's geometries use."""
 
+import os
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -10,7 +12,7 @@ from molflow.chem.structure import Structure, structure_error
 from molflow.errors import MolflowError
 
 LARGEST_NPZ = 2 << 30
-"""Bytes that the arrays of a file may have when they are unpacked."""
+"""Bytes that the arrays of a compressed file may have when they are unpacked."""
 
 _LAYOUT = (
     "expected numeric positions (B, N, 3) and whole atomic_numbers (B, N) with mask (B, N), 1 for a real atom, or "
@@ -73,12 +75,27 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         raise MolflowError(f"{path}: the file is empty; expected at least one molecule")
     if not path.is_file() or not zipfile.is_zipfile(path):
         raise MolflowError(f"{path}: not an NPZ file, or truncated; {_LAYOUT}")
-    with zipfile.ZipFile(path) as archive:
-        size = sum(member.file_size for member in archive.infolist())
-    if size > LARGEST_NPZ:
-        raise MolflowError(f"{path}: unpacks to {size / 1e9:.1f} GB, at most {LARGEST_NPZ / 1e9:.1f} GB are read")
-    with np.load(path, allow_pickle=False) as archive:
+    with path.open("rb") as file, open_arrays(file) as archive:
         return {name: archive[name] for name in (*_POSITIONS, *_NUMBERS, *_COUNTS, "mask") if name in archive}
+
+
+def open_arrays(file: BinaryIO) -> Any:
+    """What np.load opens, but for pickles and for archives that would fill the memory.
+
+    Raises:
+        MolflowError: an archive that unpacks to more than `LARGEST_NPZ` and to more than twice its size.
+        OSError, ValueError, zipfile.BadZipFile: a damaged file.
+    """
+    if zipfile.is_zipfile(file):
+        packed = file.seek(0, os.SEEK_END)
+        with zipfile.ZipFile(file) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > max(LARGEST_NPZ, 2 * packed):
+            raise MolflowError(
+                f"{file.name}: unpacks to {size / 1e9:.1f} GB, at most {LARGEST_NPZ / 1e9:.1f} GB are read"
+            )
+    file.seek(0)
+    return np.load(file, allow_pickle=False)
 
 
 def _first(found: Mapping[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray:

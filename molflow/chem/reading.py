@@ -16,10 +16,11 @@ from typing import NamedTuple
 
 from molflow.chem.arrays import npz_structures
 from molflow.chem.lines import BadRecord, BrokenStream, Found, Lines, reason
+from molflow.chem.parquet import has_molecules, parquet_structures
 from molflow.chem.sdf import read_sdf
 from molflow.chem.structure import Stated, Structure
 from molflow.chem.xyz import read_xyz
-from molflow.errors import MolflowError
+from molflow.errors import MolflowError, printable
 
 Reader = Callable[[Lines], Iterator[Found]]
 
@@ -31,7 +32,11 @@ _READERS: dict[str, Reader] = {
     **dict.fromkeys((".xyz", ".extxyz"), read_xyz),
 }
 _TEXT = ".txt"  # XYZ as EDM writes it, or SDF
-_ACCEPTED = ".sdf .sd .xyz .npz .mol .extxyz .txt, and all but .npz with .gz as well"
+_TABLES: dict[str, Callable[[Path], Iterator[Structure | str]]] = {
+    ".npz": npz_structures,
+    ".parquet": parquet_structures,
+}
+_ACCEPTED = ".sdf .sd .xyz .npz .mol .extxyz .txt .parquet, and those that are text with .gz as well"
 _WRITER_SECONDS = 60.0  # that a named pipe waits for a program to write to it
 _SEEN_AHEAD = 5  # lines that reveal the format: the counts of an SDF are in the fourth
 
@@ -98,12 +103,14 @@ def iter_records(path: str | os.PathLike[str]) -> Iterator[Record]:
     A source is one of these:
 
     - a file: SDF (V2000, V3000; .sdf, .sd, .mol) or XYZ (frames, plain or extended; .xyz, .extxyz, .txt), both also
-      gzipped, or NPZ as in `molflow.chem.arrays`. Only NPZ is held in memory as a whole; it is never unpickled.
-    - a folder: all such files in it are read in the order of their names, of .txt those that begin as XYZ or SDF.
+      gzipped, NPZ as in `molflow.chem.arrays`, or Parquet with positions and atomic_numbers. Only NPZ is held in
+      memory as a whole; it is never unpickled.
+    - a folder: all such files in it are read in the order of their names, of .txt those that begin as XYZ or SDF. A
+      pipe or a device in it is one bad record.
     - a named pipe, or "-" for standard input, with SDF or XYZ. A pipe waits a minute for its writer.
 
-    Positions are in Å, float64 from text, float32 from an NPZ with float32. Bonds, formal charges and radicals of SDF
-    and `charge=` of XYZ are `Record.stated`; further columns are ignored. After a bad record of SDF, reading
+    Positions are in Å, float64 from text, float32 from NPZ or Parquet with float32. Bonds, formal charges and radicals
+    of SDF and `charge=` of XYZ are `Record.stated`; further columns are ignored. After a bad record of SDF, reading
     continues at "$$$$" or at the next counts line; of XYZ, at the next count that is followed by atoms. If a stream
     breaks off, the molecules read so far are kept and one bad record is added. In a folder, a file that cannot be read
     is one bad record.
@@ -138,15 +145,19 @@ def _folder_records(folder: Path) -> Iterator[Record]:
         raise MolflowError(f"{folder}: is a directory without files of molecules; accepted are {_ACCEPTED}")
     for path in paths:
         try:
+            if path.exists() and not path.is_file() and not path.is_dir():
+                raise MolflowError("a pipe or a device; expected a file of molecules")
             yield from _file_records(path)
         except MolflowError as error:
             yield Record(_printable(path), 1, None, None, str(error).removeprefix(f"{path}: "))
 
 
 def _has_molecules(path: Path) -> bool:
-    """Whether a file of a folder should be read, by its suffix; a .txt file also by how it begins."""
+    """Whether a file of a folder should be read, by its suffix; .txt and .parquet also by what is in them."""
+    if _suffix(path) == ".parquet" and path.is_file():
+        return has_molecules(path)
     if _suffix(path) != _TEXT or not path.is_file():
-        return _suffix(path) in (*_READERS, ".npz")
+        return _suffix(path) in (*_READERS, *_TABLES)
     try:
         with _open(str(path), path) as stream, _text(str(path), stream) as text:
             return _reader_for(str(path), Lines(text)) is not None
@@ -160,8 +171,8 @@ def _file_records(path: Path) -> Iterator[Record]:
         raise MolflowError(f"{path}: no such file; expected a file of molecules")
     if path.is_dir():
         raise MolflowError(f"{path}: is a directory; expected a file of molecules")
-    if suffix == ".npz":
-        for number, found in enumerate(npz_structures(path), start=1):
+    if suffix in _TABLES:
+        for number, found in enumerate(_TABLES[suffix](path), start=1):
             structure, error = (None, found) if isinstance(found, str) else (found, None)
             yield Record(_printable(path), number, None, structure, error)
     elif path.is_file() and suffix not in (*_READERS, _TEXT):
@@ -172,7 +183,7 @@ def _file_records(path: Path) -> Iterator[Record]:
 
 def _printable(path: Path) -> str:
     """A path as text that can be printed, even if its bytes are not UTF-8."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    return printable(os.fsencode(path).decode("utf-8", "backslashreplace"))
 
 
 def _suffix(path: Path) -> str:
@@ -190,9 +201,11 @@ def _text_records(source: str, place: Path | int, read: Reader | None) -> Iterat
             for line, found in (read or _reader_for(source, lines))(lines):
                 number += 1
                 if isinstance(found, BadRecord):
-                    yield Record(source, number, line, None, str(found))
+                    yield Record(source, number, line, None, printable(str(found)))
                 else:
-                    yield Record(source, number, line, found.structure, None, *found[1:])
+                    fields = {printable(name): printable(value) for name, value in found.fields.items()}
+                    name = printable(found.name)
+                    yield Record(source, number, line, found.structure, None, found.stated, fields, name)
         except BrokenStream as error:
             if not number:
                 raise MolflowError(f"{source}: {error}") from error

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from molflow.errors import MolflowError
+from molflow.extras import import_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,11 +157,7 @@ def _relax_by_gfn2(mol: Chem.Mol) -> tuple[float, str, bool]:
 
 
 def _tblite() -> Any:
-    try:
-        from tblite import interface
-    except ImportError as error:
-        raise MolflowError("strain by GFN2-xTB needs tblite: pip install 'molflow[xtb]'") from error
-    return interface
+    return import_extra("tblite.interface", "xtb", "strain by GFN2-xTB")
 
 
 METHODS = {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from molflow.cli.computing import computing
 from molflow.cli.options import (
     BatchSize,
     Compile,
@@ -38,6 +39,7 @@ benchmark = typer.Typer(help="Measure speed on this machine.", rich_markup_mode=
 
 
 @benchmark.command("sampling")
+@computing
 def benchmark_sampling(
     models: Annotated[
         str,
@@ -82,6 +84,7 @@ def benchmark_sampling(
 
 
 @benchmark.command("training")
+@computing
 def benchmark_training(
     model: Model = DEFAULT_MODEL,
     n_atoms: Annotated[
@@ -108,6 +111,7 @@ def benchmark_training(
 
 
 @benchmark.command("evaluation")
+@computing
 def benchmark_evaluation(
     n: Annotated[int, typer.Option("-n", min=1, help="Test molecules of QM9, at most 13,083.")] = 1000,
     workers: Workers = None,
@@ -156,12 +160,11 @@ def _measure_sampling(flows: "Sequence[Flow[Any]]", chosen: "Sequence[SamplingOp
 
 def _likelihoods_of_card(model: str) -> Record:
     """Negative log-likelihoods of test data by both maps; None where the card does not have them."""
-    from molflow.files import read_json
-    from molflow.flows.storage import CARD
+    from molflow.flows.storage import CARD, read_card
     from molflow.pretrained import folder_of
 
-    card = folder_of(model) / CARD
-    scores = (read_json(card).get("scores") if card.exists() else None) or {}
+    folder = folder_of(model)
+    scores = (read_card(folder).get("scores") if (folder / CARD).exists() else None) or {}
     maps = ("encoder", "decoder")
     return {f"test_nll_{which}": scores.get(f"test_nll_{which}", scores.get(f"nll_{which}")) for which in maps}
 
@@ -199,7 +202,7 @@ def _training_step(
     from molflow.data import Batch
     from molflow.pretrained import folder_of
     from molflow.training.config import read_experiment
-    from molflow.training.objectives.base import accumulate_gradients
+    from molflow.training.objectives.accumulation import accumulate_gradients
 
     try:
         objective = read_experiment(folder_of(model)).objective.build(flow, energy=task.energy)

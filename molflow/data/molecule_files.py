@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import Field
-from tqdm import tqdm
 
 from molflow.chem.io import iter_records
 from molflow.chem.preparation import Fragments, message_of, prepare, warm_up
@@ -23,7 +22,8 @@ from molflow.data.smiles import holds_smiles, read_smiles
 from molflow.data.splits import drawn_folds
 from molflow.data.structures import MoleculeSet
 from molflow.errors import MolflowError
-from molflow.files import atomic_path, check_writable
+from molflow.files import atomic_path, check_writable, csv_cell, fingerprint, whole_lines
+from molflow.progress import progress_bar
 from molflow.workers import Failure, default_workers, outcomes
 
 _VERSION = 2  # change it whenever preparation changes
@@ -99,7 +99,7 @@ class MoleculeFile(DataSetConfig):
         Raises:
             MolflowError: a file that is missing, that changes while it is read, or has no molecule that can be used.
         """
-        content = _digest(self._files)
+        content = fingerprint(self._files)
         options = self.model_dump(mode="json", exclude={"condition", *FILE_KEYS})
         key = hashlib.sha256(json.dumps([_VERSION, content, options], sort_keys=True).encode()).hexdigest()[:16]
         path = cache_path(f"files/{self.file.name.split('.')[0] or 'molecules'}-{key}")
@@ -108,13 +108,14 @@ class MoleculeFile(DataSetConfig):
         check_writable(path)
         items = [item for fold, file in self._files.items() for item in self._items(fold, file)]
         results = self._results(items, path.with_suffix(".partial.jsonl"), progress)
-        if _digest(self._files) != content:
+        if fingerprint(self._files) != content:
             raise MolflowError(f"{self.file}: changed while it was read; prepare it again")
         kept, dropped = self._sorted(items, results)
         with atomic_path(dropped_path(path)) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["source", "record", "name", "reason"])
-            writer.writerows([item.source, item.number, item.name, reason] for item, reason in dropped)
+            rows = ([item.source, item.number, item.name, reason] for item, reason in dropped)
+            writer.writerows(map(csv_cell, row) for row in rows)
         if not kept:
             common = Counter(reason for _, reason in dropped).most_common(1)
             why = f"; the most common reason: {common[0][0]}" if common else ""
@@ -168,7 +169,7 @@ class MoleculeFile(DataSetConfig):
         found = outcomes(
             _prepare, messages(), workers=default_workers(), seconds=self.seconds, options=options, prepare=warm_up
         )
-        bar = tqdm(total=len(items), initial=len(done), desc="molecules", unit="molecule", disable=not progress)
+        bar = progress_bar(total=len(items), initial=len(done), desc="molecules", unit="molecule", disable=not progress)
         with partial.open("a", encoding="utf-8") as file, closing(found), bar:
             for result in found:
                 unreadable = problems.popleft()
@@ -261,32 +262,12 @@ def _prepare(message: dict[str, Any] | None, **options: Any) -> dict[str, Any] |
     return None if message is None else prepare(message, **options)
 
 
-def _digest(files: Mapping[str, Path]) -> str:
-    """A hash of the content of files and folders."""
-    total = hashlib.sha256()
-    for fold, source in files.items():
-        if not source.exists():
-            raise MolflowError(f"{source}: no such file; expected a file or folder of molecules")
-        inside = sorted(p for p in source.iterdir() if p.is_file()) if source.is_dir() else [source]
-        for path in inside:
-            total.update(f"{fold}:{path.name}:".encode())
-            try:
-                with path.open("rb") as file:
-                    total.update(hashlib.file_digest(file, "sha256").digest())
-            except OSError as error:
-                raise MolflowError(f"{path}: cannot be read: {error.strerror}") from error
-    return total.hexdigest()
-
-
 def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of JSON in a file; one that a killed run left half-written is cut off."""
+    """The whole lines of JSON in a file."""
     if not path.exists():
         return []
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        path.write_bytes(whole)
-    return [json.loads(line) for line in whole.splitlines()]
+    whole_lines(path)
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _number(text: str | None) -> float | str:

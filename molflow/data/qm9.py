@@ -22,6 +22,7 @@ from molflow.data.files import cache_path
 from molflow.data.registry import DATASETS
 from molflow.data.structures import MoleculeSet
 from molflow.errors import MolflowError
+from molflow.progress import progress_bar
 
 N_MOLECULES = 130_831
 SMALLEST, LARGEST = 3, 29  # atoms
@@ -181,7 +182,7 @@ def read_wheel(folder: Path | None = None, progress: bool = False) -> MoleculeSe
             folder = Path(str(metadata.distribution("qm9pack").locate_file("qm9pack/data")))
         except metadata.PackageNotFoundError as error:
             raise MolflowError('the qm9pack wheel is not installed: pip install "molflow[qm9]" brings it') from error
-    with tqdm(total=N_MOLECULES, desc="reading QM9", unit=" molecules", disable=not progress) as bar:
+    with progress_bar(total=N_MOLECULES, desc="reading QM9", unit=" molecules", disable=not progress) as bar:
         return _joined([read_part(folder / name, part, bar) for name, part in WHEEL_PARTS.items()])
 
 
@@ -200,7 +201,7 @@ def read_pyg(root: Path, progress: bool = False) -> MoleculeSet:
             f"torch_geometric could not download QM9 into {root}: {error or type(error).__name__}; "
             'the wheel needs no download: pip install "molflow[qm9]" and source="wheel"'
         ) from error
-    return from_pyg(tqdm(dataset, desc="reading QM9", unit=" molecules", disable=not progress))
+    return from_pyg(progress_bar(dataset, desc="reading QM9", unit=" molecules", disable=not progress))
 
 
 def from_pyg(dataset: Iterable[Any]) -> MoleculeSet:

@@ -59,7 +59,7 @@ class Simulator(DataSetConfig):
         names = [f"x{k + 1}" for k in range(cls.n_observed)]
         if not isinstance(table, dict):
             return table
-        if list(table.get("condition", names)) != names:
+        if table.get("condition", names) not in (names, tuple(names)):
             raise ValueError(f"the condition is the whole observation, {names[0]} to {names[-1]}; leave it out")
         return table | {"condition": names}
 

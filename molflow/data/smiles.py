@@ -3,12 +3,15 @@
 import csv
 import gzip
 import io
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
-from molflow.errors import MolflowError
+from molflow.errors import MolflowError, printable
 
 _SUFFIXES = (".smi", ".smiles", ".csv")
+_LONGEST = 1 << 16  # characters of a line
 
 
 def holds_smiles(path: Path) -> bool:
@@ -26,26 +29,32 @@ def read_smiles(path: Path, column: str) -> Iterator[tuple[int, str, str, dict[s
     try:
         with opened(path, "rb") as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file:
             if _suffix(path) != ".csv":
-                for number, line in enumerate(filter(str.strip, file), 1):
-                    smiles, _, name = (
-                        line.strip().partition(" ") if " " in line.strip() else line.strip().partition("\t")
-                    )
-                    yield number, name.strip(), smiles, {}
+                for number, line in enumerate(filter(None, map(str.strip, _lines(path, file))), 1):
+                    smiles, _, name = line.partition(" " if " " in line else "\t")
+                    yield number, printable(name.strip()), smiles, {}
                 return
             reader = csv.DictReader(file)
-            names = {name.strip().lower(): name for name in reader.fieldnames or ()}
+            names = {printable(name).strip().lower(): printable(name) for name in reader.fieldnames or ()}
             if column.lower() not in names:
                 raise MolflowError(
                     f"{path}: has no column {column!r}, only {', '.join(reader.fieldnames or ()) or 'none'}; "
                     "name the one with SMILES in smiles_column"
                 )
             for number, row in enumerate(reader, 1):
-                fields = {name: text or "" for name, text in row.items() if name is not None}
+                fields = {printable(name): printable(text or "") for name, text in row.items() if name is not None}
                 yield number, fields.get(names.get("name", ""), ""), fields[names[column.lower()]].strip(), fields
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise MolflowError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise MolflowError(f"{path}: not a text file of SMILES: {error}") from error
+
+
+def _lines(path: Path, file: TextIO) -> Iterator[str]:
+    """The lines of a file. Raises MolflowError for one that is too long to be a SMILES and would fill the memory."""
+    while line := file.readline(_LONGEST):
+        if len(line) == _LONGEST:
+            raise MolflowError(f"{path}: has a line of {_LONGEST:,} characters; expected a SMILES and a name")
+        yield line
 
 
 def _suffix(path: Path) -> str:

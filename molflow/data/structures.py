@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from molflow.batch import MoleculeBatch
+from molflow.chem.arrays import open_arrays
 from molflow.chem.bonds import EDM_QM9
 from molflow.chem.hydrogens import strip_hydrogens
 from molflow.chem.io import Structure
@@ -232,8 +233,10 @@ class MoleculeSet:
             MolflowError: no such file, not an NPZ, damaged, an array missing, or shapes that do not fit.
         """
         try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            with open(path, "rb") as file, open_arrays(file) as archive:
                 arrays = {name: archive[name] for name in archive.files}
+        except MolflowError:
+            raise
         except FileNotFoundError as error:
             raise MolflowError(f"{path}: no such file") from error
         except Exception as error:  # a damaged archive can raise nearly anything from zipfile, zlib or numpy

@@ -13,6 +13,7 @@ from molflow.data.base import DataSetConfig, Loaded, Split, columns, hold_out
 from molflow.data.files import read_array, save_arrays
 from molflow.data.registry import DATASETS
 from molflow.errors import MolflowError
+from molflow.extras import import_extra
 
 
 @DATASETS.register("vectors")
@@ -126,13 +127,11 @@ def _read_csv(path: Path) -> dict[str, np.ndarray]:
 
 def _read_parquet(path: Path) -> dict[str, np.ndarray]:
     """The columns of a Parquet file."""
-    try:
-        from pyarrow import ArrowException, parquet
-    except ModuleNotFoundError as error:
-        raise MolflowError(f"{path}: reading Parquet needs pyarrow: pip install 'molflow[parquet]'") from error
+    what = f"{path}: reading Parquet"
+    pyarrow, parquet = (import_extra(module, "parquet", what) for module in ("pyarrow", "pyarrow.parquet"))
     try:
         table = parquet.read_table(path)
-    except (OSError, ArrowException) as error:
+    except (OSError, pyarrow.ArrowException) as error:
         raise MolflowError(f"{path}: not a readable Parquet file: {error}") from error
     return {name: table[name].to_numpy() for name in table.column_names}
 

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from molflow.energies.base import Potential, energy_and_gradient
 from molflow.errors import MolflowError
 from molflow.geometry import MeanFreeSpace
+from molflow.progress import progress_bar
 
 _TARGET_ACCEPTANCE = 0.8  # near the optimum of Hamiltonian Monte Carlo in tens of dimensions
 _FIRST_STEP = 0.02  # in standard deviations of the start; adapted in burn-in
@@ -135,7 +135,7 @@ def parallel_tempering(
     positions = start.new_empty(n_chains, n_samples, *start.shape[1:])
     energies, virials = torch.empty(2, n_chains, n_samples, dtype=torch.float64, device=start.device)
     accepted, swapped = [], []
-    with tqdm(
+    with progress_bar(
         total=settings.n_burn_in + n_samples * thinning, desc="sampling", unit=" sweeps", disable=not progress
     ) as bar:
         for sweep in range(settings.n_burn_in):

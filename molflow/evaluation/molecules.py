@@ -18,6 +18,7 @@ from molflow.chem.stated import completed, stated_in, stated_in_graph
 from molflow.chem.structure import Stated
 from molflow.errors import MolflowError
 from molflow.evaluation.inspection import inspect_lookup, reject_invalid, reject_unscored
+from molflow.evaluation.journal import Journal
 from molflow.evaluation.options import EvaluationOptions
 from molflow.evaluation.parallel import Inspected, bar, inspect_all, inspected, prepared, structure_in
 from molflow.evaluation.reports import MoleculeReport
@@ -40,6 +41,7 @@ def evaluate(
     *,
     options: EvaluationOptions | None = None,
     each: Each | None = None,
+    journal: Journal | None = None,
     **settings: Any,
 ) -> MoleculeScores:
     """Score molecules given by positions and elements.
@@ -53,6 +55,7 @@ def evaluate(
         options: evaluation options.
         each: called with the report on each molecule, in order, and the molecule, which is None if it could not be
             read; not for the scope "stability".
+        journal: keeps finished molecules for an evaluation that continues this one; not for the scope "stability".
         settings: fields of `EvaluationOptions`, which replace those of `options`.
 
     Raises:
@@ -67,7 +70,28 @@ def evaluate(
         >>> evaluate("mine.sdf", reference="qm9").molecule_stability  # doctest: +SKIP
         0.852
     """
-    options = replace(options or EvaluationOptions(), **settings)
+    return tally_of(molecules, replace(options or EvaluationOptions(), **settings), each, journal).scores()
+
+
+def tally_of(
+    molecules: Any, options: EvaluationOptions, each: Each | None = None, journal: Journal | None = None
+) -> Tally:
+    """The counts behind the scores of `evaluate`, which merge exactly with those of other molecules.
+
+    Args:
+        molecules, options, each, journal: as in `evaluate`.
+
+    Raises:
+        MolflowError: as `evaluate`, but for no molecules.
+
+    Example:
+        >>> water = Structure([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]], [8, 1, 1])
+        >>> options = EvaluationOptions(scope="stability")
+        >>> total = tally_of([water], options)
+        >>> total.merge(tally_of([water, water], options))
+        >>> total.scores().n_molecules
+        3
+    """
     if options.scope == "stability" and each is not None:
         raise MolflowError("each needs more than the scope 'stability'")
     tally, items = Tally(options), _items(molecules)
@@ -75,13 +99,14 @@ def evaluate(
         items = (_mended(item, options) for item in items)
     if options.scope == "stability":
         _count_stability(tally, items)
-        return tally.scores()
-    with closing(_looked_up(items, options) if options.scope == "lookup" else inspected(items, options)) as found:
+        return tally
+    inspect = _looked_up if options.scope == "lookup" else inspected
+    with closing(journal.continued(items, options, inspect) if journal else inspect(items, options)) as found:
         for structure, report in found:
             tally.add(report)
             if each is not None:
                 each(report, structure)
-    return tally.scores()
+    return tally
 
 
 def _items(molecules: Any) -> Iterable[Structure | Record]:

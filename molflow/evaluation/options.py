@@ -90,6 +90,12 @@ class EvaluationOptions:
         return None if isinstance(self.charge, str) else self.charge
 
     @property
+    def inspection(self) -> dict[str, Any]:
+        """What the report on a molecule depends on."""
+        names = ("scope", "bonds", "charge", "unit", "add_hydrogens", "strain", "posebusters", "seconds")
+        return {name: getattr(self, name) for name in names}
+
+    @property
     def extras(self) -> dict[str, Any]:
         """Keyword arguments of `inspect` that differ from their defaults."""
         found: dict[str, Any] = {"strain": self.strain or None, "posebusters": self.posebusters or None}

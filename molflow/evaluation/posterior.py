@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from molflow.errors import MolflowError
+from molflow.extras import import_extra
 
 Array = NDArray[Any]
 
@@ -34,11 +34,10 @@ def c2st(x: ArrayLike, y: ArrayLike, *, seed: int = 1, n_folds: int = 5) -> floa
         >>> c2st(x, x + 10, n_folds=2)
         1.0
     """
-    try:
-        from sklearn.model_selection import KFold, cross_val_score
-        from sklearn.neural_network import MLPClassifier
-    except ModuleNotFoundError as error:
-        raise MolflowError("c2st needs scikit-learn: pip install 'molflow[sbi]'") from error
+    import_extra("sklearn", "sbi", "c2st")
+    from sklearn.model_selection import KFold, cross_val_score
+    from sklearn.neural_network import MLPClassifier
+
     x, y = _samples(x, y)
     if len(x) != len(y):
         raise ValueError(f"c2st needs as many samples of each, got {len(x)} and {len(y)}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from molflow.errors import MolflowError
 from molflow.evaluation.metrics import METRICS, label
+from molflow.extras import import_extra
 from molflow.plot.tables import html_table
 
 if TYPE_CHECKING:
@@ -125,16 +125,14 @@ class MoleculeScores:
         Raises:
             MolflowError: pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise MolflowError("a data frame needs pandas; install it with: pip install pandas") from error
+        frames = import_extra("pandas", "frame", "a data frame")
         rows = []
         for score in self.metrics.values():
             row = asdict(score)
             row["low"], row["high"] = row.pop("interval") or (None, None)
             rows.append(row)
-        return pandas.DataFrame(rows, index=pandas.Index(self.metrics, name="metric"))
+        frame: pandas.DataFrame = frames.DataFrame(rows, index=frames.Index(self.metrics, name="metric"))
+        return frame
 
     def summary(self) -> str:
         """The main scores as lines of text, each with its interval, its denominator and the value of the reference.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
@@ -17,9 +18,38 @@ from molflow.config import Config, parse
 from molflow.errors import MolflowError
 from molflow.files import atomic_path, read_json, write_json
 from molflow.flows.base import Flow, FlowChoice, FlowConfig
+from molflow.flows.bounds import BoundedTensors
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.json"
 FORMAT = 1
+
+
+class About(Config):
+    """What a reader of a card should know before using the model."""
+
+    purpose: str
+    data: str
+    core_hours: float
+    machine: str
+    caveats: tuple[str, ...] = ()
+    cite: tuple[str, ...] = ()
+
+
+class Card(Config):
+    """The parts of card.json that molflow reads; a card may have more."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str | None = None
+    data: str | None = None
+    task: str | None = None
+    epochs: float | None = None
+    steps: int | None = None
+    validation: dict[str, Any] | None = None
+    scores: dict[str, Any] | None = None
+    how: str | None = None
+    about: About | None = None
+    started_from: dict[str, Any] | None = None
 
 
 class _Stored(Config):
@@ -55,10 +85,23 @@ def save_model(
     folder.mkdir(parents=True, exist_ok=True)
     content = {"format": FORMAT, "model": config.model_dump(mode="json"), "experiment": experiment}
     write_json(folder / CONFIG, content)
+    (folder / CARD).unlink(missing_ok=True)  # a program that is killed here leaves no card rather than that of others
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in flow.state_dict().items()}
     with atomic_path(folder / WEIGHTS) as temporary:
         temporary.write_bytes(save(weights))  # save_file would make it readable to its owner alone
     write_json(folder / CARD, card)
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The card of a model as plain values.
+
+    Raises:
+        MolflowError: a missing or damaged file.
+    """
+    card = read_json(folder / CARD)
+    parse(Card, card, str(folder / CARD))
+    found: dict[str, Any] = card
+    return found
 
 
 def load(folder: str | Path, device: torch.device | str = "cpu") -> Flow[Any]:
@@ -92,12 +135,14 @@ def build_flow(config: FlowConfig, source: str) -> Flow[Any]:
     """The flow that a configuration describes, with random weights.
 
     Raises:
-        MolflowError: a configuration that cannot be; the message names `source`.
+        MolflowError: a configuration that cannot be, or describes more than `BoundedTensors` allows; the message names
+            `source`.
     """
     try:
-        return config.build()
-    except ValueError as error:
-        raise MolflowError(f"{source}: {error}") from error
+        with BoundedTensors():
+            return config.build()
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+        raise MolflowError(f"{source}: {' '.join(str(error).split())}") from error
 
 
 def read_model_config(folder: Path) -> FlowConfig:
@@ -106,15 +151,20 @@ def read_model_config(folder: Path) -> FlowConfig:
     return parse(_Stored, {"model": read_config(folder)["model"]}, str(path)).model
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
     """config.json as plain values, in the format of today: keys `format`, `model` and `experiment`, which may be None.
+
+    Args:
+        path: the file, or the folder of the model.
 
     Raises:
         MolflowError: a missing or damaged file, or one of a newer format.
     """
-    path = folder / CONFIG
+    if path.suffix != ".json":
+        path = path / CONFIG
     content = read_json(path)
-    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+    parts = content if isinstance(content, dict) else {}
+    if not isinstance(parts.get("model"), dict) or not isinstance(parts.get("experiment", {}), dict | None):
         raise MolflowError(f"{path}: has no model; expected format, model and experiment")
     version = content.get("format", 0)
     if version not in range(FORMAT + 1):

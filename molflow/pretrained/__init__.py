@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from molflow.errors import MolflowError
 from molflow.files import read_json
 from molflow.plot.tables import html_table
+from molflow.registry import known_names
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +78,7 @@ def load_pretrained(name: str, device: "torch.device | str" = "cpu") -> "Flow[An
         device: where its weights go.
 
     Raises:
-        MolflowError: no such model; the known ones are listed.
+        MolflowError: no such model; the nearest one is named.
 
     Example:
         >>> load_pretrained("dw4")
@@ -86,7 +87,7 @@ def load_pretrained(name: str, device: "torch.device | str" = "cpu") -> "Flow[An
     from molflow.flows.storage import load
 
     if name not in (known := model_names()):
-        raise MolflowError(f"unknown model {name!r}; shipped are: {', '.join(known)}")
+        raise MolflowError(f"unknown model {name!r}{known_names(name, known, 'shipped')}")
     return load(_HERE / name, device)
 
 
@@ -97,7 +98,7 @@ def folder_of(name_or_folder: str) -> Path:
         name_or_folder: a name of `model_names`, or a path.
 
     Raises:
-        MolflowError: neither; the shipped names are listed.
+        MolflowError: neither; the nearest shipped name is given.
 
     Example:
         >>> folder_of("qm9").name
@@ -108,7 +109,8 @@ def folder_of(name_or_folder: str) -> Path:
         return _HERE / name_or_folder
     if Path(name_or_folder).is_dir():
         return Path(name_or_folder)
-    raise MolflowError(f"unknown model {name_or_folder!r}, and no such folder; shipped are: {', '.join(known)}")
+    hint = known_names(name_or_folder, known, "shipped")
+    raise MolflowError(f"unknown model {name_or_folder!r}, and no such folder{hint}")
 
 
 def load_named(name_or_folder: str, device: "torch.device | str" = "cpu") -> "Flow[Any]":

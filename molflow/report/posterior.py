@@ -4,13 +4,12 @@ They are figures of plotly: `figure.show()`, or `figure.write_html("corner.html"
 """
 
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from molflow.errors import MolflowError
+from molflow.extras import import_extra
 
 _COLOURS = ("#2b83d6", "#d55e00", "#009e73", "#cc79a7")
 """Visible on white and on black."""
@@ -123,7 +122,4 @@ def _edges(columns: Sequence[np.ndarray], n_bins: int = 40) -> np.ndarray:
 
 
 def _plotly(module: str) -> Any:
-    try:
-        return import_module(f"plotly.{module}")
-    except ModuleNotFoundError as error:
-        raise MolflowError("a figure needs plotly: pip install 'molflow[report]'") from error
+    return import_extra(f"plotly.{module}", "report", "a figure")

@@ -91,7 +91,7 @@ def whole_run(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_an_ended_run_resumes_exactly(whole_run, tmp_path, number):
     process = run_tiny(tmp_path)
     wait_for_step_10(process, tmp_path)

@@ -12,30 +12,34 @@ from rich.console import Console
 from rich.table import Table
 
 from molflow import files
+from molflow.errors import printable
 from molflow.registry import lazy_names
 
 if TYPE_CHECKING:
-    from molflow.cli.output.models import epochs, show_models
+    from molflow.cli.output.models import epochs, show_card, show_models
     from molflow.cli.output.molecules import show_scores
     from molflow.cli.output.particles import show_boltzmann
 
 __all__ = [
-    "Record", "check_json", "columns", "console", "epochs", "show", "show_boltzmann", "show_lines", "show_models",
-    "show_scores", "text", "write_json",
+    "Record", "check_json", "columns", "console", "epochs", "show", "show_boltzmann", "show_card", "show_lines",
+    "show_models", "show_scores", "text", "write_json",
 ]  # fmt: skip
 
 # A table that is piped or redirected need not fit a screen.
-console = Console(highlight=False, soft_wrap=True, markup=False, width=None if sys.stdout.isatty() else 1000)
+_on_screen = sys.stdout is not None and sys.stdout.isatty()
+console = Console(highlight=False, soft_wrap=True, markup=False, width=None if _on_screen else 1000)
 
 Record = dict[str, Any]
 
 __getattr__, __dir__ = lazy_names(
-    __name__, {"models": ("epochs", "show_models"), "molecules": ("show_scores",), "particles": ("show_boltzmann",)}
+    __name__,
+    {"models": ("epochs", "show_card", "show_models"), "molecules": ("show_scores",), "particles": ("show_boltzmann",)},
 )
 
 
 def check_json(path: Path | None) -> None:
-    """Fail early if the JSON file cannot be written."""
+    """Fail early if the JSON file cannot be written; if it is standard output, tables go to standard error."""
+    console.stderr = str(path) == files.STANDARD_STREAM
     if path is not None:
         files.check_writable(path)
 
@@ -68,7 +72,7 @@ def columns(names: Sequence[str] | Record, reference: str | None) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("", no_wrap=True)
     for name in names:
-        table.add_column(name, justify="right")
+        table.add_column(printable(name), justify="right")
     if reference:
         table.add_column(f"{reference} itself", justify="right")
     return table
@@ -79,7 +83,7 @@ def text(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, bool | str):
-        return str(value)
+        return printable(str(value))
     if isinstance(value, tuple | list):
         return f"[{', '.join(map(text, value))}]"
     return f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
