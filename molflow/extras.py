@@ -8,6 +8,7 @@ from molflow.errors import MolflowError
 PACKAGES = {
     "frame": "pandas",
     "parquet": "pyarrow",
+    "plot": "matplotlib",
     "posebusters": "posebusters",
     "qm9": "qm9pack",
     "report": "plotly",

@@ -252,7 +252,7 @@ def test_evaluate_tells_of_every_molecule(molflow, tmp_path, suffix):
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["--details", "a.txt"], 1, "a.txt: unknown suffix '.txt'; accepted are .csv .parquet .sdf"),
+        (["--details", "a.txt"], 2, "a.txt: unknown suffix '.txt'; accepted are .csv .parquet .sdf"),
         (["--details", "a.csv", "--scope", "stability"], 2, "--details needs more than --scope stability"),
         (["--report", "a.html", "--scope", "stability"], 2, "--report needs more than --scope stability"),
         (["--strain", "mmff94", "--scope", "lookup"], 2, "--strain needs --scope all"),
@@ -280,7 +280,7 @@ def test_evaluate_writes_over_nothing_that_it_reads_or_writes(molflow, tmp_path,
     (folder / "a.sdf").write_text("x")
     monkeypatch.chdir(folder)
     code, _, err = molflow("evaluate", source, *words)
-    assert code == 1
+    assert code == 2
     assert message in err
     assert {path.name: path.read_text() for path in folder.iterdir()} == {"a.sdf": "x"}
 
@@ -292,7 +292,7 @@ def test_standard_input_is_not_written_over(tmp_path):
         with path.open() as file:
             call = [sys.executable, "-m", "molflow.cli", "evaluate", "-", "--scope", "lookup", *words]
             done = subprocess.run(call, stdin=file, capture_output=True, text=True, check=False)
-        assert done.returncode == 1
+        assert done.returncode == 2
         assert "would be written over what is read from -" in done.stderr
         assert path.read_text() == XYZ
 

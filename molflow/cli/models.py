@@ -36,7 +36,8 @@ def models(
 
 def _card(name: str) -> Record:
     if name in model_names():
-        return model_cards()[name]
+        card: Record = model_cards()[name]
+        return card
     with usage():
         folder = folder_of(name)
     from molflow.flows.storage import read_card
