@@ -18,7 +18,7 @@ setup: .venv/.ready
 	touch $@
 
 run: setup
-	$(BIN)/molflow sample --model qm9 -n 1000 --seed 0 --out out/molecules.sdf --json out/report.json
+	$(BIN)/molflow sample --model qm9 -n 1000 --seed 0 --force --out out/molecules.sdf --json out/report.json
 
 lint: setup
 	$(BIN)/ruff check .

@@ -145,7 +145,7 @@ def test_sample(molflow, model, tmp_path, suffix):
 
 def test_the_seed_determines_the_samples(molflow, model, tmp_path):
     def sampled(*words):
-        assert molflow("sample", "-m", model, "-n", 20, "-o", tmp_path / "a.sdf", *words)[0] == 0
+        assert molflow("sample", "-m", model, "-n", 20, "--force", "-o", tmp_path / "a.sdf", *words)[0] == 0
         return (tmp_path / "a.sdf").read_bytes()
 
     first = sampled("--seed", 1)
@@ -157,7 +157,7 @@ def test_the_seed_determines_the_samples(molflow, model, tmp_path):
 def test_scoring_beside_sampling_changes_no_score(molflow, model, tmp_path):
     def sampled(workers):
         out, figures = tmp_path / "a.sdf", tmp_path / "a.json"
-        words = ("sample", "-m", model, "-n", 60, "--batch-size", 16, "-o", out, "--json", figures)
+        words = ("sample", "-m", model, "-n", 60, "--batch-size", 16, "--force", "-o", out, "--json", figures)
         assert molflow(*words, "--workers", workers)[0] == 0
         return out.read_bytes(), {key: value for key, value in json.loads(figures.read_text()).items() if key in SCORES}
 
@@ -512,7 +512,7 @@ def test_conditions_of_a_model(molflow, fails, tmp_path):
     config = load_experiment(TINY, [TYPES, "model.domain.atom_counts=[0, 0, 1, 2]", conditions])
     save_experiment(tmp_path / "model", config)
     out = tmp_path / "a.xyz"
-    words = ("sample", "-m", tmp_path / "model", "-n", 4, "-o", out)
+    words = ("sample", "-m", tmp_path / "model", "-n", 4, "--force", "-o", out)
 
     def drawn(gap):
         assert molflow(*words, "--cond", f"gap={gap}")[0] == 0
@@ -521,13 +521,13 @@ def test_conditions_of_a_model(molflow, fails, tmp_path):
     assert drawn("0.3") == drawn("0.3 eV") == drawn("300meV") != drawn("0.1")
     out.unlink()
     for given, code, message in (
-        ((), 1, "needs a condition: gap"),
-        (("--cond", "gop=1"), 1, "no condition gop; did you mean gap?"),
+        ((), 2, "needs a condition: gap"),
+        (("--cond", "gop=1"), 2, "no condition gop; did you mean gap?"),
         (("--cond", "gap"), 2, "--cond gap: expected NAME=VALUE"),
-        (("--cond", "gap=x"), 1, "gap=x: expected a number"),
-        (("--cond", "gap=1bohr"), 1, "gap=1bohr: bohr is not a unit of energy"),
-        (("--cond", "gap=1", "--guidance", "2"), 1, "guidance mixes velocities"),
-        (("-m", "qm9", "--cond", "gap=1"), 1, "made without conditions"),
+        (("--cond", "gap=x"), 2, "gap=x: expected a number"),
+        (("--cond", "gap=1bohr"), 2, "gap=1bohr: bohr is not a unit of energy"),
+        (("--cond", "gap=1", "--guidance", "2"), 2, "guidance mixes velocities"),
+        (("-m", "qm9", "--cond", "gap=1"), 2, "made without conditions"),
     ):
         found, line = fails(*words, *given)
         assert (found, message in line) == (code, True), line
@@ -541,12 +541,12 @@ def test_asking_for_molecules(molflow, fails, tmp_path):
     assert {tuple(sorted(s.atomic_numbers.tolist())) for s in read_structures(out)} == {(1,) * 6 + (6, 6, 8)}
     assert "makes such samples with probability" in text
     for given, code, message in (
-        (("--formula", "C2H6S"), 1, "this model has no S, only H C N O F"),
-        (("--formula", "C40H2"), 1, "no composition of this model has the formula C40H2"),
-        (("--formula", "c6"), 1, "'c6' is not a formula"),
+        (("--formula", "C2H6S"), 2, "this model has no S, only H C N O F"),
+        (("--formula", "C40H2"), 2, "no composition of this model has the formula C40H2"),
+        (("--formula", "c6"), 2, "'c6' is not a formula"),
         (("--composition", "C=1,H"), 2, "expected TYPE=NUMBER"),
-        (("--composition", "CH3=1"), 1, "CH3 is not a type of this model"),
-        (("--elements", "C,S"), 1, "this model has no S"),
+        (("--composition", "CH3=1"), 2, "CH3 is not a type of this model"),
+        (("--elements", "C,S"), 2, "this model has no S"),
         (("-m", "dw4", "--formula", "CH4"), 2, "--formula is for molecules"),
         (("--scaffold", out), 1, "expected one scaffold, got 6 molecules"),
     ):
@@ -720,7 +720,7 @@ def test_every_command_checks_its_json_file_first(fails, command):
 
 def test_an_unknown_suffix(fails):
     code, line = fails("sample", "--model", "no such model", "--out", "a.pdb")
-    assert code == 1
+    assert code == 2
     assert line == "a.pdb: unknown suffix '.pdb'; accepted are .sdf .sd .xyz .npz"
 
 

@@ -20,10 +20,14 @@ Quiet = Annotated[
 
 
 def computing(command: Callable[..., None]) -> Callable[..., None]:
-    """A command that also has the options --threads and --quiet."""
+    """A command that also has the options --threads, unless it has one of its own, and --quiet."""
+
+    signature, keyword = inspect.signature(command), inspect.Parameter.KEYWORD_ONLY
+    takes_threads = "threads" in signature.parameters
 
     @wraps(command)
-    def run(*, threads: int | None, quiet: bool, **options: Any) -> None:
+    def run(*, quiet: bool, **options: Any) -> None:
+        threads = options["threads"] if takes_threads else options.pop("threads")
         if threads is not None:
             import torch
 
@@ -31,8 +35,9 @@ def computing(command: Callable[..., None]) -> Callable[..., None]:
         with _errors_alone() if quiet else nullcontext():
             command(**options)
 
-    added = {"threads": (Threads, None), "quiet": (Quiet, False)}
-    signature, keyword = inspect.signature(command), inspect.Parameter.KEYWORD_ONLY
+    added: dict[str, tuple[Any, Any]] = {"quiet": (Quiet, False)}
+    if not takes_threads:
+        added["threads"] = Threads, None
     parameters = [each.replace(kind=keyword) for each in signature.parameters.values()]
     parameters += [inspect.Parameter(n, keyword, default=d, annotation=a) for n, (a, d) in added.items()]
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
