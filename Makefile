@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
-EXTRAS := qm9,report,parquet,xtb,posebusters,sbi,zoo,dev
+EXTRAS := qm9,report,plot,parquet,xtb,posebusters,sbi,zoo,docs,dev
 
 .PHONY: setup run lint types fast quick test coverage lowest clean
 
@@ -18,7 +18,7 @@ setup: .venv/.ready
 	touch $@
 
 run: setup
-	$(BIN)/molflow sample --model qm9 -n 1000 --seed 0 --out out/molecules.sdf --json out/report.json
+	$(BIN)/molflow sample --model qm9 -n 1000 --seed 0 --force --out out/molecules.sdf --json out/report.json
 
 lint: setup
 	$(BIN)/ruff check .

@@ -26,7 +26,7 @@ from molflow.flows.domains import MoleculesConfig
 from molflow.flows.free_form import FreeFormConfig
 from molflow.geometry import Context
 from molflow.nn import EGNNConfig, TransformerConfig
-from molflow.training.objectives.base import accumulate_gradients
+from molflow.training.objectives.accumulation import accumulate_gradients
 from molflow.training.objectives.free_form import FreeFormObjective, FreeFormObjectiveConfig
 
 BATCH, ATOMS, REPEATS, THREADS = 64, 18, 3, 2

@@ -20,7 +20,6 @@ from molflow.data.simulators import BenchmarkTask
 from molflow.data.vectors import save_vectors
 from molflow.errors import MolflowError
 from molflow.evaluation import c2st
-from molflow.evaluation.throughput import seconds as seconds_of
 from molflow.files import write_json
 from molflow.flows import FLOWS, Flow
 from molflow.flows.solvers import IntegrationError
@@ -114,11 +113,11 @@ def train(config: ExperimentConfig, seconds: float) -> Trained:
     batches, prepare, flow = splits.batches(), run.objective.preparation(), run.objective.flow
     total_steps = config.training.epochs * len(batches)
     indices = (chosen for epoch in count() for chosen in batches.epoch(epoch))
-    skipped, began = 0, time.perf_counter()
+    skipped, began = 0, time.process_time()
     with tqdm(
         total=SHARES, desc="training", bar_format="{desc} {percentage:3.0f}%|{bar}| {postfix}", leave=False
     ) as bar:
-        while (share := max((time.perf_counter() - began) / seconds, (run.step + skipped) / total_steps)) < 1:
+        while (share := max((time.process_time() - began) / seconds, (run.step + skipped) / total_steps)) < 1:
             generator = torch.Generator().manual_seed(step_seed(config.seed, run.step + skipped))
             batch = prepare(splits.batch(next(indices)), generator)
             run.optimizer.zero_grad(set_to_none=True)
@@ -135,7 +134,7 @@ def train(config: ExperimentConfig, seconds: float) -> Trained:
             run.update({})
             bar.set_postfix_str(f"step {run.step}, loss {loss:.3f}", refresh=False)
             bar.update(int(SHARES * share) - bar.n)
-    elapsed = time.perf_counter() - began
+    elapsed = time.process_time() - began
     if not run.step:
         raise MolflowError(f"none of {skipped} steps has a finite gradient")
     return Trained(
@@ -181,14 +180,20 @@ def posterior_row(
 
 
 def speeds(sample: Callable[[], Any], density: Callable[[], Any], n: int) -> Row:
-    """Milliseconds for each of n samples and densities."""
+    """Milliseconds of processor time for each of n samples and densities."""
     return {"ms_per_sample": milliseconds(sample, n), "ms_per_density": milliseconds(density, n)}
 
 
 def milliseconds(work: Callable[[], Any], n: int) -> float:
-    """For each of n things that a call makes, the median of three calls after one to warm up."""
+    """Processor time for each of n things that a call makes, the median of three calls after one to warm up."""
     work()
-    return 1e3 * median(seconds_of(work) for _ in range(3)) / n
+    return 1e3 * median(_processor_seconds(work) for _ in range(3)) / n
+
+
+def _processor_seconds(work: Callable[[], Any]) -> float:
+    began = time.process_time()
+    work()
+    return time.process_time() - began
 
 
 def fill(path: Path, keys: Iterable[Row], make: Callable[..., Row]) -> list[Row]:

@@ -87,7 +87,7 @@ NETWORKS: dict[str, list[str]] = {
 }
 SETS: dict[str, tuple[str, dict[str, list[str]]]] = {
     "qm9": ("experiments/recipe/teacher.toml", MOLECULES),
-    "dw4": ("experiments/particles/dw4.toml", PARTICLES),
+    "dw4": ("dw4", PARTICLES),
     "lj13": ("experiments/particles/lj13-tensor-product.toml", NETWORKS),
 }
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from molflow.chem.bonds import EDM_QM9
+from molflow.chem.elements import SYMBOLS, formula
 from molflow.chem.hydrogens import add_hydrogens_and_orders, strip_hydrogens
 from molflow.chem.io import Structure, StructureWriter
 from molflow.chem.structure import structure_error
@@ -19,8 +20,12 @@ if TYPE_CHECKING:
     from rdkit.Chem import Mol
     from torch_geometric.data import Data
 
+    from molflow.plot import MoleculeView
 
-@dataclass(frozen=True)
+_ROWS = 10  # of the table in notebooks
+
+
+@dataclass(frozen=True, repr=False)
 class MoleculeBatch:
     """B molecules of at most N atoms.
 
@@ -115,6 +120,50 @@ class MoleculeBatch:
             join(orders) if orders else None,
             join(environments) if len(environments) == len(batches) else None,
         )
+
+    def __repr__(self) -> str:
+        if not len(self):
+            return "MoleculeBatch(0 molecules)"
+        sizes = self.n_atoms
+        kind = "atoms" if self.hydrogens is None else "united atoms"
+        elements = " ".join(SYMBOLS[z - 1] for z in self.atomic_numbers.unique().tolist() if z)
+        return f"MoleculeBatch({len(self):,} molecules, {sizes.min()} to {sizes.max()} {kind}, {elements})"
+
+    def _repr_html_(self) -> str:
+        from molflow.plot.tables import html_table
+
+        few = self[:_ROWS]
+        stable = few.stability()[1].tolist()
+        rows = [(str(i), few._formula(i), n, "yes" if stable[i] else "no") for i, n in enumerate(few.n_atoms.tolist())]
+        if len(self) > _ROWS:
+            rows.append(("...", "", "", ""))
+        return html_table(rows, ("molecule", "formula", "atoms", "stable by look-up"), repr(self))
+
+    def _formula(self, index: int) -> str:
+        """The molecular formula of a molecule, with the hydrogens that united atoms carry."""
+        carried = 0 if self.hydrogens is None else int(self.hydrogens[index].sum())
+        numbers = self.atomic_numbers[index][self.mask[index]].cpu().numpy()
+        return formula(np.append(numbers, np.ones(carried, dtype=numbers.dtype)))
+
+    def view(self, index: int | None = None) -> "MoleculeView":
+        """A picture of molecules: in a notebook one molecule turns in 3D, several are a PNG.
+
+        Args:
+            index: the molecule; None for the first twelve.
+
+        Raises:
+            MolflowError: united atoms, or no molecules.
+            IndexError: no molecule of that index.
+
+        Example:
+            >>> batch = molflow.load_pretrained("qm9").sample(8, seed=0)
+            >>> batch.view().write("molecules.png")  # batch.view(3).write("molecule.html") is the 3D view
+        """
+        from molflow.plot import MoleculeView
+
+        if index is not None and not -len(self) <= index < len(self):
+            raise IndexError(f"no molecule {index} in a batch of {len(self)}")
+        return MoleculeView(list((self[:12] if index is None else self[[index]]).structures()))
 
     @property
     def n_atoms(self) -> Tensor:

@@ -8,6 +8,7 @@ chooses among them:
     hidden = 64
 """
 
+import copy
 import difflib
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,6 +47,24 @@ class Config(BaseModel):
 
 
 Parsed = TypeVar("Parsed", bound=Config)
+
+_EXPECTED = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float"), "an integer"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    **dict.fromkeys(("list_type", "tuple_type"), "a list"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "a table"),
+    "string_type": "a string",
+    "string_too_short": "at least {min_length} character",
+    "too_short": "at least {min_length} item",
+    "path_type": "the path of a file",
+    "literal_error": "{expected}",
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "at most {le:g}",
+}
+"""What is expected instead of a wrong value, by pydantic's type of the error and with the names of its context."""
 
 
 class KindConfig(Config):
@@ -174,7 +193,8 @@ def parse(model: type[Parsed], table: Mapping[str, Any], source: str) -> Parsed:
     try:
         return model.model_validate(table)
     except ValidationError as error:
-        errors = [each for each in error.errors() if each["type"] != "default_factory_not_called"]  # that follows
+        found = _with_all_missing_keys(model, table, error.errors())
+        errors = [each for each in found if each["type"] != "default_factory_not_called"]  # that follows
         explained = [_explain(model, table, each) for each in errors[:_EXPLAINED]]
         more = [f"and {len(errors) - _EXPLAINED:,} more"] if len(errors) > _EXPLAINED else []
         raise MolflowError(f"{source}: {'; '.join(explained + more)}") from error
@@ -209,6 +229,37 @@ def _apply(table: dict[str, Any], override: str) -> None:
     table[last] = value
 
 
+def _with_all_missing_keys(model: type[Config], table: Mapping[str, Any], errors: Sequence[Any]) -> Sequence[Any]:
+    """The errors of a table in which missing tables count as empty, so that all missing keys are found at once."""
+    missing = [each["loc"] for each in errors if each["type"] == "missing" and _is_table(model, table, each["loc"])]
+    if not missing:
+        return errors
+    filled: dict[str, Any] = copy.deepcopy(dict(table))
+    for *parents, name in missing:
+        inner = filled
+        for parent in parents:
+            inner = inner[parent]
+        inner[name] = {}
+    try:
+        model.model_validate(filled)
+    except ValidationError as error:
+        return _with_all_missing_keys(model, filled, error.errors())
+    return errors
+
+
+def _is_table(model: type[Config], table: Any, location: Sequence[Any]) -> bool:
+    """Whether a key at some depth holds a table."""
+    name, *rest = location
+    field = model.model_fields.get(name)
+    if field is None:
+        return False
+    inner = table.get(name) if isinstance(table, Mapping) else None
+    chosen = _class_of(field, inner)
+    if rest:
+        return chosen is not None and _is_table(chosen, inner, rest)
+    return chosen is not None or any(isinstance(choice, OneOf) for choice in field.metadata)
+
+
 def _explain(model: type[Config], table: Mapping[str, Any], error: Any) -> str:
     location = [str(part) for part in error["loc"]]
     key = ".".join(location)
@@ -217,11 +268,20 @@ def _explain(model: type[Config], table: Mapping[str, Any], error: Any) -> str:
         return f"unknown key {key}" + (f"; did you mean {near}?" if near else "")
     if error["type"] == "unknown_kind":
         return f"{key}.{error['ctx']['key']}: {error['msg']}" if key else str(error["msg"])
-    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "missing":
+        return f"{key} is missing"
+    return (f"{key}: " if key else "") + _wording(error)
+
+
+def _wording(error: Any) -> str:
+    """What is wrong with a value: what is expected, and what was found."""
+    if expected := _EXPECTED.get(error["type"]):
+        message = f"expected {expected.format(**error.get('ctx', {}))}"
+    else:
+        message = str(error["msg"]).removeprefix("Value error, ").replace("Input should be", "expected")
     says_input = message.startswith("unknown ") or ", got " in message
-    complete = error["type"] in ("missing", "no_kind") or isinstance(error["input"], dict) or says_input
-    got = "" if complete else f" (got {_shortened(repr(error['input']))})"
-    return (f"{key}: " if key else "") + message + got
+    complete = error["type"] == "no_kind" or isinstance(error["input"], dict) or says_input
+    return message if complete else f"{message}, got {_shortened(repr(error['input']))}"
 
 
 def _shortened(text: str) -> str:

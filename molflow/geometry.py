@@ -49,32 +49,83 @@ P = TypeVar("P", Points, Tensor)
 
 
 def tensors_of(point: Points | Tensor) -> tuple[Tensor, ...]:
-    """The tensors that a point consists of."""
+    """The tensors that a point consists of.
+
+    Args:
+        point: point clouds, x (B, N, D) and h (B, N, F), or vectors (B, F).
+
+    Example:
+        >>> len(tensors_of(Points(torch.zeros(2, 3, 3), torch.zeros(2, 3, 1)))), len(tensors_of(torch.zeros(2, 5)))
+        (2, 1)
+    """
     return (point,) if isinstance(point, Tensor) else tuple(point)
 
 
 def point_of(tensors: Sequence[Tensor]) -> Points | Tensor:
-    """The point that consists of these tensors: the inverse of `tensors_of`."""
+    """The point that consists of these tensors: the inverse of `tensors_of`.
+
+    Args:
+        tensors: two of point clouds, (B, N, D) and (B, N, F), or one of vectors, (B, F).
+
+    Example:
+        >>> point_of([torch.zeros(2, 5)]).shape
+        torch.Size([2, 5])
+    """
     return tensors[0] if len(tensors) == 1 else Points(*tensors)
 
 
 def scale(point: P, factor: Tensor) -> P:
-    """Multiply each configuration by its own number, (B,)."""
+    """Multiply each configuration by its own number, (B,).
+
+    Args:
+        point: point clouds or vectors.
+        factor: (B,).
+
+    Example:
+        >>> scale(torch.ones(2, 3), torch.tensor([1.0, 5.0])).tolist()
+        [[1.0, 1.0, 1.0], [5.0, 5.0, 5.0]]
+    """
     return point * factor.unsqueeze(1) if isinstance(point, Tensor) else point * factor
 
 
 def inner(a: P, b: P) -> Tensor:
-    """Inner product over all numbers of a configuration, (B,)."""
+    """Inner product over all numbers of a configuration, (B,).
+
+    Args:
+        a, b: point clouds or vectors.
+
+    Example:
+        >>> inner(torch.ones(2, 3), torch.ones(2, 3)).tolist()
+        [3.0, 3.0]
+    """
     return (a * b).sum(1) if isinstance(a, Tensor) else a.dot(b)
 
 
 def squared_norm(point: Points | Tensor) -> Tensor:
-    """Squared Euclidean length of each configuration, (B,)."""
+    """Squared Euclidean length of each configuration, (B,).
+
+    Args:
+        point: point clouds or vectors.
+
+    Example:
+        >>> squared_norm(torch.ones(2, 3)).tolist()
+        [3.0, 3.0]
+    """
     return point.square().sum(1) if isinstance(point, Tensor) else point.squared_norm()
 
 
 def select(point: P, index: Tensor, n: int) -> P:
-    """The configurations `index`; those of point clouds are cut to their first n points."""
+    """The configurations `index`; those of point clouds are cut to their first n points.
+
+    Args:
+        point: point clouds, x (B, N, D) and h (B, N, F), or vectors (B, F).
+        index: (b,), of the configurations.
+        n: number of points to keep.
+
+    Example:
+        >>> select(Points(torch.zeros(4, 9, 3), torch.zeros(4, 9, 1)), torch.tensor([0, 2]), 5).x.shape
+        torch.Size([2, 5, 3])
+    """
     return point[index] if isinstance(point, Tensor) else Points(point.x[index, :n], point.h[index, :n])
 
 
@@ -112,6 +163,10 @@ def project(x: Tensor, mask: Tensor) -> Tensor:
     Args:
         x: positions, (B, N, D).
         mask: True for a real point, (B, N).
+
+    Example:
+        >>> project(torch.ones(1, 3, 2), torch.tensor([[True, True, False]])).tolist()
+        [[[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]]
     """
     m = mask.unsqueeze(-1).to(x.dtype)
     centroid = (x * m).sum(1, keepdim=True) / m.sum(1, keepdim=True).clamp(min=1)
@@ -122,17 +177,43 @@ def squared_distances(x: Tensor) -> Tensor:
     """Squared distances between all pairs of points, (B, N, D) -> (B, N, N).
 
     Written with differences: |a|^2 + |b|^2 - 2ab loses half of the digits for close points.
+
+    Args:
+        x: positions, (B, N, D).
+
+    Example:
+        >>> squared_distances(torch.tensor([[[0.0, 0.0], [3.0, 4.0]]])).tolist()
+        [[[0.0, 25.0], [25.0, 0.0]]]
     """
     return (x.unsqueeze(2) - x.unsqueeze(1)).square().sum(-1)
 
 
 def safe_sqrt(squared: Tensor, epsilon: float = 1e-12) -> Tensor:
-    """sqrt(s + epsilon): at s = 0 the first and second derivatives and the forward-mode tangent stay finite."""
+    """sqrt(s + epsilon): at s = 0 the first and second derivatives and the forward-mode tangent stay finite.
+
+    Args:
+        squared: s, 0 or more, (...).
+        epsilon: what is added.
+
+    Example:
+        >>> x = torch.zeros(1, requires_grad=True)
+        >>> safe_sqrt(x.square()).sum().backward()
+        >>> x.grad.tolist()
+        [0.0]
+    """
     return (squared + epsilon).sqrt()
 
 
 def pair_mask(mask: Tensor) -> Tensor:
-    """(B, N) -> (B, N, N): True for ordered pairs of two different real points."""
+    """(B, N) -> (B, N, N): True for ordered pairs of two different real points.
+
+    Args:
+        mask: True for a real point, (B, N).
+
+    Example:
+        >>> pair_mask(torch.tensor([[True, True, False]])).int().tolist()
+        [[[0, 1, 0], [1, 0, 0], [0, 0, 0]]]
+    """
     off_diagonal = ~torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
     return mask.unsqueeze(1) & mask.unsqueeze(2) & off_diagonal
 
@@ -142,6 +223,15 @@ def helmert_basis(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 
     Column k is (1, ..., 1, -k, 0, ..., 0) / sqrt(k (k + 1)) with k ones. It touches the first k + 1 points only, so the
     first n_real - 1 columns are a basis for a configuration that is padded at its end.
+
+    Args:
+        n: number of points.
+        dtype, device: of the basis.
+
+    Example:
+        >>> basis = helmert_basis(3, torch.float64, torch.device("cpu"))
+        >>> (basis.T @ basis).round(decimals=6).tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
     """
     k = torch.arange(1, n, dtype=dtype, device=device)
     i = torch.arange(n, dtype=dtype, device=device).unsqueeze(1)
@@ -152,7 +242,18 @@ def helmert_basis(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 def masked_randn(
     mask: Tensor, channels: int, generator: torch.Generator | None, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Standard normal noise at the real points, (B, N, channels), zero at padding; more padding does not change it."""
+    """Standard normal noise at the real points, (B, N, channels), zero at padding; more padding does not change it.
+
+    Args:
+        mask: True for a real point, (B, N).
+        channels: numbers of a point.
+        generator: source of randomness; None for torch's own.
+        dtype: of the noise.
+
+    Example:
+        >>> masked_randn(torch.tensor([[True, False]]), 3, torch.Generator().manual_seed(0)).shape
+        torch.Size([1, 2, 3])
+    """
     noise = torch.zeros(*mask.shape, channels, dtype=dtype, device=mask.device)
     noise[mask] = torch.randn(int(mask.sum()), channels, generator=generator, dtype=dtype, device=mask.device)
     return noise
@@ -220,6 +321,10 @@ class EuclideanSpace(Space[Tensor]):
         batch: B.
         n_features: F.
         device: where the points are.
+
+    Example:
+        >>> EuclideanSpace(batch=4, n_features=2).randn(torch.Generator().manual_seed(0), torch.float32).shape
+        torch.Size([4, 2])
     """
 
     def __init__(self, batch: int, n_features: int, device: torch.device | str = "cpu"):
@@ -273,6 +378,11 @@ class MeanFreeSpace(Space[Points]):
         mask: True for a real point, padding at the end, (B, N).
         dim: D, the number of coordinates of a point.
         n_features: F, the number of features of a point.
+
+    Example:
+        >>> space = MeanFreeSpace(torch.ones(2, 4, dtype=torch.bool), dim=3)
+        >>> space.dof.tolist(), space.randn(torch.Generator().manual_seed(0), torch.float32).x.shape
+        ([9, 9], torch.Size([2, 4, 3]))
     """
 
     def __init__(self, mask: Tensor, dim: int, n_features: int = 0):

@@ -102,12 +102,7 @@ class Registry(Generic[T]):
 
     def unknown(self, name: object) -> str:
         """The error message for an unknown name, with the nearest known one."""
-        import difflib  # not needed until a name is wrong
-
-        names = self.names()
-        near = difflib.get_close_matches(str(name), names, n=1)
-        hint = f"; did you mean {near[0]}? Known are: " if near else "; known are: "
-        return f"unknown {self.kind} {name!r}{hint}{', '.join(names)}"
+        return f"unknown {self.kind} {name!r}{known_names(name, self.names())}"
 
     def _table(self) -> Mapping[str, str]:
         return self._modules() if callable(self._modules) else self._modules
@@ -147,6 +142,20 @@ def _place(thing: Any) -> tuple[str, str]:
     """The module and the name under which an object, or its class, was defined."""
     owner = thing if hasattr(thing, "__qualname__") else type(thing)
     return owner.__module__, owner.__qualname__
+
+
+def known_names(name: object, known: Sequence[str], what: str = "known") -> str:
+    """The end of an error message about an unknown name: the nearest known one, and all.
+
+    Example:
+        >>> known_names("dw3", ["qm9", "dw4"], "shipped"), known_names("crystals", ["qm9", "dw4"])
+        ('; did you mean dw4? Shipped are: qm9, dw4', '; known are: qm9, dw4')
+    """
+    import difflib  # not needed until a name is wrong
+
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"did you mean {near[0]}? {what.capitalize()}" if near else what
+    return f"; {hint} are: {', '.join(known)}"
 
 
 def lazy_names(

@@ -66,6 +66,17 @@ def assert_invariant(
 
     These are rotations, reflections, permutations of the real points, and more padding; arguments, returns and raises
     as in `assert_equivariant`. Translations leave the mean-free space and are not among them.
+
+    Args:
+        log_prob: the density.
+        points: the points at which it is checked.
+        mask: True for a real point, padding at the end (B, N).
+        seed: of the transformations.
+
+    Example:
+        >>> mask = torch.ones(2, 4, dtype=torch.bool)
+        >>> points = molflow.geometry.MeanFreeSpace(mask, 3, 1).randn(torch.Generator().manual_seed(0), torch.float64)
+        >>> errors = assert_invariant(lambda points, mask: -points.x.square().sum((1, 2)), points, mask)
     """
     value = log_prob(points, mask)
     laws = _symmetries(points, mask, torch.Generator(mask.device).manual_seed(seed), translate=False)
@@ -73,7 +84,19 @@ def assert_invariant(
 
 
 def assert_inverse(forward: PointMap, inverse: PointMap, points: Points, mask: Tensor) -> None:
-    """Check inverse(forward(p)) = p at the given points. Raises AssertionError with the error."""
+    """Check inverse(forward(p)) = p at the given points. Raises AssertionError with the error.
+
+    Args:
+        forward, inverse: the two maps.
+        points: the points at which they are checked.
+        mask: True for a real point, padding at the end (B, N).
+
+    Example:
+        >>> mask = torch.ones(2, 4, dtype=torch.bool)
+        >>> points = molflow.geometry.MeanFreeSpace(mask, 3, 1).randn(torch.Generator().manual_seed(0), torch.float64)
+        >>> double = lambda points, mask: points._replace(x=2 * points.x)
+        >>> assert_inverse(double, lambda points, mask: points._replace(x=points.x / 2), points, mask)
+    """
     _check("inverse", torch.cat(inverse(forward(points, mask), mask), -1), torch.cat(points, -1))
 
 
@@ -83,8 +106,19 @@ def reference_log_det(function: PointMap, points: Points, mask: Tensor) -> Tenso
     One configuration at a time without its padding, a basis from the SVD of the constraint sum_i x_i = 0, and the
     Jacobian row by row in reverse mode.
 
+    Args:
+        function: the map.
+        points: the points at which it is taken.
+        mask: True for a real point, padding at the end (B, N).
+
     Raises:
         AssertionError: the map leaves the mean-free space.
+
+    Example:
+        >>> mask = torch.ones(2, 4, dtype=torch.bool)
+        >>> points = molflow.geometry.MeanFreeSpace(mask, 3, 1).randn(torch.Generator().manual_seed(0), torch.float64)
+        >>> reference_log_det(lambda points, mask: points._replace(x=2 * points.x), points, mask)  # 9 log 2
+        tensor([6.2383, 6.2383], dtype=torch.float64)
     """
     results = []
     for i, n in enumerate(mask.sum(1).tolist()):
@@ -120,6 +154,13 @@ def assert_log_det(
 
     Raises:
         AssertionError: with the error.
+
+    Example:
+        >>> mask = torch.ones(2, 4, dtype=torch.bool)
+        >>> points = molflow.geometry.MeanFreeSpace(mask, 3, 1).randn(torch.Generator().manual_seed(0), torch.float64)
+        >>> def double(points, mask):
+        ...     return points._replace(x=2 * points.x), torch.full((2,), 9 * np.log(2))
+        >>> assert_log_det(double, points, mask)
     """
     reported = function(points, mask)[1]
     expected = reference_log_det(lambda p, m: function(p, m)[0], points, mask)
@@ -152,6 +193,9 @@ def assert_integrates_to_one(
 
     Raises:
         AssertionError: with the integral.
+
+    Example:
+        >>> assert_integrates_to_one(lambda x: -x.square().sum((1, 2)) / 2 - np.log(2 * np.pi), dim=2, extent=8.0)
     """
     step = extent / n_radii
     r = (torch.arange(n_radii, dtype=dtype) + 0.5) * step

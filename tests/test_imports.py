@@ -11,11 +11,11 @@ import molflow
 
 # "molflow" is __init__.py, the facade: only the command line may go through it.
 ROOMS = [
-    "errors", "files", "interrupts", "memory", "workers", "units", "registry", "config", "geometry", "chem", "batch",
-    "testing", "nn", "distributions", "volume", "energies", "flows", "data", "evaluation", "training", "report",
-    "sbi", "pretrained", "templates", "molflow", "cli",
+    "errors", "extras", "files", "interrupts", "progress", "memory", "workers", "units", "registry", "config",
+    "geometry", "chem", "plot", "batch", "testing", "nn", "distributions", "volume", "energies", "flows", "pretrained",
+    "data", "templates", "evaluation", "training", "report", "sbi", "molflow", "cli", "__main__",
 ]  # fmt: skip
-FORBIDDEN = {"evaluation": {"flows", "training", "nn"}}  # it takes arrays and callables, never a model
+FORBIDDEN = {"evaluation": {"flows", "training", "nn", "pretrained"}}  # it takes arrays and callables, never a model
 
 PACKAGE = Path(molflow.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))

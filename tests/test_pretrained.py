@@ -15,7 +15,8 @@ CONFIGURATION = MOLECULE_FLOWS["molecules-argmax"]
 @pytest.mark.parametrize("name", sorted(model_cards()))
 def test_every_shipped_model(name):
     card = model_cards()[name]
-    assert {"data", "split", "seed", "steps", "versions", "how"} <= card.keys()
+    assert {"data", "split", "seed", "steps", "versions", "how", "about"} <= card.keys()
+    assert all(card["about"][key] for key in ("purpose", "data", "core_hours", "machine", "caveats", "cite"))
     scores, samples = card["scores"], load_pretrained(name).sample(8, seed=0)
     if card["domain"] == "particles":
         # The exact density of a sample of lj13-cnf takes 36 derivatives at 60 points of its path: a second.
@@ -59,8 +60,12 @@ def test_models_are_found_by_name(shelf):
 
 def test_an_unknown_name_lists_the_known_ones(shelf):
     for load, message in ((load_pretrained, ""), (load_named, ", and no such folder")):
-        with pytest.raises(MolflowError, match=f"unknown model 'smal'{message}; shipped are: large, small"):
+        with pytest.raises(
+            MolflowError, match=rf"unknown model 'smal'{message}; did you mean small\? Shipped are: large"
+        ):
             load("smal")
+        with pytest.raises(MolflowError, match=f"unknown model 'qm99'{message}; shipped are: large, small$"):
+            load("qm99")
 
 
 def test_a_folder_by_its_path(shelf, monkeypatch):

@@ -209,7 +209,19 @@ stable by them, and Al, Hg and Bi have valences but no bonds.
 
 
 def bond_orders(positions: Array, atomic_numbers: Array, mask: Array, rules: BondRules = EDM_QM9) -> Tensor:
-    """Bond orders (B, N, N) int8 of a batch of molecules. See `BondRules.bond_orders`."""
+    """Bond orders (B, N, N) int8 of a batch of molecules. See `BondRules.bond_orders`.
+
+    Args:
+        positions: (B, N, 3), Å.
+        atomic_numbers: (B, N) integers.
+        mask: (B, N) bool, True for a real atom.
+        rules: the look-up tables.
+
+    Example:
+        >>> hydrogen = np.array([[[0.0, 0.0, 0.0], [0.0, 0.0, 0.74]]])
+        >>> bond_orders(hydrogen, np.array([[1, 1]]), np.ones((1, 2), bool)).tolist()
+        [[[0, 1], [1, 0]]]
+    """
     return rules.bond_orders(positions, atomic_numbers, mask)
 
 
@@ -228,6 +240,13 @@ def stability(
 ) -> tuple[Tensor, Tensor]:
     """Whether each atom (B, N) and each molecule (B,) is stable. See `BondRules.stability`.
 
+    Args:
+        positions: (B, N, 3), Å.
+        atomic_numbers: (B, N) integers.
+        mask: (B, N) bool, True for a real atom.
+        hydrogens: (B, N), hydrogens that each atom carries and that are not among the atoms, or None.
+        rules: the look-up tables.
+
     Example:
         >>> water = [[[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]]]
         >>> atoms, molecules = stability(np.array(water), np.array([[8, 1, 1]]), np.ones((1, 3), bool))
@@ -244,5 +263,15 @@ def stability_of_orders(
     hydrogens: Array | None = None,
     rules: BondRules = EDM_QM9,
 ) -> tuple[Tensor, Tensor]:
-    """`stability` for bond orders (B, N, N) that are known already."""
+    """`stability` for bond orders (B, N, N) that are known already.
+
+    Args:
+        orders: (B, N, N) integers.
+        atomic_numbers, mask, hydrogens, rules: as in `stability`.
+
+    Example:
+        >>> orders = torch.tensor([[[0, 1], [1, 0]]], dtype=torch.int8)
+        >>> stability_of_orders(orders, np.array([[1, 1]]), np.ones((1, 2), bool))[1].tolist()
+        [True]
+    """
     return rules.stability_of_orders(orders, atomic_numbers, mask, hydrogens)

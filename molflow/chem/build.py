@@ -29,6 +29,11 @@ def bonded_mol(positions: np.ndarray, atomic_numbers: np.ndarray, bonds: np.ndar
 
     Raises:
         MolflowError: an element outside the look-up tables, if `bonds` is not given.
+
+    Example:
+        >>> mol = bonded_mol(np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 0.74]]), np.array([1, 1]))
+        >>> mol.GetNumAtoms(), mol.GetNumBonds()
+        (2, 1)
     """
     from rdkit import Chem
 
@@ -60,9 +65,19 @@ def to_rdkit(positions: np.ndarray, atomic_numbers: np.ndarray, bonds: np.ndarra
     If `bonds` is not given, they are the look-up bonds; if an element is outside the look-up tables, they are the bonds
     and formal charges that `molflow.chem.perceive` finds.
 
+    Args:
+        positions: (n, 3), Å.
+        atomic_numbers: (n,).
+        bonds: rows of two atoms and an order 1 to 3, (m, 3), or None.
+
     Returns:
         rdkit.Chem.Mol with all hydrogens explicit, or None where RDKit refuses (usually an atom with too many bonds),
         where perception finds no bonds, or where there are no atoms. Radicals and several fragments are accepted.
+
+    Example:
+        >>> water = np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
+        >>> to_rdkit(water, np.array([8, 1, 1])).GetNumBonds()
+        2
     """
     if bonds is None and not EDM_QM9.covers(atomic_numbers).all():
         from molflow.chem.perception import perceive
@@ -81,7 +96,16 @@ def is_sanitised(mol: Chem.Mol) -> bool:
 
 
 def is_connected(mol: Chem.Mol) -> bool:
-    """Whether the molecule is one fragment."""
+    """Whether the molecule is one fragment.
+
+    Args:
+        mol: any molecule.
+
+    Example:
+        >>> from rdkit import Chem
+        >>> is_connected(Chem.MolFromSmiles("CCO")), is_connected(Chem.MolFromSmiles("C.O"))
+        (True, False)
+    """
     from rdkit import Chem
 
     return len(Chem.GetMolFrags(mol)) == 1
@@ -91,6 +115,14 @@ def canonical_smiles(mol: Chem.Mol) -> str:
     """Canonical SMILES without hydrogens and without stereochemistry. Two molecules with equal SMILES count as equal.
 
     Use this function for reference molecules too, or equal molecules will look different.
+
+    Args:
+        mol: a sanitised molecule.
+
+    Example:
+        >>> from rdkit import Chem
+        >>> canonical_smiles(Chem.MolFromSmiles("OCC")), canonical_smiles(Chem.MolFromSmiles("CCO"))
+        ('CCO', 'CCO')
     """
     from rdkit import Chem, rdBase
 

@@ -37,6 +37,10 @@ def atomic_number(symbol: str) -> int:
     """The atomic number of an element symbol, in any capitalisation ("Cl", "CL", "cl").
 
     Raises MolflowError for a symbol that names no element.
+
+    Example:
+        >>> atomic_number("Cl")
+        17
     """
     try:
         return _NUMBERS[symbol.capitalize()]
@@ -45,14 +49,30 @@ def atomic_number(symbol: str) -> int:
 
 
 def symbol(atomic_number: int) -> str:
-    """The symbol of an atomic number from 1 to 118. Raises MolflowError outside that range."""
+    """The symbol of an atomic number from 1 to 118. Raises MolflowError outside that range.
+
+    Args:
+        atomic_number: from 1 to 118.
+
+    Example:
+        >>> symbol(17)
+        'Cl'
+    """
     if not 1 <= atomic_number <= len(SYMBOLS):
         raise MolflowError(f"unknown atomic number {atomic_number}; accepted are 1 (H) to {len(SYMBOLS)} (Og)")
     return SYMBOLS[atomic_number - 1]
 
 
 def formula(atomic_numbers: np.ndarray) -> str:
-    """Molecular formula such as ``C2H6O``: carbon, hydrogen, then the other elements by their symbols."""
+    """Molecular formula such as ``C2H6O``: carbon, hydrogen, then the other elements by their symbols.
+
+    Args:
+        atomic_numbers: (n,), 1 to 118 each.
+
+    Example:
+        >>> formula(np.array([8, 6, 6, 1, 1, 1, 1, 1, 1]))
+        'C2H6O'
+    """
     numbers, counts = np.unique(atomic_numbers, return_counts=True)
     found = {symbol(z): n for z, n in zip(numbers.tolist(), counts.tolist(), strict=True)}
     order = sorted(found, key=lambda element: (element != "C", element != "H", element))

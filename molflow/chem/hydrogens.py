@@ -45,6 +45,12 @@ def strip_hydrogens(
 
     Raises:
         MolflowError: a molecule without a heavy atom, named by its place in the batch.
+
+    Example:
+        >>> water = np.array([[[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]]])
+        >>> x, z, mask, hydrogens = strip_hydrogens(water, np.array([[8, 1, 1]]), np.ones((1, 3), bool))
+        >>> z.tolist(), hydrogens.tolist()
+        ([[8]], [[2]])
     """
     heavy, hydrogen = mask & (atomic_numbers != 1), mask & (atomic_numbers == 1)
     if not heavy.any(1).all():
@@ -97,6 +103,11 @@ def add_hydrogens(
 
     Raises:
         MolflowError: shapes that disagree, or an atomic number that is no element.
+
+    Example:
+        >>> x, z, mask = add_hydrogens(np.zeros((1, 1, 3)), np.array([[6]]), np.ones((1, 1), bool), np.array([[4]]))
+        >>> z.tolist()
+        [[6, 1, 1, 1, 1]]
     """
     _check_hydrogens(hydrogens, mask)
     if not hydrogens.any():

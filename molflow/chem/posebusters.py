@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from molflow.errors import MolflowError
+from molflow.extras import import_extra
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,11 +62,8 @@ def check_installed() -> None:
 
 @cache
 def _posebusters(energy: bool) -> Any:
-    try:
-        from posebusters import PoseBusters
-    except ImportError as error:
-        raise MolflowError("PoseBusters' checks need posebusters: pip install 'molflow[posebusters]'") from error
-    made = PoseBusters(config="mol" if energy else "mol_fast")
+    package = import_extra("posebusters", "posebusters", "checking by PoseBusters")
+    made = package.PoseBusters(config="mol" if energy else "mol_fast")
     modules = [module for module in made.config["modules"] if module.get("chosen_binary_test_output")]
     for module in modules:  # the energy is listed a second time, without an outcome
         if module["function"] == "energy_ratio":

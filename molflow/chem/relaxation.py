@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from molflow.errors import MolflowError
+from molflow.extras import import_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,6 +73,13 @@ def strain(mol: Chem.Mol, method: str = "mmff94") -> Strain:
     Source: MMFF94 by T. A. Halgren, J. Comput. Chem. 17 (1996) 490, and UFF by A. K. Rappé et al., J. Am. Chem. Soc.
         114 (1992) 10024, as implemented in RDKit. GFN2-xTB by C. Bannwarth, S. Ehlert, S. Grimme, J. Chem. Theory
         Comput. 15 (2019) 1652, as implemented in tblite; the number of threads is OMP_NUM_THREADS.
+
+    Example:
+        >>> from rdkit.Chem import AddHs, MolFromSmiles, rdDistGeom
+        >>> mol = AddHs(MolFromSmiles("CCO"))
+        >>> _ = rdDistGeom.EmbedMolecule(mol, randomSeed=0)
+        >>> strain(mol).energy > 0  # kcal/mol above the relaxed geometry
+        True
     """
     from rdkit import Chem, rdBase
     from rdkit.Chem import rdMolAlign
@@ -149,11 +157,7 @@ def _relax_by_gfn2(mol: Chem.Mol) -> tuple[float, str, bool]:
 
 
 def _tblite() -> Any:
-    try:
-        from tblite import interface
-    except ImportError as error:
-        raise MolflowError("strain by GFN2-xTB needs tblite: pip install 'molflow[xtb]'") from error
-    return interface
+    return import_extra("tblite.interface", "xtb", "strain by GFN2-xTB")
 
 
 METHODS = {

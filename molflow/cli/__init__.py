@@ -7,15 +7,18 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
 from molflow.cli.benchmark import benchmark
+from molflow.cli.computing import computing
 from molflow.cli.data import data
 from molflow.cli.evaluate import evaluate, references_and_metrics
 from molflow.cli.models import models
 from molflow.cli.options import UsageError, data_sets, listing
 from molflow.cli.sample import sample
+from molflow.cli.templates import templates
 from molflow.cli.train import choices, train
 from molflow.errors import MolflowError
 from molflow.interrupts import interrupt_on_termination
@@ -24,18 +27,37 @@ from molflow.memory import keep_freed_memory
 app = typer.Typer(
     help="Generate molecules, systems of particles or vectors with E(n)-equivariant free-form flows, train such flows, "
     "and score their samples.",
+    epilog="Exit codes: 0 done, 1 failed, 2 bad usage.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(cls=listing(data_sets))(data)
-app.command(cls=listing(choices))(train)
-app.command()(sample)
-app.command(cls=listing(references_and_metrics))(evaluate)
+app.command(cls=listing(data_sets))(computing(data))
+app.command(cls=listing(choices))(computing(train))
+app.command()(computing(sample))
+app.command(cls=listing(references_and_metrics))(computing(evaluate))
 app.command()(models)
+app.command()(templates)
 app.add_typer(benchmark, name="benchmark")
 
 _INTERRUPTED = 130  # typer's exit code after KeyboardInterrupt
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from molflow import __version__
+
+        typer.echo(f"molflow {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options that stand before the command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from molflow.cli.computing import computing
 from molflow.cli.options import (
     BatchSize,
     Compile,
@@ -38,6 +39,7 @@ benchmark = typer.Typer(help="Measure speed on this machine.", rich_markup_mode=
 
 
 @benchmark.command("sampling")
+@computing
 def benchmark_sampling(
     models: Annotated[
         str,
@@ -82,6 +84,7 @@ def benchmark_sampling(
 
 
 @benchmark.command("training")
+@computing
 def benchmark_training(
     model: Model = DEFAULT_MODEL,
     n_atoms: Annotated[
@@ -108,6 +111,7 @@ def benchmark_training(
 
 
 @benchmark.command("evaluation")
+@computing
 def benchmark_evaluation(
     n: Annotated[int, typer.Option("-n", min=1, help="Test molecules of QM9, at most 13,083.")] = 1000,
     workers: Workers = None,
@@ -198,7 +202,7 @@ def _training_step(
     from molflow.data import Batch
     from molflow.pretrained import folder_of
     from molflow.training.config import read_experiment
-    from molflow.training.objectives.base import accumulate_gradients
+    from molflow.training.objectives.accumulation import accumulate_gradients
 
     try:
         objective = read_experiment(folder_of(model)).objective.build(flow, energy=task.energy)

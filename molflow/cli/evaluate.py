@@ -7,7 +7,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from molflow.cli.options import Json, Workers, data_sets, known_data_set, refuse, refuse_other_tasks
+from molflow.cli.options import (
+    Energy,
+    Json,
+    ThermalEnergy,
+    Workers,
+    data_set_or_file,
+    data_sets,
+    known_data_set,
+    refuse,
+    refuse_other_tasks,
+)
 from molflow.cli.output import check_json
 from molflow.evaluation.options import SECONDS, Bonds, EvaluationOptions, Scope, Unit
 from molflow.files import check_apart
@@ -32,9 +42,9 @@ def evaluate(
     reference: Annotated[
         str | None,
         typer.Option(
-            callback=known_data_set,
+            callback=lambda name: name and data_set_or_file(name),
             help="Molecules: a data set whose own scores are shown beside these. Particles: the system they are "
-            "samples of, unless the files name it.",
+            "samples of, unless the files name it; with --energy, a file of configurations to compare with.",
         ),
     ] = None,
     novelty: Annotated[
@@ -42,6 +52,13 @@ def evaluate(
         typer.Option(
             help="Molecules: compare with the training split of QM9, prepared on first use in under a minute; by "
             f"default with --reference {DEFAULT_REFERENCE}, where QM9 is available.",
+        ),
+    ] = None,
+    training: Annotated[
+        Path | None,
+        typer.Option(
+            help="Molecules: compare with the molecules of this file, such as those that a model was trained on, in "
+            "place of QM9."
         ),
     ] = None,
     model: Annotated[
@@ -53,6 +70,8 @@ def evaluate(
             "many as take about a minute, at most 10,000.",
         ),
     ] = None,
+    energy: Energy = None,
+    kT: ThermalEnergy = 1.0,
     scope: Annotated[
         Scope,
         typer.Option(
@@ -111,12 +130,14 @@ def evaluate(
     json: Json = None,
 ) -> None:
     """Score the molecules or configurations of particles in files."""
-    from molflow.cli.particle_files import evaluate_particles, system_of_files
+    from molflow.cli.particle_files import evaluate_own_particles, evaluate_particles, system_of_files
 
     check_json(json)
     files = list(dict.fromkeys(files))
+    if energy is None:
+        known_data_set(reference)
     check_apart(files, [path for path in (*(details or ()), report, json) if path is not None])
-    system = system_of_files(files, reference)
+    system = energy or system_of_files(files, reference)
     if system is None:
         from molflow.cli.molecule_files import evaluate_molecules
 
@@ -139,7 +160,7 @@ def evaluate(
             seconds=seconds,
             progress=True,
         )
-        evaluate_molecules(files, options, novelty, details or [], report, json, resume)
+        evaluate_molecules(files, options, novelty, training, details or [], report, json, resume)
     else:
         refuse("is for molecules", resume=resume)
         if len(files) > 1:
@@ -148,6 +169,7 @@ def evaluate(
             "particles",
             f"{system} is a system of particles",
             novelty=novelty,
+            training=training,
             bonds=None if bonds == "lookup" else bonds,
             charge=charge,
             unit=None if unit == "angstrom" else unit,
@@ -157,7 +179,10 @@ def evaluate(
             details=details,
             workers=workers,
         )
-        evaluate_particles(files, system, model, report, json)
+        if energy is None:
+            evaluate_particles(files, system, model, report, json)
+        else:
+            evaluate_own_particles(files, energy, kT, Path(reference) if reference else None, model, report, json)
 
 
 def _number_or_name(text: str | None) -> int | str | None:

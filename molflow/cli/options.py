@@ -1,7 +1,8 @@
 """Options that several commands share, how commands refuse some of them, and the flow of a model."""
 
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,6 +11,8 @@ from typer.core import TyperCommand
 
 from molflow.errors import MolflowError
 from molflow.pretrained import DEFAULT_REFERENCE, model_names
+from molflow.registry import known_names
+from molflow.templates import experiment_file
 
 if TYPE_CHECKING:
     from molflow.data import DataSetConfig
@@ -19,8 +22,20 @@ if TYPE_CHECKING:
 # typer carries its own copy of click in some versions, so click's name is reached through typer's.
 UsageError: Any = typer.BadParameter.__bases__[0]
 
+
+def completing(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """A function that gives the shell the names that begin with what is typed."""
+    return lambda incomplete: [name for name in names() if name.startswith(incomplete)]
+
+
 Model = Annotated[
-    str, typer.Option("--model", "-m", help=f"A shipped model ({', '.join(model_names())}) or the folder of a model.")
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help=f"A shipped model ({', '.join(model_names())}) or the folder of a model.",
+        autocompletion=completing(model_names),
+    ),
 ]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file; - is standard output.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
@@ -56,9 +71,23 @@ Precision = Annotated[
     ),
 ]
 
+Energy = Annotated[
+    str | None,
+    typer.Option(
+        help="Particles: an energy of your own, as package.module:function, looked for in the current folder as well. "
+        "It takes configurations (n, N, D) or one (N, D), and gives energies, by torch with its gradients, or a pair "
+        "(energies, forces).",
+        metavar="MODULE:FUNCTION",
+    ),
+]
+ThermalEnergy = Annotated[
+    float, typer.Option("--kT", min=1e-12, help="Particles: the thermal energy in the unit of --energy.")
+]
+
 _TASKS_OF = {
     "only": ("molecules",),
     "novelty": ("molecules",),
+    "training": ("molecules",),
     "strain": ("molecules",),
     "posebusters": ("molecules",),
     "details": ("molecules",),
@@ -73,6 +102,7 @@ _TASKS_OF = {
     "composition": ("molecules",),
     "elements": ("molecules",),
     "correct": ("particles",),
+    "energy": ("particles",),
     "no_density": ("particles", "vectors"),
     "compile": ("molecules", "particles"),
     "precision": ("molecules", "particles"),
@@ -107,13 +137,30 @@ def known_data_set(name: str | None) -> str | None:
     """Raise a usage error for a name that is not among `data_sets`."""
     known = () if name is None else data_sets()["Data sets"]
     if name is not None and name not in known:
-        raise typer.BadParameter(f"{name!r} is not one of {', '.join(known)}")
+        raise typer.BadParameter(f"{name!r} is not a data set{known_names(name, list(known))}")
     return name
 
 
 def data_set_or_file(name: str) -> str:
     """Raise a usage error for a name that is neither among `data_sets` nor looks like a file."""
     return name if "." in name or "/" in name or Path(name).exists() else known_data_set(name) or name
+
+
+def known_template(name: str | None) -> str | None:
+    """Raise a usage error for a name that is neither of a template nor of a file, by its ending or a slash."""
+    if name is not None:
+        with usage():
+            experiment_file(name)
+    return name
+
+
+@contextmanager
+def usage() -> Iterator[None]:
+    """Raise errors in the block as usage errors: it checks the words of the command, and nothing is done yet."""
+    try:
+        yield
+    except MolflowError as error:
+        raise UsageError(str(error)) from error
 
 
 def refuse(why: str, **options: Any) -> None:
@@ -148,13 +195,15 @@ def load_flow(model: str, device: str, evaluations: int | None = None) -> "Flow[
     """The flow of a model by name or folder.
 
     Raises:
-        UsageError: an unknown device.
-        MolflowError: no such model, a device that is not there, or a number of evaluations that it cannot use.
+        UsageError: an unknown device, no such model, or a number of evaluations that it cannot use.
+        MolflowError: a device that is not there, or a model that cannot be loaded.
     """
     import torch
 
-    from molflow.pretrained import load_named
+    from molflow.pretrained import folder_of, load_named
 
+    with usage():
+        folder_of(model)
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
@@ -165,7 +214,7 @@ def load_flow(model: str, device: str, evaluations: int | None = None) -> "Flow[
         raise MolflowError(f"--device {device}: torch finds {torch.cuda.device_count()} CUDA devices here")
     flow = load_named(model, chosen)
     if (evaluations or 1) > 1 and not flow.takes_evaluations:
-        raise MolflowError(f"{model}: made for one evaluation of the network, cannot use {evaluations}")
+        raise UsageError(f"{model}: made for one evaluation of the network, cannot use {evaluations}")
     return flow
 
 
@@ -179,6 +228,35 @@ def data_of(model: str) -> "type[DataSetConfig] | None":
     data = experiment.get("data")
     name = data.get("name") if isinstance(data, dict) else None
     return DATASETS[name] if isinstance(name, str) and name in DATASETS else None
+
+
+def own_training_reference(model: str) -> "TrainingReference | None":
+    """The training molecules of a model that was trained on a user's file; None for other models.
+
+    Raises:
+        MolflowError: the file is gone, or was changed so that it cannot be prepared.
+    """
+    from molflow.config import parse
+    from molflow.data import MoleculeFile
+    from molflow.evaluation import TrainingReference
+    from molflow.flows.storage import read_config
+    from molflow.pretrained import folder_of
+
+    if data_of(model) is not MoleculeFile:
+        return None
+    settings = read_config(folder_of(model))["experiment"]["data"]
+    data = parse(MoleculeFile, {key: value for key, value in settings.items() if key != "name"}, model)
+    molecules = data.load("train").data
+    return TrainingReference.from_set(molecules, name=f"the training split of {data.file.name}", progress=True)
+
+
+def training_file_reference(file: Path) -> "TrainingReference":
+    """All molecules of a file as training molecules."""
+    from molflow.data import MoleculeFile, MoleculeSet
+    from molflow.evaluation import TrainingReference
+
+    molecules = MoleculeSet.load(MoleculeFile(file=file).prepare())
+    return TrainingReference.from_set(molecules, name=file.name, progress=True)
 
 
 def training_reference(novelty: bool | None, reference: str | None = DEFAULT_REFERENCE) -> "TrainingReference | None":

@@ -20,6 +20,9 @@ from molflow.errors import MolflowError
 class PlaneDensity(DataSetConfig):
     """Base of densities in the plane: each split is n independent samples, float32 (n, 2).
 
+    Attributes:
+        seed: of the samples.
+
     Example:
         >>> from molflow.data import DATASETS
         >>> rings = DATASETS["rings"](n=1000)

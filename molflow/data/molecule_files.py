@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import Field
-from tqdm import tqdm
 
 from molflow.chem.io import iter_records
 from molflow.chem.preparation import Fragments, message_of, prepare, warm_up
@@ -24,6 +23,7 @@ from molflow.data.splits import drawn_folds
 from molflow.data.structures import MoleculeSet
 from molflow.errors import MolflowError
 from molflow.files import atomic_path, check_writable, csv_cell, fingerprint, whole_lines
+from molflow.progress import progress_bar
 from molflow.workers import Failure, default_workers, outcomes
 
 _VERSION = 2  # change it whenever preparation changes
@@ -169,7 +169,7 @@ class MoleculeFile(DataSetConfig):
         found = outcomes(
             _prepare, messages(), workers=default_workers(), seconds=self.seconds, options=options, prepare=warm_up
         )
-        bar = tqdm(total=len(items), initial=len(done), desc="molecules", unit="molecule", disable=not progress)
+        bar = progress_bar(total=len(items), initial=len(done), desc="molecules", unit="molecule", disable=not progress)
         with partial.open("a", encoding="utf-8") as file, closing(found), bar:
             for result in found:
                 unreadable = problems.popleft()

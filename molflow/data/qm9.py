@@ -22,6 +22,7 @@ from molflow.data.files import cache_path
 from molflow.data.registry import DATASETS
 from molflow.data.structures import MoleculeSet
 from molflow.errors import MolflowError
+from molflow.progress import progress_bar
 
 N_MOLECULES = 130_831
 SMALLEST, LARGEST = 3, 29  # atoms
@@ -181,7 +182,7 @@ def read_wheel(folder: Path | None = None, progress: bool = False) -> MoleculeSe
             folder = Path(str(metadata.distribution("qm9pack").locate_file("qm9pack/data")))
         except metadata.PackageNotFoundError as error:
             raise MolflowError('the qm9pack wheel is not installed: pip install "molflow[qm9]" brings it') from error
-    with tqdm(total=N_MOLECULES, desc="reading QM9", unit=" molecules", disable=not progress) as bar:
+    with progress_bar(total=N_MOLECULES, desc="reading QM9", unit=" molecules", disable=not progress) as bar:
         return _joined([read_part(folder / name, part, bar) for name, part in WHEEL_PARTS.items()])
 
 
@@ -200,7 +201,7 @@ def read_pyg(root: Path, progress: bool = False) -> MoleculeSet:
             f"torch_geometric could not download QM9 into {root}: {error or type(error).__name__}; "
             'the wheel needs no download: pip install "molflow[qm9]" and source="wheel"'
         ) from error
-    return from_pyg(tqdm(dataset, desc="reading QM9", unit=" molecules", disable=not progress))
+    return from_pyg(progress_bar(dataset, desc="reading QM9", unit=" molecules", disable=not progress))
 
 
 def from_pyg(dataset: Iterable[Any]) -> MoleculeSet:
@@ -258,8 +259,17 @@ def prepare_qm9(
 ) -> Path:
     """Write the QM9 cache if there is none, or again with ``force``, and return its path.
 
+    Args:
+        source: the wheel qm9pack, or PyTorch Geometric, which downloads.
+        cache_dir: by default the folder in MOLFLOW_CACHE, else the user's cache folder.
+        force: write the cache again.
+        progress: show a bar on stderr.
+
     Raises:
         MolflowError: the source is missing, damaged or incomplete, or the folder cannot be written.
+
+    Example:
+        >>> prepare_qm9()  # doctest: +SKIP
     """
     if source not in ("wheel", "pyg"):
         raise MolflowError(f"unknown QM9 source {source!r}, accepted: wheel, pyg")
@@ -284,6 +294,10 @@ def load_qm9(split: Split | Literal["all"] = "all", cache_dir: str | Path | None
 
     ``all`` is in GDB9 order; a split is in the order of :func:`qm9_split`.
 
+    Args:
+        split: all, train, validation or test.
+        cache_dir: by default the folder in MOLFLOW_CACHE, else the user's cache folder.
+
     Example:
         >>> load_qm9("test").batch([0, 1]).positions.shape  # doctest: +SKIP
         torch.Size([2, 17, 3])
@@ -303,7 +317,12 @@ def load_qm9(split: Split | Literal["all"] = "all", cache_dir: str | Path | None
 
 
 def qm9_split() -> dict[Split, np.ndarray]:
-    """Indices into the full set of the split that E-NF, EDM, GeoLDM and FFF use: 100,000 / 17,748 / 13,083."""
+    """Indices into the full set of the split that E-NF, EDM, GeoLDM and FFF use: 100,000 / 17,748 / 13,083.
+
+    Example:
+        >>> {name: index.shape for name, index in qm9_split().items()}
+        {'train': (100000,), 'validation': (17748,), 'test': (13083,)}
+    """
     order = np.random.RandomState(0).permutation(N_MOLECULES)
     train, validation, test = np.split(order, [100_000, 117_748])
     return {"train": train, "validation": validation, "test": test}

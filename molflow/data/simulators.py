@@ -41,6 +41,7 @@ class Simulator(DataSetConfig):
         (torch.Size([100, 5]), torch.Size([100, 8]), torch.Size([100]))
 
     Attributes:
+        seed: of the prior and the simulator.
         parameters: names of the parameters.
         n_observed: C, numbers of an observation.
     """
@@ -58,7 +59,7 @@ class Simulator(DataSetConfig):
         names = [f"x{k + 1}" for k in range(cls.n_observed)]
         if not isinstance(table, dict):
             return table
-        if list(table.get("condition", names)) != names:
+        if table.get("condition", names) not in (names, tuple(names)):
             raise ValueError(f"the condition is the whole observation, {names[0]} to {names[-1]}; leave it out")
         return table | {"condition": names}
 
@@ -97,7 +98,11 @@ class Simulator(DataSetConfig):
 
 
 class BenchmarkTask(Simulator):
-    """A task of sbibm, with the files of its wheel. Observations are numbered from 1 to 10."""
+    """A task of sbibm, with the files of its wheel. Observations are numbered from 1 to 10.
+
+    Attributes:
+        seed: of the prior and the simulator.
+    """
 
     def observation(self, number: int) -> Tensor:
         """The observation, (C,)."""
@@ -149,7 +154,18 @@ def wheel_folder() -> Path:
 
 
 def sample_prior(prior: Distribution, n: int, generator: torch.Generator | None = None) -> Tensor:
-    """n draws of a distribution, reproducible by the generator; `torch.distributions` knows only the global one."""
+    """n draws of a distribution, reproducible by the generator; `torch.distributions` knows only the global one.
+
+    Args:
+        prior: of one vector.
+        n: number of draws.
+        generator: source of randomness; None for torch's own.
+
+    Example:
+        >>> prior = torch.distributions.Independent(torch.distributions.Uniform(torch.zeros(2), torch.ones(2)), 1)
+        >>> sample_prior(prior, 5, torch.Generator().manual_seed(0)).shape
+        torch.Size([5, 2])
+    """
     seed = int(torch.randint(2**62, (), generator=generator))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

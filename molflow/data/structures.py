@@ -25,7 +25,7 @@ _PROPERTY = "property."  # prefix of the property arrays in an NPZ file
 _AT_ONCE = 2048  # molecules whose distances are in memory at a time
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MoleculeSet:
     """M molecules in flat arrays; the atoms of molecule i are rows ``offsets[i]:offsets[i + 1]``.
 
@@ -106,6 +106,11 @@ class MoleculeSet:
 
     def __len__(self) -> int:
         return len(self.n_atoms)
+
+    def __repr__(self) -> str:
+        sizes = f", {self.n_atoms.min()} to {self.n_atoms.max()} atoms" if len(self) else ""
+        kept = f", properties {' '.join(self.properties)}" if self.properties else ""
+        return f"{type(self).__name__}({len(self):,} molecules{sizes}{kept})"
 
     @cached_property
     def offsets(self) -> np.ndarray:

@@ -13,6 +13,7 @@ from molflow.data.base import DataSetConfig, Loaded, Split, columns, hold_out
 from molflow.data.files import read_array, save_arrays
 from molflow.data.registry import DATASETS
 from molflow.errors import MolflowError
+from molflow.extras import import_extra
 
 
 @DATASETS.register("vectors")
@@ -60,8 +61,20 @@ def read_vectors(
 ) -> tuple[Tensor, Tensor | None]:
     """Vectors (n, F) of a file, float32, and their condition (n, C) or None; see `VectorFile`.
 
+    Args:
+        path: a .csv, .npy, .npz or .parquet file.
+        names: of the columns or arrays to take; all by default.
+        condition: names of those that are the condition.
+
     Raises:
         MolflowError: a file or a column that is missing, another shape, or values that are not finite numbers.
+
+    Example:
+        >>> import pathlib
+        >>> _ = pathlib.Path("mine.csv").write_text("a,b,c\\n1,2,3\\n4,5,6\\n")
+        >>> x, condition = read_vectors(pathlib.Path("mine.csv"), ("a", "b"), ("c",))
+        >>> x.tolist(), condition.tolist()
+        ([[1.0, 2.0], [4.0, 5.0]], [[3.0], [6.0]])
     """
     if read := {".csv": _read_csv, ".parquet": _read_parquet}.get(path.suffix.lower()):
         table = read(path)
@@ -114,13 +127,11 @@ def _read_csv(path: Path) -> dict[str, np.ndarray]:
 
 def _read_parquet(path: Path) -> dict[str, np.ndarray]:
     """The columns of a Parquet file."""
-    try:
-        from pyarrow import ArrowException, parquet
-    except ModuleNotFoundError as error:
-        raise MolflowError(f"{path}: reading Parquet needs pyarrow: pip install 'molflow[parquet]'") from error
+    what = f"{path}: reading Parquet"
+    pyarrow, parquet = (import_extra(module, "parquet", what) for module in ("pyarrow", "pyarrow.parquet"))
     try:
         table = parquet.read_table(path)
-    except (OSError, ArrowException) as error:
+    except (OSError, pyarrow.ArrowException) as error:
         raise MolflowError(f"{path}: not a readable Parquet file: {error}") from error
     return {name: table[name].to_numpy() for name in table.column_names}
 

@@ -4,12 +4,12 @@ import math
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from molflow.distributions.compositions import Compositions
 from molflow.distributions.constraint import Constraint, Remainders
 from molflow.distributions.registry import COMPOSITIONS
 from molflow.errors import MolflowError
+from molflow.progress import progress_bar
 
 _HIDDEN = 192
 _CANDIDATES = 4096  # at least, for compositions that meet a constraint
@@ -56,7 +56,7 @@ class CompositionModel(Compositions):
         parameters = list(self.network.requires_grad_(True).parameters())
         optimizer = torch.optim.Adam(parameters, _LEARNING_RATE)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
-        steps = tqdm(range(_STEPS), desc="compositions", unit="step", disable=not progress, dynamic_ncols=True)
+        steps = progress_bar(range(_STEPS), desc="compositions", unit="step", disable=not progress)
         with torch.enable_grad():
             for _ in steps:
                 rows = torch.multinomial(counts.double(), _BATCH, replacement=True, generator=generator)

@@ -75,6 +75,15 @@ def softened(energy: Potential, highest: float) -> Potential:
     """An energy that is U up to `highest` and highest + log(1 + U - highest) above. It has the same minima.
 
     It has no huge forces. Training by energy needs this, as one clash would dominate a batch (arXiv 1812.01729).
+
+    Args:
+        energy: U in kT, (n, N, D) -> (n,).
+        highest: the energy up to which nothing changes, kT.
+
+    Example:
+        >>> soft = softened(lambda x: x.square().sum((1, 2)), highest=2.0)
+        >>> soft(torch.tensor([[[1.0]], [[100.0]]])).tolist()
+        [1.0, 11.210240364074707]
     """
 
     def soft(x: Tensor) -> Tensor:

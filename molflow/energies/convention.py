@@ -15,6 +15,16 @@ def virial(energy: Energy, x: Tensor) -> tuple[float, float]:
     """Mean of x . grad U over configurations (n, N, D), n at least 2, and its standard error if they are independent.
 
     In the density exp(-U) the mean is (N - 1) D exactly.
+
+    Args:
+        energy: any energy.
+        x: configurations, (n, N, D).
+
+    Example:
+        >>> x = molflow.load_pretrained("dw4").sample(500, seed=0)
+        >>> mean, error = virial(molflow.energies.DoubleWell(), x)
+        >>> abs(mean - 6) < 10 * error
+        True
     """
     x = x.double()
     values = (x * energy_and_gradient(energy, x)[1]).sum((1, 2))
@@ -27,8 +37,16 @@ def detect_convention(x: Tensor) -> PairSum | None:
     The virial under it must be within 3.5 standard errors of (N - 1) D, and under the other one more than 4.5 away.
     This takes about 2,000 independent configurations of 13 particles, a few hundred if they obey "ordered".
 
+    Args:
+        x: configurations, (n, N, 3).
+
     Raises:
         MolflowError: the shape is not (n, N, 3).
+
+    Example:
+        >>> x = torch.randn(1000, 13, 3, generator=torch.Generator().manual_seed(0))
+        >>> detect_convention(x) is None
+        True
     """
     if x.ndim != 3:
         raise MolflowError(f"expected configurations (n, N, 3), got {tuple(x.shape)}")
@@ -53,6 +71,10 @@ def check_convention(x: Tensor, energy: Energy, source: str) -> None:
 
     Raises:
         MolflowError: they do; the message gives the virial under both conventions.
+
+    Example:
+        >>> x = molflow.load_pretrained("lj13").sample(200, seed=0)
+        >>> check_convention(x, molflow.energies.LennardJones(13), "samples")
     """
     if not isinstance(energy, LennardJones) or detect_convention(x) in (None, energy.pair_sum):
         return

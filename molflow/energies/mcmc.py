@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from molflow.energies.base import Potential, energy_and_gradient
 from molflow.errors import MolflowError
 from molflow.geometry import MeanFreeSpace
+from molflow.progress import progress_bar
 
 _TARGET_ACCEPTANCE = 0.8  # near the optimum of Hamiltonian Monte Carlo in tens of dimensions
 _FIRST_STEP = 0.02  # in standard deviations of the start; adapted in burn-in
@@ -119,6 +119,14 @@ def parallel_tempering(
     Raises:
         MolflowError: fewer than two chains, energies of another shape, a start whose energy or gradient is not finite,
             or an energy that changes under translations.
+
+    Example:
+        >>> system = molflow.energies.get_system("dw4")
+        >>> start = system.start_width * torch.randn(4, 4, 2, generator=torch.Generator().manual_seed(0))
+        >>> settings = Tempering((1.0, 2.0), n_burn_in=20, n_samples=5, thinning=2, n_leapfrog=5)
+        >>> chains = parallel_tempering(system.energy, start, settings, torch.Generator().manual_seed(0))
+        >>> chains.positions.shape  # chains, samples, N, D
+        torch.Size([4, 5, 4, 2])
     """
     if start.ndim != 3 or len(start) < 2:
         raise MolflowError(f"expected the start of two chains or more, (C, N, D), got {tuple(start.shape)}")
@@ -127,7 +135,7 @@ def parallel_tempering(
     positions = start.new_empty(n_chains, n_samples, *start.shape[1:])
     energies, virials = torch.empty(2, n_chains, n_samples, dtype=torch.float64, device=start.device)
     accepted, swapped = [], []
-    with tqdm(
+    with progress_bar(
         total=settings.n_burn_in + n_samples * thinning, desc="sampling", unit=" sweeps", disable=not progress
     ) as bar:
         for sweep in range(settings.n_burn_in):
@@ -167,6 +175,13 @@ def split_r_hat(values: Tensor) -> float:
     """Potential scale reduction of C chains of S numbers, (C, S), each split into two halves of n = S // 2.
 
     sqrt(((n - 1) / n W + B) / W) with W the mean variance within a half and B the variance of the means of the halves.
+
+    Args:
+        values: (C, S).
+
+    Example:
+        >>> split_r_hat(torch.randn(50, 200, generator=torch.Generator().manual_seed(0))) < 1.01
+        True
     """
     n = values.shape[1] // 2
     halves = torch.cat([values[:, :n], values[:, -n:]])

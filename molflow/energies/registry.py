@@ -22,9 +22,16 @@ ENERGIES: Registry[Callable[[], System]] = Registry(
 def get_system(name: str) -> System:
     """The system of a name; it is built once.
 
+    Args:
+        name: one of `ENERGIES`.
+
     Raises:
         MolflowError: an unknown name, with the nearest known one; or as `Registry` for an installed package that does
             not register what it announces.
+
+    Example:
+        >>> get_system("dw4").mean_energy
+        -22.54
     """
     return _built(ENERGIES[name])
 

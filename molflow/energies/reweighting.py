@@ -29,6 +29,11 @@ def log_weights(energy: Potential, x: Tensor, log_q: Tensor) -> Tensor:
     Raises:
         MolflowError: shapes that do not match, or a sample whose energy is NaN or -inf or whose log_q is not finite;
             the first is named.
+
+    Example:
+        >>> x, log_q = molflow.load_pretrained("dw4").sample_and_log_prob(10, seed=0)
+        >>> log_weights(molflow.energies.DoubleWell(), x, log_q).shape
+        torch.Size([10])
     """
     if log_q.shape != x.shape[:1]:
         raise MolflowError(f"expected one log_q for each of {len(x)} samples, got shape {tuple(log_q.shape)}")
@@ -46,7 +51,15 @@ def weigh(energies: Tensor, log_q: Tensor) -> Tensor:
 
 
 def normalized_weights(log_w: Tensor) -> Tensor:
-    """exp(log_w) divided by their sum, (n,). Raises MolflowError if all are zero, or one is NaN or infinite."""
+    """exp(log_w) divided by their sum, (n,). Raises MolflowError if all are zero, or one is NaN or infinite.
+
+    Args:
+        log_w: log weights up to a constant, nats, (n,).
+
+    Example:
+        >>> normalized_weights(torch.tensor([0.0, 0.0])).tolist()
+        [0.5, 0.5]
+    """
     _refuse("log weight", log_w, log_w.isnan() | (log_w == torch.inf))
     if not (log_w > -torch.inf).any():
         raise MolflowError(f"all of the {len(log_w)} weights are zero: no sample has a finite energy")
@@ -61,6 +74,10 @@ def effective_sample_size(log_w: Tensor) -> float:
 
     Raises:
         MolflowError: as `normalized_weights`.
+
+    Example:
+        >>> round(effective_sample_size(torch.tensor([0.0, -100.0])), 6)
+        0.5
     """
     return 1 / (len(log_w) * float(normalized_weights(log_w).square().sum()))
 
@@ -79,6 +96,11 @@ def resample(x: Tensor, log_w: Tensor, n: int, seed: int) -> Tensor:
 
     Raises:
         MolflowError: as `normalized_weights`.
+
+    Example:
+        >>> x = torch.arange(4.0).reshape(4, 1, 1)
+        >>> resample(x, torch.tensor([-100.0, 0.0, 0.0, -100.0]), 4, seed=0).flatten().tolist()
+        [1.0, 1.0, 2.0, 2.0]
     """
     offset = torch.rand((), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     places = (torch.arange(n, dtype=torch.float64) + offset) / n

@@ -31,9 +31,24 @@ from molflow.evaluation.statistics import (
     wasserstein,
 )
 from molflow.geometry import MeanFreeSpace
+from molflow.plot.tables import html_table
+
+_MAIN = {
+    "ess_fraction": "effective sample size / samples",
+    "reweighted_log_z": "log Z from the weights",
+    "mean_energy": "mean energy, kT",
+    "reweighted_mean_energy": "mean energy with weights, kT",
+    "nll_encoder": "NLL through the encoder, nats",
+    "nll_decoder": "NLL through the decoder, nats",
+    "reconstruction_error": "reconstruction error",
+    "w1_energy": "W1 distance of energies, kT",
+    "w1_distance": "W1 distance of pair distances",
+}
+
+_DISAGREES = 0.1  # nats
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class BoltzmannScores:
     """Scores of samples. A score that was not asked for or cannot be computed is None, never NaN.
 
@@ -56,17 +71,24 @@ class BoltzmannScores:
         reweighted_log_z: log of the mean weight; reweighted_mean_energy: in kT. Their errors and that of `ess_fraction`
             are from a bootstrap over samples.
         reverse_kl: KL(samples' density || target) = E_q[log q + U] + log Z, nats, with the system's log Z.
-        nll_encoder, nll_decoder: mean of -log q over test configurations, n_nll_* of them, with the density through
-            the encoder or the decoder. None if an entry is not finite; n_nonfinite_nll_* counts these.
-        nll_*_bgflow: NLL - dof/2 log 2 pi, without the Gaussian constant, as papers built on bgflow print it.
+        nll_encoder, nll_decoder: mean of -log q over test configurations, with the density through the encoder or
+            the decoder. None if an entry is not finite.
+        n_nll_encoder, n_nll_decoder: number of these configurations.
+        n_nonfinite_nll_encoder, n_nonfinite_nll_decoder: number of entries that are not finite.
+        nll_encoder_bgflow, nll_decoder_bgflow: NLL - dof/2 log 2 pi, without the Gaussian constant, as papers
+            built on bgflow print it.
         kl_encoder, kl_decoder: KL(target || density) = NLL - entropy of the system. Its error is that of the NLL.
-        reconstruction_error: mean |x - g(f(x))| over n_reconstruction configurations, with its median.
+        disagreement: mean |log q - log q'| over test configurations, nats, with the densities through encoder and
+            decoder; disagreement_largest: the largest, of the configuration number disagreement_configuration, from 1;
+            n_disagreeing: those above 0.1 nats, where the inverse or the solver is not exact enough for the density.
+        reconstruction_error: mean |x - g(f(x))| over n_reconstruction configurations.
+        reconstruction_error_median: its median.
         w1_energy, w1_distance: Wasserstein-1 distance between samples and reference, of energies (kT) and of the
             distances of all pairs of particles (units of the positions). Nothing is clipped: one clash of 10^6 kT
             among 1,000 samples adds 1,000 kT, so compare it with the median and `fraction_above_reference`.
-        w1_*_reweighted: the same with weights on the samples.
-        w1_*_halves: distance between the first and the second half of the reference: the noise of a finite reference.
-            Fewer samples than half of it are noisier.
+        w1_energy_reweighted, w1_distance_reweighted: the same with weights on the samples.
+        w1_energy_halves, w1_distance_halves: distance between the first and the second half of the reference: the noise
+            of a finite reference. Fewer samples than half of it are noisier.
         system: name, mean_energy, log_z, entropy of the target and their errors.
         seed, n_resamples: seed and number of resamples of the bootstrap.
     """
@@ -108,6 +130,10 @@ class BoltzmannScores:
     nll_decoder_error: Number = None
     nll_decoder_bgflow: Number = None
     kl_decoder: Number = None
+    disagreement: Number = None
+    disagreement_largest: Number = None
+    disagreement_configuration: int | None = None
+    n_disagreeing: int | None = None
     n_reconstruction: int = 0
     reconstruction_error: Number = None
     reconstruction_error_median: Number = None
@@ -124,6 +150,41 @@ class BoltzmannScores:
     def to_dict(self) -> dict[str, Any]:
         """All scores under their own names, ready for JSON."""
         return asdict(self)
+
+    def __repr__(self) -> str:
+        shown = [("ess_fraction", self.ess_fraction), ("reweighted_log_z", self.reweighted_log_z)]
+        figures = "".join(f", {name}={value:.4g}" for name, value in shown if value is not None)
+        return f"{type(self).__name__}(n_samples={self.n_samples}{figures})"
+
+    def summary(self) -> str:
+        """The main scores as lines of text, with their errors and the known values of the system."""
+        rows = self._main()
+        width = max(len(row[0]) for row in rows)
+        return "\n".join(
+            f"{words:<{width}}   {value}{'' if known is None else f'; exact: {known:.4g}'}"
+            for words, value, known in rows
+        )
+
+    def _repr_html_(self) -> str:
+        return html_table(self._main(), ("", "score", "exact"))
+
+    def _main(self) -> list[tuple[str, str, Number]]:
+        """The main scores: what, the value with its error, and the value of the system."""
+        system = self.system or {}
+        exact = {
+            "ess_fraction": 1.0,
+            "reweighted_log_z": system.get("log_z"),
+            "mean_energy": system.get("mean_energy"),
+            "reweighted_mean_energy": system.get("mean_energy"),
+            "nll_encoder": system.get("entropy"),
+            "nll_decoder": system.get("entropy"),
+        }
+        rows: list[tuple[str, str, Number]] = [("samples", f"{self.n_samples:,}", None)]
+        for name, words in _MAIN.items():
+            value, error = getattr(self, name), getattr(self, f"{name}_error", None)
+            if value is not None:
+                rows.append((words, f"{value:.5g}{'' if error is None else f' ± {error:.2g}'}", exact.get(name)))
+        return rows
 
 
 def evaluate_boltzmann(
@@ -146,12 +207,19 @@ def evaluate_boltzmann(
         log_prob: log density of each sample on the mean-free space, nats, (n,). Without it there are no weights.
         reference: configurations (m, N, D) drawn from the target.
         system: known figures of the target.
-        nll_encoder, nll_decoder: -log density of test configurations through either map, nats, (k,).
+        nll_encoder, nll_decoder: -log density of test configurations through either map, nats, (k,); of the same
+            configurations if they are as many.
         reconstruction_error: |x - g(f(x))| of test configurations, (k,).
         seed: seed of the bootstrap.
 
     Raises:
         MolflowError: an array of another shape, or a reference configuration without a finite energy.
+
+    Example:
+        >>> system = molflow.energies.get_system("dw4")
+        >>> x, log_q = molflow.load_pretrained("dw4").sample_and_log_prob(50, seed=0)
+        >>> evaluate_boltzmann(x, system.energy, log_prob=log_q, system=system).ess_fraction > 0.5
+        True
     """
     measured = measure(samples, energy, log_prob, reference)
     n, n_particles, dim = measured.samples.shape
@@ -168,6 +236,8 @@ def evaluate_boltzmann(
     for name, nll in (("nll_encoder", nll_encoder), ("nll_decoder", nll_decoder)):
         if nll is not None:
             scores |= _named(name, likelihood_scores(vector(nll, name), dof, entropy))
+    if nll_encoder is not None and nll_decoder is not None:
+        scores |= _disagreement_scores(vector(nll_encoder, "nll_encoder"), vector(nll_decoder, "nll_decoder"))
     if reconstruction_error is not None:
         scores |= _reconstruction_scores(vector(reconstruction_error, "reconstruction_error"))
     if measured.reference is not None:
@@ -291,6 +361,21 @@ def _reference_scores(measured: Measured) -> dict[str, Any]:
         "w1_distance": w1(raw, halves.sum(0)),
         "w1_distance_reweighted": None if reweighted is None else w1(reweighted, halves.sum(0)),
         "w1_distance_halves": w1(halves[0], halves[1]),
+    }
+
+
+def _disagreement_scores(nll_encoder: Array, nll_decoder: Array) -> dict[str, Any]:
+    if nll_encoder.shape != nll_decoder.shape:
+        return {}
+    differences = np.abs(nll_encoder - nll_decoder)
+    if not np.isfinite(differences).all():
+        return {}
+    worst = int(differences.argmax())
+    return {
+        "disagreement": float(differences.mean()),
+        "disagreement_largest": float(differences[worst]),
+        "disagreement_configuration": worst + 1,
+        "n_disagreeing": int((differences > _DISAGREES).sum()),
     }
 
 

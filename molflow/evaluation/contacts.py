@@ -25,6 +25,10 @@ def clashes(positions: np.ndarray, atomic_numbers: np.ndarray, bonds: np.ndarray
         positions: (n, 3), Å, n > 0.
         atomic_numbers: (n,).
         bonds: rows of two atoms and an order, (m, 3).
+
+    Example:
+        >>> clashes(np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]]), np.array([6, 6]), np.zeros((0, 3), int))
+        1
     """
     from rdkit import Chem
 

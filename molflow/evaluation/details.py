@@ -2,11 +2,11 @@
 
 import csv
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, get_args, get_type_hints
+from typing import Protocol, get_args, get_type_hints
 
 from molflow.chem.io import Structure, StructureWriter
+from molflow.chem.parquet import RowWriter, load_pyarrow
 from molflow.chem.relaxation import Strain
 from molflow.chem.structure import structure_error
 from molflow.errors import MolflowError
@@ -40,8 +40,12 @@ class DetailWriter(Closing):
         MolflowError: an unknown suffix, a path that cannot be written, or Parquet without pyarrow.
 
     Example:
-        with DetailWriter("molecules.csv") as details:
-            molflow.evaluate("mine.sdf", each=details.write)
+        >>> import pathlib
+        >>> batch = molflow.load_pretrained("qm9").sample(3, seed=0)
+        >>> with DetailWriter("molecules.csv") as details:
+        ...     scores = molflow.evaluate(batch, reference=None, each=details.write, workers=0)
+        >>> len(pathlib.Path("molecules.csv").read_text().splitlines())
+        4
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -64,7 +68,7 @@ def check_details(path: str | os.PathLike[str]) -> None:
     if suffix.lower() not in SUFFIXES:
         raise MolflowError(f"{path}: unknown suffix {suffix!r}; accepted are {' '.join(SUFFIXES)}")
     if suffix.lower() == ".parquet":
-        _pyarrow()
+        load_pyarrow()
     check_writable(path)
 
 
@@ -83,25 +87,13 @@ class _Csv:
 
 class _Parquet:
     def __init__(self, path: Path) -> None:
-        pyarrow, parquet = _pyarrow()
-        self._schema = pyarrow.schema([(name, getattr(pyarrow, kind)()) for name, kind in _kinds().items()])
-        self._make = pyarrow.Table.from_pylist
-        self._file = parquet.ParquetWriter(path, self._schema)
-        self._rows: list[dict[str, Any]] = []
+        self._rows = RowWriter(path, _kinds(), group=_ROWS)
 
     def write(self, report: MoleculeReport, structure: Structure | None) -> None:
-        self._rows.append(report.to_dict())
-        if len(self._rows) == _ROWS:
-            self._flush()
+        self._rows.write(report.to_dict())
 
     def close(self) -> None:
-        self._flush()
-        self._file.close()
-
-    def _flush(self) -> None:
-        rows, self._rows = self._rows, []  # first, as an interrupt may follow the writing
-        if rows:
-            self._file.write_table(self._make(rows, self._schema))
+        self._rows.close()
 
 
 class _Sdf:
@@ -119,19 +111,10 @@ class _Sdf:
 _WRITERS: dict[str, type[_Csv | _Parquet | _Sdf]] = dict(zip(SUFFIXES, (_Csv, _Parquet, _Sdf), strict=True))
 
 
-def _pyarrow() -> Sequence[Any]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise MolflowError("a Parquet file needs pyarrow; install it with: pip install 'molflow[parquet]'") from error
-    return pyarrow, parquet
-
-
-def _kinds() -> dict[str, str]:
-    """The pyarrow type of each column by its name."""
+def _kinds() -> dict[str, type]:
+    """The type of the values in each column by its name."""
     strained = {f"strain_{name}": hint for name, hint in get_type_hints(Strain).items()}
     hints = get_type_hints(MoleculeReport) | get_type_hints(Descriptors) | strained
     hints |= {"posebusters_passed": bool, "posebusters_failed": str}
-    kinds = {int: "int64", float: "float64", bool: "bool_"}
-    return {name: kinds.get((get_args(hints[name]) or (hints[name],))[0], "string") for name in COLUMNS}
+    plain = {name: (get_args(hints[name]) or (hints[name],))[0] for name in COLUMNS}
+    return {name: kind if kind in (int, float, bool) else str for name, kind in plain.items()}

@@ -35,6 +35,11 @@ def histograms(
 
     Raises:
         MolflowError: as in `evaluate_boltzmann`.
+
+    Example:
+        >>> x = molflow.load_pretrained("dw4").sample(50, seed=0)
+        >>> sorted(histograms(x, molflow.energies.DoubleWell(), bins=10))
+        ['distance', 'energy']
     """
     measured = measure(samples, energy, log_prob, reference)
     return {"energy": _energy_histogram(measured, bins), "distance": _distance_histogram(measured, bins)}

@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from molflow.chem.build import bonded_mol, canonical_smiles, is_sanitised
 from molflow.chem.elements import formula
 from molflow.chem.io import Structure
 from molflow.data.files import save_arrays
 from molflow.data.qm9 import load_qm9, prepare_qm9
+from molflow.data.structures import MoleculeSet
 from molflow.errors import MolflowError
 from molflow.evaluation.chunks import look_up
 from molflow.evaluation.edm import explicit_smiles
 from molflow.files import check_writable
+from molflow.progress import progress_bar
 
 if TYPE_CHECKING:
     from rdkit import Chem
@@ -82,7 +83,7 @@ class TrainingReference:
         Raises:
             MolflowError: a SMILES that RDKit cannot read, or no molecule at all.
         """
-        bar = tqdm(total=len(structures), desc="training molecules", disable=not progress, dynamic_ncols=True)
+        bar = progress_bar(total=len(structures), desc="training molecules", disable=not progress)
         known: set[str] = set()
         edm: set[str] = set()
         n_refused = 0
@@ -93,7 +94,7 @@ class TrainingReference:
                 edm.add(found_by_edm)
             bar.update()
         bar.close()
-        for mol in map(_parsed, tqdm(smiles, desc="their SMILES", disable=not progress)):
+        for mol in map(_parsed, progress_bar(smiles, desc="their SMILES", disable=not progress)):
             known.add(canonical_smiles(mol))
             if not structures:
                 edm.add(_with_hydrogens(mol))
@@ -101,7 +102,8 @@ class TrainingReference:
             raise MolflowError("no molecule that RDKit accepts; expected at least one training molecule")
         prints = fingerprints(sorted(known), progress)
         formulas = frozenset(formula(s.atomic_numbers) for s in structures)
-        scaffolds = frozenset(scaffold(text) for text in tqdm(sorted(known), desc="scaffolds", disable=not progress))
+        shown = progress_bar(sorted(known), desc="scaffolds", disable=not progress)
+        scaffolds = frozenset(map(scaffold, shown))
         return cls(
             name,
             len(structures),
@@ -112,6 +114,12 @@ class TrainingReference:
             formulas,
             scaffolds - {""},
         )
+
+    @classmethod
+    def from_set(cls, molecules: MoleculeSet, *, name: str, progress: bool = False) -> "TrainingReference":
+        """`from_structures` for a prepared set of molecules, with its own SMILES."""
+        smiles = [] if molecules.smiles is None else molecules.smiles.tolist()
+        return cls.from_structures(list(molecules.structures()), smiles, name=name, progress=progress)
 
     def nearest_similarity(self, smiles: Sequence[str], progress: bool = False) -> np.ndarray:
         """Tanimoto similarity of each molecule to the most similar training molecule.
@@ -124,7 +132,7 @@ class TrainingReference:
         queries = [np.flatnonzero(bits) for bits in np.unpackbits(fingerprints(smiles), axis=1)]
         nearest = np.zeros(len(queries))
         starts = range(0, len(self.fingerprints), _TRAINING_AT_ONCE)
-        for start in tqdm(starts, desc="nearest molecules", disable=not progress, dynamic_ncols=True):
+        for start in progress_bar(starts, desc="nearest molecules", disable=not progress):
             packed = self.fingerprints[start : start + _TRAINING_AT_ONCE]
             columns = np.unpackbits(np.ascontiguousarray(packed.T), axis=0)  # a query needs some 20 of 2048 rows
             sizes = columns.sum(0, dtype=np.int64)
@@ -146,7 +154,7 @@ def fingerprints(smiles: Sequence[str], progress: bool = False) -> np.ndarray:
 
     generator = GetMorganGenerator(radius=FINGERPRINT_RADIUS, fpSize=FINGERPRINT_BITS)
     packed = np.zeros((len(smiles), FINGERPRINT_BITS // 8), dtype=np.uint8)
-    for row, text in zip(packed, tqdm(smiles, desc="fingerprints", disable=not progress), strict=True):
+    for row, text in zip(packed, progress_bar(smiles, desc="fingerprints", disable=not progress), strict=True):
         mol = Chem.MolFromSmiles(text, sanitize=False)  # canonical SMILES need no second sanitisation
         mol.UpdatePropertyCache(strict=False)
         Chem.FastFindRings(mol)
@@ -171,8 +179,15 @@ def qm9_training_reference(cache_dir: str | Path | None = None, progress: bool =
     The file is made in under a minute if it is missing, if QM9 was prepared again, or if the version of RDKit changed,
     because canonical SMILES may differ between versions.
 
+    Args:
+        cache_dir: by default the folder in MOLFLOW_CACHE, else the user's cache folder.
+        progress: show a bar on stderr.
+
     Raises:
         MolflowError: QM9 cannot be prepared, or the file is damaged or cannot be written.
+
+    Example:
+        >>> "C" in qm9_training_reference().smiles  # doctest: +SKIP
     """
     source = prepare_qm9(cache_dir=cache_dir, progress=progress)
     path = source.with_name("qm9_training.npz")
@@ -180,11 +195,7 @@ def qm9_training_reference(cache_dir: str | Path | None = None, progress: bool =
         return kept
     check_writable(path)
     molecules = load_qm9("train", cache_dir)
-    assert molecules.smiles is not None
-    structures = list(molecules.structures())
-    reference = TrainingReference.from_structures(
-        structures, molecules.smiles.tolist(), name="the training split of qm9", progress=progress
-    )
+    reference = TrainingReference.from_set(molecules, name="the training split of qm9", progress=progress)
     _save(reference, path)
     return reference
 

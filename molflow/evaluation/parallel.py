@@ -14,6 +14,7 @@ from molflow.evaluation.inspection import failed_report, inspect_bonded, reject_
 from molflow.evaluation.options import EvaluationOptions
 from molflow.evaluation.remote import answer, to_message, warm_up
 from molflow.evaluation.reports import MoleculeReport
+from molflow.progress import progress_bar
 from molflow.workers import Failure, default_workers, name_of, outcomes
 
 _BLOCK = 1024  # molecules whose bonds are looked up together
@@ -134,4 +135,4 @@ def structure_in(item: Structure | Record) -> Structure | None:
 def bar(items: Iterable[Any], verb: str, options: EvaluationOptions) -> "tqdm[Any]":
     """A progress bar over molecules, if the options ask for one."""
     total = len(items) if isinstance(items, Sequence) else None
-    return tqdm(total=total, desc=verb, unit="molecule", disable=not options.progress, dynamic_ncols=True)
+    return progress_bar(total=total, desc=verb, unit="molecule", disable=not options.progress)

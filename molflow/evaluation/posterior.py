@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from molflow.errors import MolflowError
+from molflow.extras import import_extra
 
 Array = NDArray[Any]
 
@@ -28,12 +28,16 @@ def c2st(x: ArrayLike, y: ArrayLike, *, seed: int = 1, n_folds: int = 5) -> floa
     Raises:
         MolflowError: scikit-learn is not installed.
         ValueError: samples of another shape, not finite, or of different number, which would shift the 0.5.
+
+    Example:
+        >>> x = np.random.default_rng(0).normal(size=(50, 1))
+        >>> c2st(x, x + 10, n_folds=2)
+        1.0
     """
-    try:
-        from sklearn.model_selection import KFold, cross_val_score
-        from sklearn.neural_network import MLPClassifier
-    except ModuleNotFoundError as error:
-        raise MolflowError("c2st needs scikit-learn: pip install 'molflow[sbi]'") from error
+    import_extra("sklearn", "sbi", "c2st")
+    from sklearn.model_selection import KFold, cross_val_score
+    from sklearn.neural_network import MLPClassifier
+
     x, y = _samples(x, y)
     if len(x) != len(y):
         raise ValueError(f"c2st needs as many samples of each, got {len(x)} and {len(y)}")
@@ -58,6 +62,11 @@ def mmd(x: ArrayLike, y: ArrayLike, bandwidth: float | None = None) -> float:
 
     Raises:
         ValueError: samples of another shape, or not finite.
+
+    Example:
+        >>> x = np.random.default_rng(0).normal(size=(200, 1))
+        >>> mmd(x[:100], x[100:]) < 0.1 < mmd(x[:100], x[100:] + 3)
+        True
     """
     x, y = _samples(x, y)
     if bandwidth is None:
@@ -83,6 +92,10 @@ def calibration_ranks(theta: ArrayLike, samples: ArrayLike) -> Array:
 
     Raises:
         ValueError: shapes that do not fit, or values that are not finite.
+
+    Example:
+        >>> calibration_ranks([[0.5]], [[[0.1], [0.2], [0.9]]]).tolist()
+        [[2]]
     """
     theta, samples = _simulations(theta, samples)
     ranks: Array = (samples < theta[:, None]).sum(1)
@@ -93,6 +106,15 @@ def uniformity(ranks: ArrayLike, n_samples: int, seed: int = 0) -> Array:
     """p-values (F,) of Kolmogorov-Smirnov tests that ranks (n, F) from 0 to `n_samples` are uniform.
 
     Each rank stands for a random number in its interval, so that the test is exact.
+
+    Args:
+        ranks: as `calibration_ranks` gives them, (n, F).
+        n_samples: the highest possible rank.
+        seed: of the random numbers that stand for ranks.
+
+    Example:
+        >>> bool(uniformity(np.arange(100)[:, None], 99)[0] > 0.5)
+        True
     """
     from scipy.stats import kstest
 
@@ -141,6 +163,12 @@ def expected_coverage(theta: ArrayLike, samples: ArrayLike, *, n_levels: int = 1
 
     Raises:
         ValueError: shapes that do not fit, or values that are not finite.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> coverage = expected_coverage(rng.normal(size=(100, 2)), rng.normal(size=(100, 50, 2)))
+        >>> coverage.coverage.shape
+        (101,)
     """
     theta, samples = _simulations(theta, samples)
     n, n_samples = samples.shape[:2]

@@ -54,7 +54,8 @@ class MoleculeReport:
         perceived_smiles: canonical SMILES by perceived bonds; None if not perceived_valid.
         perception: the first problem of the perceived bonds, in words.
         default_connected: RDKit's DetermineBonds with default settings gives one fragment that it sanitises.
-        given: whether the file gives bonds; the fields given_... are the same figures by its bonds and formal charges.
+        given: whether the file gives bonds; the fields given_... are the same figures by its bonds and formal charges:
+            given_stable_atoms, given_stable, given_valid, given_connected, given_smiles, given_problem.
         bonds: the bonds behind stable_atoms, stable, valid, connected, fragments and smiles: "lookup", "perceived" or
             "given".
         charge: net charge that bonds are perceived with.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import html
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from molflow.errors import MolflowError
 from molflow.evaluation.metrics import METRICS, label
+from molflow.extras import import_extra
+from molflow.plot.tables import html_table
 
 if TYPE_CHECKING:
     import pandas
@@ -22,6 +22,10 @@ _VIEWS = (
 _INTERVALS = (
     "atom_stability", "molecule_stability", "validity", "connected_validity", "validity_x_uniqueness", "novelty",
     "novel_compositions",
+)  # fmt: skip
+_MAIN = (
+    "molecule_stability", "atom_stability", "validity", "connected_validity", "uniqueness", "validity_x_uniqueness",
+    "novelty",
 )  # fmt: skip
 _COUNTS = {"n_distinct": "validity_x_uniqueness", "n_novel": "novelty"}  # the numerators of these
 
@@ -121,30 +125,65 @@ class MoleculeScores:
         Raises:
             MolflowError: pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise MolflowError("a data frame needs pandas; install it with: pip install pandas") from error
+        frames = import_extra("pandas", "frame", "a data frame")
         rows = []
         for score in self.metrics.values():
             row = asdict(score)
             row["low"], row["high"] = row.pop("interval") or (None, None)
             rows.append(row)
-        return pandas.DataFrame(rows, index=pandas.Index(self.metrics, name="metric"))
+        frame: pandas.DataFrame = frames.DataFrame(rows, index=frames.Index(self.metrics, name="metric"))
+        return frame
+
+    def summary(self) -> str:
+        """The main scores as lines of text, each with its interval, its denominator and the value of the reference.
+
+        Example:
+            >>> batch = molflow.load_pretrained("qm9").sample(10, seed=0)
+            >>> print(molflow.evaluate(batch, scope="stability", reference=None).summary())
+            molecule stability  100.00 % [72.25, 100.00] of 10 molecules
+            atom stability      100.00 % [97.89, 100.00] of 178 atoms
+        """
+        name = (self.reference_scores or {}).get("name", "reference")
+        found = [(label(key), self.metrics[key]) for key in _MAIN if key in self.metrics]
+        width = max((len(words) for words, _ in found), default=0)
+        lines = []
+        for words, score in found:
+            ends = "" if score.interval is None else f" [{', '.join(f'{100 * end:.2f}' for end in score.interval)}]"
+            of = f" of {score.of:,} {score.what}"
+            beside = "" if score.reference is None else f"; {name}: {_shown(score, score.reference)}"
+            lines.append(f"{words:<{width}}  {_shown(score, score.value):>8}{ends}{of}{beside}")
+        return "\n".join(lines)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the main fractions with their intervals and the reference's values, see `molflow.plot.scores`.
+
+        Raises:
+            MolflowError: matplotlib is not installed.
+        """
+        from molflow.plot import scores
+
+        found = {label(key): self.metrics[key] for key in _MAIN if getattr(self, key) is not None}
+        return scores(
+            {words: score.value for words, score in found.items() if score.value is not None},
+            {words: score.interval for words, score in found.items() if score.interval is not None},
+            {words: score.reference for words, score in found.items() if score.reference is not None},
+            ax,
+        )
 
     def _repr_html_(self) -> str:
         """A table in notebooks."""
-        head = "".join(f"<th>{name}</th>" for name in ("", "score", "95 % interval", "of", "reference", "protocol"))
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(label(name))}</th>"
-            f"<td>{_shown(score, score.value)}</td>"
-            f"<td>{' – '.join(_shown(score, end) for end in score.interval or ())}</td>"
-            f"<td style='text-align:left'>{score.of:,} {html.escape(score.what)}</td>"
-            f"<td>{_shown(score, score.reference)}</td>"
-            f"<td style='text-align:left'>{html.escape(score.protocol)}</td></tr>"
+        rows = [
+            (
+                label(name),
+                _shown(score, score.value),
+                " – ".join(_shown(score, end) for end in score.interval or ()),
+                f"{score.of:,} {score.what}",
+                _shown(score, score.reference),
+                score.protocol,
+            )
             for name, score in self.metrics.items()
-        )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        ]
+        return html_table(rows, ("", "score", "95 % interval", "of", "reference", "protocol"))
 
 
 def _shown(score: Score, value: float | None) -> str:

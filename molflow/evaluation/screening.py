@@ -38,8 +38,16 @@ class Descriptors(NamedTuple):
 def descriptors(mol: Chem.Mol) -> Descriptors:
     """Descriptors of a sanitised molecule, with or without hydrogens.
 
+    Args:
+        mol: the molecule.
+
     Raises:
         MolflowError: RDKit's Contrib folder, which has the SA score, is missing.
+
+    Example:
+        >>> from rdkit import Chem
+        >>> descriptors(Chem.MolFromSmiles("c1ccccc1O")).rings
+        1
     """
     from rdkit import Chem, rdBase
     from rdkit.Chem import QED, rdMolDescriptors

@@ -20,7 +20,16 @@ def wilson_interval(successes: int, total: int, z: float = 1.96) -> tuple[float,
     centre (p + z²/2n) / (1 + z²/n), half-width z / (1 + z²/n) · sqrt(p(1-p)/n + z²/4n²). It stays inside 0..1 and has
     a width at p = 0 and p = 1, where that of the normal approximation is 0. It assumes independent trials.
 
+    Args:
+        successes: their number.
+        total: the number of trials.
+        z: half-width in standard deviations.
+
     Source: E. B. Wilson, J. Am. Stat. Assoc. 22 (1927) 209.
+
+    Example:
+        >>> wilson_interval(9, 10)
+        (0.5958436145024278, 0.9821242504842788)
     """
     if total == 0:
         return None

@@ -15,7 +15,6 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from molflow.batch import MoleculeBatch
 from molflow.energies.base import Potential
@@ -24,6 +23,7 @@ from molflow.evaluation.molecules import evaluate
 from molflow.evaluation.novelty import TrainingReference
 from molflow.evaluation.statistics import wilson_interval
 from molflow.memory import release_freed_memory
+from molflow.progress import progress_bar
 
 Sampled = TypeVar("Sampled")
 
@@ -141,7 +141,7 @@ def time_sampling(
     times: list[list[float]] = [[] for _ in samplers]
     peaks = [0.0 for _ in samplers]
     turns = list(product(range(repeats), range(len(samplers))))
-    for seed, i in tqdm(turns, desc="timing", disable=not progress):
+    for seed, i in progress_bar(turns, desc="timing", disable=not progress):
         reset_peak_memory(device)
         times[i].append(seconds(partial(_append, samples[i], samplers[i], n, seed), device))
         peaks[i] = max(peaks[i], peak_memory_mb(device))
@@ -269,7 +269,7 @@ def training_throughput(
 ) -> dict[str, Any]:
     """Time a training step, forward, backward and update, after one warm-up step."""
     step()
-    times = [seconds(step, device) for _ in tqdm(range(repeats), desc="timing", disable=not progress)]
+    times = [seconds(step, device) for _ in progress_bar(range(repeats), desc="timing", disable=not progress)]
     return {
         "model": name,
         "ms_per_step": 1e3 * median(times),

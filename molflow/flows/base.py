@@ -32,6 +32,7 @@ class FlowConfig(KindConfig):
     """Base of the configurations of flows.
 
     Attributes:
+        domain, conditions: what the flow is a distribution over, and what it may be conditioned on.
         trained_by: kind of the objective of an experiment that does not name one.
     """
 
@@ -65,11 +66,14 @@ class Likelihood(NamedTuple):
         reconstruction_error: Euclidean distance |p - g(f(p))| between the points and their reconstruction, in model
             units, (B,). The densities of encoder and decoder agree only where it vanishes.
         which: the map whose volume change was used.
+        disagreement: the log-likelihood through the encoder minus that through the decoder, nats (B,), if it was asked
+            for: what an imperfect inverse or a solver leaves uncertain.
     """
 
     log_prob: Tensor
     reconstruction_error: Tensor
     which: Which
+    disagreement: Tensor | None = None
 
 
 @dataclass
@@ -104,6 +108,21 @@ class Flow(nn.Module, ABC, Generic[Data]):
     def __init__(self, domain: Domain[Data], conditions: Conditions | None = None):
         super().__init__()
         self.domain, self.conditions = domain, conditions
+
+    def __repr__(self) -> str:
+        """One line; `print(*flow.children())` shows the networks."""
+        facts = [f"{self.domain!r}", f"{sum(p.numel() for p in self.parameters()):,} parameters"]
+        if self.n_evaluations is not None:
+            facts.append(f"{self.n_evaluations} evaluation{'s' * (self.n_evaluations > 1)} per sample")
+        if self.conditions is not None:
+            facts.append(f"conditions {', '.join(self.conditions.names)}")
+        return f"{type(self).__name__}({', '.join(facts)})"
+
+    def _repr_html_(self) -> str:
+        from molflow.plot.tables import html_table
+
+        parts = [(name, sum(p.numel() for p in part.parameters())) for name, part in self.named_children()]
+        return html_table([part for part in parts if part[1]], ("part", "parameters"), repr(self))
 
     @abstractmethod
     def encode_with_log_det(self, points: P, context: Context) -> tuple[P, Tensor]:
@@ -369,6 +388,7 @@ class Flow(nn.Module, ABC, Generic[Data]):
         which: Which = "encoder",
         seed: int = 0,
         noise: float | None = None,
+        compare: bool = False,
     ) -> Likelihood:
         """Log-likelihood in data units, with the exact volume change of one of the maps.
 
@@ -385,6 +405,7 @@ class Flow(nn.Module, ABC, Generic[Data]):
             which: the map whose volume change is computed.
             seed: of the noise; unused without noise and dequantisation.
             noise: s, standard deviation in model units, by default `flow.noise`; 0 takes the data as they are.
+            compare: also compute the volume change of the other map, and report the difference as `disagreement`.
 
         Raises:
             ValueError: another `which`, or noise that the flow was not made for.
@@ -392,14 +413,17 @@ class Flow(nn.Module, ABC, Generic[Data]):
         if which not in ("encoder", "decoder"):
             raise ValueError(f"which must be 'encoder' or 'decoder', got {which!r}")
         points, context, correction = self.noisy_points(data, self.generator(seed), condition, noise)
-        log_p, error = self.points_log_prob(points, context, which)
-        return Likelihood(log_p + correction, error, which)
+        found = self.points_likelihood(points, context, which, compare)
+        return found._replace(log_prob=found.log_prob + correction)
 
     def nll(self, data: Data, condition: Any = None, generator: torch.Generator | None = None) -> Tensor:
         """Negative log-likelihood of data through the encoder, nats (B,), for training: it can be differentiated."""
         points, context, correction = self.noisy_points(data, generator, condition)
         z, log_det = by_size(self.encode_with_log_det, points, context, PAIRS_WITH_DENSITY)
         return -StandardNormal(self.domain.space(context.mask)).log_prob(z) - log_det - correction
+
+    def initialize(self, data: Data, condition: Any = None) -> None:
+        """Set the parameters that start from a batch of data, once; by default there are none."""
 
     def loss(self, data: Data, condition: Any = None, generator: torch.Generator | None = None) -> Tensor:
         """The mean of `nll` over a batch, a scalar to minimise."""
@@ -467,17 +491,27 @@ class Flow(nn.Module, ABC, Generic[Data]):
 
         It can be differentiated, at the cost of keeping the graph of the whole Jacobian.
         """
+        return self.points_likelihood(points, context, which)[:2]
+
+    def points_likelihood(self, points: P, context: Context, which: Which, compare: bool = False) -> Likelihood:
+        """`points_log_prob` with the disagreement of the two maps, if it is asked for."""
 
         def of_one_size(points: P, context: Context) -> tuple[P, Tensor]:
-            latent = StandardNormal(self.domain.space(context.mask))
-            if which == "encoder":
+            log_dets = []
+            if compare or which == "encoder":
                 z, log_det = self.encode_with_log_det(points, context)
-                reconstruction = self.decode(z, context)
+                log_dets.append(log_det)
             else:
                 z = self.encode(points, context)
+            if compare or which == "decoder":
                 reconstruction, inverse_log_det = self.decode_with_log_det(z, context)
-                log_det = -inverse_log_det
-            return reconstruction, latent.log_prob(z) + log_det
+                log_dets.append(-inverse_log_det)
+            else:
+                reconstruction = self.decode(z, context)
+            log_p = StandardNormal(self.domain.space(context.mask)).log_prob(z)
+            return reconstruction, log_p.unsqueeze(1) + torch.stack(log_dets, 1)
 
         reconstruction, log_p = by_size(of_one_size, points, context, PAIRS_WITH_DENSITY)
-        return log_p, squared_norm(points - reconstruction).sqrt()
+        error = squared_norm(points - reconstruction).sqrt()
+        disagreement = log_p[:, 0] - log_p[:, 1] if compare else None
+        return Likelihood(log_p[:, 0 if which == "encoder" else -1], error, which, disagreement)

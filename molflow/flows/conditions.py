@@ -15,7 +15,11 @@ from molflow.units import quantity
 
 
 class ConditionsConfig(Config):
-    """`Conditions`; training fills in mean and std from its data."""
+    """`Conditions`; training fills in mean and std from its data.
+
+    Attributes:
+        names: of the conditions.
+    """
 
     names: tuple[str, ...] = Field(min_length=1)
     mean: tuple[float, ...] = ()
@@ -42,6 +46,11 @@ class Conditions(nn.Module):
 
     Attributes:
         n_inputs: numbers that a network gets for a configuration: C, or 2 C where they are optional.
+
+    Example:
+        >>> conditions = Conditions(["gap"], mean=[6.8], std=[1.3], units=["eV"])
+        >>> conditions({"gap": "5.5 eV"}, 2, torch.float32).tolist()
+        [[-1.0], [-1.0]]
     """
 
     mean: Tensor

@@ -23,7 +23,11 @@ SamplerName = Literal["ancestral", "ddim", "ode"]
 
 @FLOWS.register("diffusion")
 class DiffusionConfig(FlowConfig):
-    """`DiffusionFlow`, on any network of one time."""
+    """`DiffusionFlow`, on any network of one time.
+
+    Attributes:
+        domain, conditions, solver, sampler: as in `DiffusionFlow`.
+    """
 
     trained_by: ClassVar[str] = "diffusion"
     network: Network = EGNNConfig()
@@ -66,6 +70,12 @@ class DiffusionFlow(ODEFlow[Data]):
         domain, network, solver, conditions: as in `ODEFlow`.
         sampler: of `sample`.
         n_steps: of the samplers ancestral and ddim, where `sample` is given no `n_evaluations`.
+
+    Example:
+        >>> domain = molflow.flows.VectorDomain(2)
+        >>> flow = DiffusionFlow(domain, molflow.nn.MLP(2, n_times=1), sampler="ddim", n_steps=10)
+        >>> flow.sample(5, seed=0).shape
+        torch.Size([5, 2])
     """
 
     def __init__(

@@ -38,7 +38,11 @@ SURROGATES.register("decoder_jvp")(surrogate_decoder_jvp)
 
 
 class NoiseRange(Config):
-    """Standard deviations of the noise that a flow is trained for, model units (SoftFlow, arXiv 2006.04604)."""
+    """Standard deviations of the noise that a flow is trained for, model units (SoftFlow, arXiv 2006.04604).
+
+    Attributes:
+        lowest, highest: the range, on which log s is uniform.
+    """
 
     lowest: float = Field(0.01, gt=0, description="noise at which samples are drawn and likelihoods are computed")
     highest: float = Field(0.15, gt=0)
@@ -61,7 +65,11 @@ class NoiseRange(Config):
 
 
 class DenoiserConfig(Config):
-    """The velocity of a continuous flow, and the times at which it is evaluated."""
+    """The velocity of a continuous flow, and the times at which it is evaluated.
+
+    Attributes:
+        network: the velocity, a network of one time.
+    """
 
     network: Network = TransformerConfig()
     times: tuple[float, ...] = Field((0.1, 0.0), description="of the steps, falling to 0")
@@ -76,7 +84,14 @@ class DenoiserConfig(Config):
 
 @FLOWS.register("free_form")
 class FreeFormConfig(FlowConfig):
-    """`FreeFormFlow`. With `average_velocity` the decoder takes two times and can use several evaluations."""
+    """`FreeFormFlow`. With `average_velocity` the decoder takes two times and can use several evaluations.
+
+    Attributes:
+        domain, conditions: as in `FreeFormFlow`.
+        encoder, decoder: the two networks.
+        noise: levels that the flow is trained for; None for data without noise.
+        denoiser: removes that noise from samples, or None.
+    """
 
     trained_by: ClassVar[str] = "free_form"
     encoder: Network = EGNNConfig()
@@ -378,6 +393,11 @@ def unroll(
 
     Raises:
         MolflowError: another decoder, a conditional flow, or other times.
+
+    Example:
+        >>> steps = molflow.load_pretrained("qm9-steps")
+        >>> unroll(steps, [1, 0.4, 0.1, 0]).decoder.__class__.__name__
+        'Chain'
     """
     if not fall_to_zero(times) or times[0] != 1:
         raise MolflowError(f"times must fall from 1 to 0, got {', '.join(map(str, times))}")

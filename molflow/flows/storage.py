@@ -24,6 +24,17 @@ CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.json"
 FORMAT = 1
 
 
+class About(Config):
+    """What a reader of a card should know before using the model."""
+
+    purpose: str
+    data: str
+    core_hours: float
+    machine: str
+    caveats: tuple[str, ...] = ()
+    cite: tuple[str, ...] = ()
+
+
 class Card(Config):
     """The parts of card.json that molflow reads; a card may have more."""
 
@@ -36,6 +47,8 @@ class Card(Config):
     steps: int | None = None
     validation: dict[str, Any] | None = None
     scores: dict[str, Any] | None = None
+    how: str | None = None
+    about: About | None = None
     started_from: dict[str, Any] | None = None
 
 
@@ -60,6 +73,13 @@ def save_model(
         flow: the weights.
         card: how the model was made and what it scored.
         experiment: the rest of the experiment that made the model, as plain values.
+
+    Example:
+        >>> network, domain = {"kind": "mlp"}, {"kind": "vectors", "n_features": 2}
+        >>> config = molflow.flows.FreeFormConfig(domain=domain, encoder=network, decoder=network)
+        >>> save_model("model", config, config.build(), card={"name": "mine"})
+        >>> molflow.load("model").sample(3, seed=0).shape
+        torch.Size([3, 2])
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,9 +107,20 @@ def read_card(folder: Path) -> dict[str, Any]:
 def load(folder: str | Path, device: torch.device | str = "cpu") -> Flow[Any]:
     """The flow of a model folder, ready to sample.
 
+    Args:
+        folder: of the model: config.json and model.safetensors.
+        device: where its weights go.
+
     Raises:
         MolflowError: a missing or damaged file, a pickle in place of safetensors, or weights that do not fit the
             configuration.
+
+    Example:
+        >>> network, domain = {"kind": "mlp"}, {"kind": "vectors", "n_features": 2}
+        >>> config = molflow.flows.FreeFormConfig(domain=domain, encoder=network, decoder=network)
+        >>> molflow.flows.save_model("model", config, config.build(), card={"name": "mine"})
+        >>> load("model")
+        FreeFormFlow(2 features, 199,428 parameters, 1 evaluation per sample)
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -120,13 +151,17 @@ def read_model_config(folder: Path) -> FlowConfig:
     return parse(_Stored, {"model": read_config(folder)["model"]}, str(path)).model
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
     """config.json as plain values, in the format of today: keys `format`, `model` and `experiment`, which may be None.
+
+    Args:
+        path: the file, or the folder of the model.
 
     Raises:
         MolflowError: a missing or damaged file, or one of a newer format.
     """
-    path = folder / CONFIG
+    if path.suffix != ".json":
+        path = path / CONFIG
     content = read_json(path)
     parts = content if isinstance(content, dict) else {}
     if not isinstance(parts.get("model"), dict) or not isinstance(parts.get("experiment", {}), dict | None):

@@ -13,6 +13,12 @@ class Chain(PointNetwork):
 
     Args:
         stages: networks with equal numbers of features, labels and conditions, and without times.
+
+    Example:
+        >>> network = Chain([molflow.nn.EGNN(n_features=0, hidden=8, n_blocks=1) for _ in range(2)])
+        >>> x, h, mask = torch.randn(2, 5, 3), torch.zeros(2, 5, 0), torch.ones(2, 5, dtype=torch.bool)
+        >>> [change.shape for change in network(x, h, mask)]
+        [torch.Size([2, 5, 3]), torch.Size([2, 5, 0])]
     """
 
     def __init__(self, stages: Iterable[PointNetwork]):

@@ -34,6 +34,10 @@ class MLP(VectorNetwork):
         n_conditions: C, conditions at the input.
         hidden: width of the hidden layers.
         n_blocks: K, residual blocks.
+
+    Example:
+        >>> MLP(2, hidden=16)(torch.zeros(5, 2)).shape
+        torch.Size([5, 2])
     """
 
     def __init__(

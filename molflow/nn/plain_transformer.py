@@ -56,6 +56,12 @@ class PlainTransformer(PointNetwork):
 
     Raises:
         ValueError: `n_heads` does not divide `hidden`.
+
+    Example:
+        >>> network = PlainTransformer(n_features=1, hidden=16, n_heads=2, n_blocks=1)
+        >>> x, h, mask = torch.randn(2, 5, 3), torch.zeros(2, 5, 1), torch.ones(2, 5, dtype=torch.bool)
+        >>> [change.shape for change in network(x, h, mask)]
+        [torch.Size([2, 5, 3]), torch.Size([2, 5, 1])]
     """
 
     equivariant = False

@@ -36,6 +36,10 @@ class ResNet(VectorNetwork):
         hidden: width of the hidden layers.
         n_layers: hidden layers of a block.
         n_blocks: K.
+
+    Example:
+        >>> ResNet(2, hidden=16)(torch.zeros(5, 2)).shape
+        torch.Size([5, 2])
     """
 
     def __init__(

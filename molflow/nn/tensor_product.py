@@ -276,6 +276,12 @@ class TensorProductNetwork(PointNetwork):
 
     Raises:
         ValueError: unfit irreps, or positions that have not three coordinates.
+
+    Example:
+        >>> network = TensorProductNetwork(n_features=1, n_blocks=1)
+        >>> x, h, mask = torch.randn(2, 5, 3), torch.zeros(2, 5, 1), torch.ones(2, 5, dtype=torch.bool)
+        >>> [change.shape for change in network(x, h, mask)]
+        [torch.Size([2, 5, 3]), torch.Size([2, 5, 1])]
     """
 
     def __init__(self, n_features: int, n_labels: int = 0, n_times: int = 0, n_conditions: int = 0, **sizes: Any):

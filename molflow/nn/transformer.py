@@ -135,6 +135,12 @@ class EquivariantTransformer(PointNetwork):
 
     Raises:
         ValueError: `n_heads` does not divide `hidden`, or several stages.
+
+    Example:
+        >>> network = EquivariantTransformer(n_features=1, hidden=16, n_heads=2, n_blocks=1)
+        >>> x, h, mask = torch.randn(2, 5, 3), torch.zeros(2, 5, 1), torch.ones(2, 5, dtype=torch.bool)
+        >>> [change.shape for change in network(x, h, mask)]
+        [torch.Size([2, 5, 3]), torch.Size([2, 5, 1])]
     """
 
     def __init__(self, n_features: int, n_labels: int = 0, n_times: int = 0, n_conditions: int = 0, **sizes: Any):

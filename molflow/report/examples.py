@@ -57,6 +57,12 @@ def example(name: str, structure: Any, report: Any, source: str = "") -> Example
         report: its `MoleculeReport`. The bonds behind its main figures are drawn; perceived ones also where an element
             is outside the look-up tables.
         source: name of the set that it is from, if there are several.
+
+    Example:
+        >>> molecule = next(molflow.load_pretrained("qm9").sample(1, seed=0).structures())
+        >>> report = molflow.evaluation.inspect(molecule)
+        >>> example("molecule 1", molecule, report).status == report.status
+        True
     """
     from molflow.chem import symbol
     from molflow.chem.depict import depict, drawn
@@ -128,6 +134,14 @@ class Draw:
 
     Args:
         n_sources: number of sources; more of them have fewer molecules each, so that a page stays small.
+
+    Example:
+        >>> draw = Draw()
+        >>> structures = list(molflow.load_pretrained("qm9").sample(3, seed=0).structures())
+        >>> for number, report in enumerate(molflow.evaluation.inspect_all(structures, scope="lookup", workers=0)):
+        ...     draw.add("", f"molecule {number}", structures[number], report)
+        >>> len(draw.examples())
+        3
     """
 
     def __init__(self, n_sources: int = 1) -> None:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from html import escape
 
+from molflow.plot.view import library
 from molflow.report.examples import Example
 from molflow.report.page import resource, running
 
@@ -49,9 +50,8 @@ def style() -> str:
 
 
 def script() -> str:
-    """The JavaScript of galleries: 3Dmol.js 2.5.5 (BSD-3-Clause) with its licence, and our own."""
-    licence = resource("3dmol/LICENSE").replace("*/", "* /")
-    return f"/*!\n{licence}*/\n{resource('3dmol/3Dmol-min.js')}\n{resource('gallery.js')}"
+    """The JavaScript of galleries: 3Dmol.js, and our own."""
+    return f"{library()}\n{resource('gallery.js')}"
 
 
 def _choices(examples: Sequence[Example]) -> str:

@@ -46,6 +46,10 @@ def molecules_page(
     Raises:
         MolflowError: no record, records with different references, plotly is not installed, or the path cannot be
             written.
+
+    Example:
+        >>> scores = molflow.evaluate(molflow.load_pretrained("qm9").sample(3, seed=0), reference=None, workers=0)
+        >>> molecules_page({"mine": scores.to_dict()}, "page.html", statuses=molflow.evaluation.STATUSES)
     """
     known = _reference(records)
     names = tuple(records) if len(records) > 1 else ("Samples",)

@@ -6,11 +6,11 @@ A page contains everything that it shows; a content security policy blocks all n
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib import import_module, resources
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from molflow.errors import MolflowError
+from molflow.extras import import_extra
 from molflow.files import atomic_path, check_writable
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:"
@@ -133,8 +133,5 @@ def plot(data: Sequence[Mapping[str, Any]], layout: Mapping[str, Any], *, label:
 
 
 def _plotly_js() -> str:
-    try:
-        source: str = import_module("plotly.offline").get_plotlyjs()
-    except ModuleNotFoundError as error:
-        raise MolflowError("a report with plots needs plotly: pip install 'molflow[report]'") from error
+    source: str = import_extra("plotly.offline", "report", "a report with plots").get_plotlyjs()
     return source

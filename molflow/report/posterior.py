@@ -4,13 +4,12 @@ They are figures of plotly: `figure.show()`, or `figure.write_html("corner.html"
 """
 
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from molflow.errors import MolflowError
+from molflow.extras import import_extra
 
 _COLOURS = ("#2b83d6", "#d55e00", "#009e73", "#cc79a7")
 """Visible on white and on black."""
@@ -36,6 +35,10 @@ def corner_figure(
     Raises:
         MolflowError: plotly is not installed.
         ValueError: samples of different shape, or another number of names or true values.
+
+    Example:
+        >>> figure = corner_figure(np.random.default_rng(0).normal(size=(100, 2)), ["a", "b"], truth=[0.0, 0.0])
+        >>> figure.write_html("corner.html")
     """
     series = {key: np.asarray(x) for key, x in (samples if isinstance(samples, dict) else {"": samples}).items()}
     widths = {x.shape[1:] for x in series.values()}
@@ -86,6 +89,10 @@ def coverage_figure(coverage: Any | dict[str, Any]) -> Any:
 
     Raises:
         MolflowError: plotly is not installed.
+
+    Example:
+        >>> levels = np.linspace(0, 1, 11)
+        >>> figure = coverage_figure(molflow.evaluation.Coverage(levels, levels, 100))
     """
     series = coverage if isinstance(coverage, dict) else {"coverage": coverage}
     figure = _plotly("graph_objects").Figure()
@@ -115,7 +122,4 @@ def _edges(columns: Sequence[np.ndarray], n_bins: int = 40) -> np.ndarray:
 
 
 def _plotly(module: str) -> Any:
-    try:
-        return import_module(f"plotly.{module}")
-    except ModuleNotFoundError as error:
-        raise MolflowError("a figure needs plotly: pip install 'molflow[report]'") from error
+    return import_extra(f"plotly.{module}", "report", "a figure")

@@ -174,8 +174,19 @@ class Posterior:
 def load(folder: str | Path, device: torch.device | str = "cpu") -> Posterior:
     """The posterior that `molflow.sbi.train(..., folder=...)` left in a folder.
 
+    Args:
+        folder: of the run.
+        device: where its weights go.
+
     Raises:
         MolflowError: a missing or damaged file.
+
+    Example:
+        >>> prior = torch.distributions.Independent(torch.distributions.Uniform(torch.zeros(2), torch.ones(2)), 1)
+        >>> theta, x = molflow.sbi.simulate(lambda theta: theta + 0.1 * torch.randn_like(theta), prior, 100, seed=0)
+        >>> _ = molflow.sbi.train(theta, x, prior=prior, epochs=1, folder="posterior")
+        >>> load("posterior").sample((5,), x=[0.5, 0.5]).shape
+        torch.Size([5, 2])
     """
     path = Path(folder) / POSTERIOR
     content = read_json(path)

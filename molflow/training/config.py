@@ -1,4 +1,4 @@
-"""An experiment as validated data: the keys of a TOML file in `experiments/`, with their defaults."""
+"""An experiment as validated data: the keys of its TOML file, with their defaults."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +11,7 @@ from molflow.data.base import FILE_KEYS, DataConfig, default_data
 from molflow.errors import MolflowError, printable
 from molflow.flows.base import FlowChoice
 from molflow.flows.storage import CONFIG, read_config
+from molflow.templates import experiment_file
 from molflow.training.objectives import OBJECTIVES
 from molflow.training.objectives.base import ObjectiveConfig
 
@@ -37,13 +38,20 @@ class TrainingConfig(Config):
     log_every: int = Field(50, gt=0, description="steps averaged in a line of metrics.jsonl")
     checkpoint_every: int = Field(500, gt=0, description="steps between checkpoints")
     validate_every: int = Field(5000, gt=0, description="steps between validations")
+    patience: int | None = Field(
+        None,
+        gt=0,
+        description="end after so many validations without a lower validation loss, with the weights of the lowest",
+    )
     validation_molecules: int = Field(128, gt=0, description="held-out molecules for the exact likelihood")
     batches: Literal["equal_size", "equal_cost", "mixed_size"] = Field(
         "equal_size",
         description="batches of molecules; equal_cost: of similar size, as many pairs of atoms in each; mixed_size: "
         "padded to one shape",
     )
-    compile: bool = Field(False, description="torch.compile the loss; molecules need mixed_size")
+    compile: Literal["auto", True, False] = Field(
+        False, description="torch.compile the loss, auto: if there is a C++ compiler; molecules need mixed_size"
+    )
     condition_dropout: float = Field(
         0.0, ge=0, lt=1, description="share of the conditions hidden, so that a model takes any of them or none"
     )
@@ -53,7 +61,13 @@ class TrainingConfig(Config):
 
 
 class ExperimentConfig(Config):
-    """One training run."""
+    """One training run.
+
+    Attributes:
+        name: of the run, and of its folder in runs.
+        seed: of weights, batches and noise.
+        data, model, objective, optimizer, training: the tables of the file.
+    """
 
     name: str = Field(min_length=1)
     seed: int = Field(0, ge=0, lt=2**63)
@@ -77,20 +91,29 @@ class ExperimentConfig(Config):
         return self.model_dump(mode="json", exclude={"model"})
 
 
-def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
-    """Read a TOML experiment file, with `a.b=value` overrides (value as in TOML; a bare word is a string).
+def load_experiment(name_or_file: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """Read an experiment, with `a.b=value` overrides (value as in TOML; a bare word is a string).
 
-    Files of data in it are relative to its folder, those of overrides to the current one.
+    Args:
+        name_or_file: name of a template (`molflow.templates.template_names`), a TOML file, or the config.json of a
+            model, whose experiment it is. Words that end in .toml or .json or hold a slash are a file. Files of data in
+            a TOML file are relative to its folder, those of overrides and of a config.json to the current one.
+        overrides: applied in turn.
 
     Raises:
-        MolflowError: no such file, not TOML, an unknown key (the nearest known one is named) or an invalid value.
+        MolflowError: no such template or file, not TOML, missing or unknown keys (the nearest known one is named) or
+            invalid values, all in one line.
+
+    Example:
+        >>> molflow.load_experiment("dw4", ["training.max_steps=100"]).training.max_steps
+        100
     """
-    table = read_toml(path)
-    data = table.get("data")
-    if isinstance(data, dict):
-        data |= {key: str(Path(path).parent / data[key]) for key in FILE_KEYS if isinstance(data.get(key), str)}
+    path = experiment_file(name_or_file)
+    table = _table_of_model(path) if path.suffix == ".json" else _table_of_file(path)
     override(table, overrides)
-    return parse(ExperimentConfig, table, str(path))
+    config = parse(ExperimentConfig, table, str(name_or_file))
+    asked = any(text.startswith(("data.energy", "data=")) for text in overrides)
+    return _of_model(config) if path.suffix == ".json" and not asked else config
 
 
 def read_experiment(folder: Path) -> ExperimentConfig:
@@ -99,7 +122,26 @@ def read_experiment(folder: Path) -> ExperimentConfig:
     Raises:
         MolflowError: a missing or damaged config.json, or a model that no experiment made.
     """
-    content = read_config(folder)
+    return _of_model(parse(ExperimentConfig, _table_of_model(folder / CONFIG), str(folder / CONFIG)))
+
+
+def _of_model(config: ExperimentConfig) -> ExperimentConfig:
+    """The experiment of a config.json, which executes no code that it names."""
+    return config.model_copy(update={"data": config.data.from_model()})
+
+
+def _table_of_file(path: Path) -> dict[str, Any]:
+    """The table of a TOML file, in which files of data are relative to its folder."""
+    table = read_toml(path)
+    data = table.get("data")
+    if isinstance(data, dict):
+        data |= {key: str(path.parent / data[key]) for key in FILE_KEYS if isinstance(data.get(key), str)}
+    return table
+
+
+def _table_of_model(path: Path) -> dict[str, Any]:
+    """The table of the experiment in a config.json."""
+    content = read_config(path)
     if content["experiment"] is None:
-        raise MolflowError(f"{folder / CONFIG}: the model was not made by an experiment of molflow")
-    return parse(ExperimentConfig, {**content["experiment"], "model": content["model"]}, str(folder / CONFIG))
+        raise MolflowError(f"{path}: the model was not made by an experiment of molflow")
+    return {**content["experiment"], "model": content["model"]}

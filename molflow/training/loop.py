@@ -1,4 +1,4 @@
-"""The training loop.
+"""The training loop, for one process or several (`molflow.training.distributed`).
 
 A step is a function of the state and the step number alone: batches follow from (seed, epoch), noise from (seed, step).
 So a killed run continues from its checkpoint exactly as if it had not been killed, with the same number of threads.
@@ -22,7 +22,8 @@ from molflow.errors import MolflowError
 from molflow.flows.solvers import IntegrationError
 from molflow.interrupts import held_interrupts
 from molflow.training.config import ExperimentConfig
-from molflow.training.objectives.base import accumulate_gradients
+from molflow.training.distributed import Ranks, joined_ranks
+from molflow.training.objectives.accumulation import accumulate_gradients
 from molflow.training.pairing import turn
 from molflow.training.prefetch import Request, prefetch
 from molflow.training.recorder import Recorder, forget_after, new_folder, resumed_folder
@@ -53,7 +54,7 @@ def train(
             (n, C), which `config.data.condition` names. They are kept in `folder` as vectors.npz, which a resumed
             run reads again.
         folder: made if it does not exist; must not hold another run unless `resume`.
-        resume: continue the run in `folder` from its last checkpoint.
+        resume: continue the run in `folder` from its last checkpoint, with the same number of processes exactly.
         start_from: weights (model.safetensors) to begin with in place of random ones.
 
     Returns:
@@ -64,40 +65,52 @@ def train(
             nothing to resume, or a run with another configuration, other data or another teacher; the loss stays not
             finite after roll-backs; a worker process ended.
         KeyboardInterrupt: after the step in progress and a checkpoint.
+
+    Example:
+        >>> import pathlib
+        >>> text = "name = 'moons'\\ndata = {name = 'two-moons'}\\n"
+        >>> text += "model = {kind = 'planar', domain = {kind = 'vectors'}}"
+        >>> _ = pathlib.Path("moons.toml").write_text(text)
+        >>> config = molflow.load_experiment("moons.toml", ["training.max_steps=2", "training.batch_size=16"])
+        >>> molflow.train(config, "run").name
+        'run'
+        >>> molflow.load("run").sample(3, seed=0).shape
+        torch.Size([3, 2])
     """
     folder = Path(folder)
     _check_start(config, resume, start_from)
-    with ExitStack() as stack:
-        state = stack.enter_context(resumed_folder(folder)) if resume else None
-        if data is not None:
-            config = _with_vectors(config, folder, data, resume)
-        splits = load_splits(config)
-        batches, training, device = splits.batches(), splits.config.training, _device(config.training.device)
+    with joined_ranks(device_of(config).type) as ranks, ExitStack() as stack:
+        state = stack.enter_context(resumed_folder(folder, writes=ranks.leads)) if resume else None
+        with ranks.leader_first():
+            if data is not None:
+                config = _with_vectors(config, folder, data, resume or not ranks.leads)
+            splits = load_splits(config)
+        batches, training, device = splits.batches(), splits.config.training, device_of(config)
         total_steps = min(training.epochs * len(batches), training.max_steps or sys.maxsize)
         _warn_of_length(total_steps * batches.batch_size, splits.task.noun, device)
         run = new_run(splits, device, total_steps, start_from, resume)
-        if state is None:
-            stack.enter_context(new_folder(folder))
-        else:
+        if state is not None:
             restore_run(run, splits.config, state, folder)
-            forget_after(folder, run.step)
-        _train(run, splits, folder, total_steps)
+        if ranks.leads:
+            forget_after(folder, run.step) if state is not None else stack.enter_context(new_folder(folder))
+        _train(run, splits, folder, total_steps, ranks)
     return folder
 
 
-def _train(run: Run, splits: Splits[Any], folder: Path, total_steps: int) -> None:
+def _train(run: Run, splits: Splits[Any], folder: Path, total_steps: int, ranks: Ranks) -> None:
     """Do the steps that are left."""
-    batches, training, device = splits.batches(), splits.config.training, _device(splits.config.training.device)
+    batches, training, device = splits.batches(), splits.config.training, device_of(splits.config)
+    objective = ranks.distribute(run.objective)
     requests = _requests(splits, batches, run.step, total_steps, takes_turned(run.objective.flow))
     with (
-        Recorder(run, splits, folder, total_steps) as recorder,
+        Recorder(run, splits, folder, total_steps, writes=ranks.leads) as recorder,
         held_interrupts() as interrupted,  # half a step cannot be resumed
         prefetch(run.objective.preparation(), requests, training.workers) as prepared,
     ):
         for indices, batch in prepared:
-            loss, figures = _gradients(
-                run, batch.to(device), step_seed(splits.config.seed, run.step), training.micro_batch
-            )
+            if training.patience is not None and ranks.any(recorder.stops):
+                break
+            loss, figures = _gradients(run, objective, batch.to(device), splits.config, ranks)
             norm = run.clip(run.parameters)
             finite = math.isfinite(norm) and math.isfinite(loss)
             recorder.checked(finite)
@@ -106,8 +119,9 @@ def _train(run: Run, splits: Splits[Any], folder: Path, total_steps: int) -> Non
                 continue
             run.update({"loss": loss, "gradient_norm": norm, "molecules": len(batch), **figures})
             recorder.stepped()
-            if interrupted():
+            if ranks.any(interrupted()):  # they stop at the same step
                 recorder.interrupted()
+                ranks.wait()
                 raise KeyboardInterrupt
         recorder.finished()
 
@@ -122,12 +136,18 @@ def step_seed(seed: int, step: int) -> int:
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def _gradients(run: Run, batch: Any, seed: int, micro_batch: int | None) -> tuple[float, dict[str, float]]:
+def _gradients(
+    run: Run, objective: nn.Module, batch: Any, config: ExperimentConfig, ranks: Ranks
+) -> tuple[float, dict[str, float]]:
     """Compute the gradients of a batch; the loss and its parts, NaN where a path cannot be integrated."""
     run.optimizer.zero_grad(set_to_none=True)
+    run.objective.initialize(batch)
+    generator = run.objective.flow.generator(step_seed(config.seed, run.step))
     try:
-        return accumulate_gradients(run.objective, batch, run.objective.flow.generator(seed), micro_batch)
-    except IntegrationError as error:
+        return accumulate_gradients(objective, batch, generator, config.training.micro_batch, ranks)
+    except IntegrationError as error:  # in the backward pass
+        if ranks.size > 1:  # the others wait for the gradient
+            raise
         log.warning("step %d: %s", run.step, error)
         return math.nan, {}
 
@@ -169,7 +189,9 @@ def _warn_of_length(n_examples: int, kind: str, device: torch.device) -> None:
         log.warning("%d %s on a CPU take long; a GPU would be much faster", n_examples, kind)
 
 
-def _device(name: str) -> torch.device:
+def device_of(config: ExperimentConfig) -> torch.device:
+    """The device of training."""
+    name = config.training.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():

@@ -62,10 +62,10 @@ class Paths:
         return len(self.t)
 
     def __getitem__(self, part: slice) -> "Paths":
-        start, stop, _ = part.indices(len(self))
+        start, stop, step = part.indices(len(self))
         at, velocity = (part_of(point, part) for point in (self.at, self.velocity))
-        ends = (min(max(n, start), stop) for n in (0, self.n_near, self.n_near + self.n_intervals))
-        n_near, n_intervals = (end - begin for begin, end in pairwise(ends))
+        counts = (len(range(start, min(n, stop), step)) for n in (0, self.n_near, self.n_near + self.n_intervals))
+        n_near, n_intervals = (b - a for a, b in pairwise(counts))
         return Paths(at, velocity, self.context.select(part), self.r[part], self.t[part], n_near, n_intervals)
 
     def to(self, device: torch.device | str) -> "Paths":

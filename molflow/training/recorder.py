@@ -17,12 +17,12 @@ from types import TracebackType
 from typing import Any, cast
 
 import torch
-from tqdm import tqdm
 
 from molflow.errors import MolflowError
 from molflow.files import atomic_path, locked, sweep
 from molflow.flows.base import Flow
 from molflow.flows.storage import read_card, save_model
+from molflow.progress import progress_bar
 from molflow.training.metrics import mean
 from molflow.training.run import Run
 from molflow.training.state import STATE, load_state, save_state
@@ -43,41 +43,47 @@ class Recorder:
         splits: data and experiment.
         folder: folder of the run, prepared by `prepare_folder`.
         total_steps: steps of the whole run.
+        writes: whether this process writes files and validates: of several that train together, one does.
 
     Attributes:
         good: the last saved state.
     """
 
-    def __init__(self, run: Run, splits: Splits[Any], folder: Path, total_steps: int):
+    def __init__(self, run: Run, splits: Splits[Any], folder: Path, total_steps: int, *, writes: bool = True):
         self.run, self.splits, self.folder, self.total_steps = run, splits, folder, total_steps
         self.good = run.state()
         self._candidate: dict[str, Any] | None = None
         self._started, self._first_step = time.monotonic(), run.step
         self._flow = cast(Flow[Any], run.ema.module)
+        self._writes = writes
         self._steps_per_epoch = len(splits.batches())
 
     def __enter__(self) -> "Recorder":
         """Open the log; a new run is saved at once, so that there is always something to resume."""
         with ExitStack() as stack:
-            self._file = stack.enter_context((self.folder / METRICS).open("a", encoding="utf-8"))
-            if not (self.folder / STATE).exists():
-                self._save(self.good)
-            elif steps_of_card(self.folder) != self.run.step:  # the run was killed between its files
-                self._save_model()
+            if self._writes:
+                self._open(stack)
             self._bar = stack.enter_context(
-                tqdm(
+                progress_bar(
                     total=self.total_steps,
                     initial=self.run.step,
                     desc=self.splits.config.name,
                     unit="step",
-                    dynamic_ncols=True,
+                    disable=not self._writes,
                 )
             )
-            self._board = _tensorboard(self.folder, self.run.step)
-            if self._board is not None:
-                stack.callback(self._board.close)
             self._stack = stack.pop_all()
         return self
+
+    def _open(self, stack: ExitStack) -> None:
+        self._file = stack.enter_context((self.folder / METRICS).open("a", encoding="utf-8"))
+        if not (self.folder / STATE).exists():
+            self._save(self.good)
+        elif steps_of_card(self.folder) != self.run.step:  # the run was killed between its files
+            self._save_model()
+        self._board = _tensorboard(self.folder, self.run.step)
+        if self._board is not None:
+            stack.callback(self._board.close)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -91,6 +97,12 @@ class Recorder:
             self.run.rollbacks = 0
             self._save(self._candidate)
         self._candidate = None
+
+    @property
+    def stops(self) -> bool:
+        """Whether the validation loss has not fallen for as long as `training.patience` says."""
+        patience, best = self.splits.config.training.patience, self.run.best
+        return patience is not None and best is not None and best["since"] >= patience
 
     def stepped(self) -> None:
         """Log, validate and prepare a checkpoint after a step, each where it is due."""
@@ -109,7 +121,7 @@ class Recorder:
             self._save(self.run.state())
 
     def finished(self) -> None:
-        """Validate and save a run after its last step.
+        """Validate and save a run after its last step; with `training.patience` its best weights are the model.
 
         Raises:
             MolflowError: the last step left weights that are not finite.
@@ -120,6 +132,7 @@ class Recorder:
             )
         if self.good["step"] < self.total_steps:  # also after the very last step was rolled back
             self._validate()
+            self.run.take_best()
             self._save(self.run.state())
 
     def _log(self) -> None:
@@ -131,10 +144,15 @@ class Recorder:
         run.pending = []
 
     def _validate(self) -> None:
-        self.run.validation = validate(self._flow, self.splits, self.run.objective.teacher)
-        self._write(**self.run.validation)
+        if self._writes:
+            self.run.validation = validate(self._flow, self.splits, self.run.objective.teacher)
+            self._write(**self.run.validation)
+            if self.splits.config.training.patience is not None:
+                self.run.compare()
 
     def _write(self, **figures: float | None) -> None:
+        if not self._writes:
+            return
         self._file.write(json.dumps({"step": self.run.step, **figures}) + "\n")
         self._file.flush()
         if self._board is not None:
@@ -145,6 +163,8 @@ class Recorder:
     def _save(self, state: dict[str, Any]) -> None:
         """Save model, card, log and state. The state is last: it makes the checkpoint complete."""
         self.good = state
+        if not self._writes:
+            return
         self._save_model()
         os.fsync(self._file.fileno())
         save_state(self.folder, state | {"experiment": self.splits.config.model_dump(mode="json")})
@@ -197,17 +217,22 @@ def new_folder(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def resumed_folder(folder: Path) -> Iterator[dict[str, Any]]:
+def resumed_folder(folder: Path, *, writes: bool = True) -> Iterator[dict[str, Any]]:
     """Yield the state of the run in a folder, and keep other programs from training there within a block.
 
     The last digits of sums depend on the number of threads, so torch uses as many as the run began with.
 
+    Args:
+        folder: of the run.
+        writes: as in `Recorder`; a process that does not write relies on the one that does.
+
     Raises:
         MolflowError: nothing to resume, another program trains there, or the state is damaged.
     """
-    with locked(folder, "trains") if (folder / STATE).exists() else nullcontext():
+    with locked(folder, "trains") if writes and (folder / STATE).exists() else nullcontext():
         state = load_state(folder)
-        sweep(folder)
+        if writes:
+            sweep(folder)
         threads = torch.get_num_threads()
         try:
             torch.set_num_threads(state.get("threads", threads))

@@ -61,7 +61,7 @@ def test_a_table_chooses_by_name():
     [
         ({"name": "qm8"}, "a.toml: data.name: unknown data set 'qm8'; did you mean qm9? Known are: qm9, dw4"),
         ({"name": "qm9", "file": "a.npy"}, "a.toml: unknown key data.file"),
-        ({"name": "particles"}, "a.toml: data.file: Field required"),
+        ({"name": "particles"}, "a.toml: data.file is missing"),
         ({"name": "dw4", "fil": "a.npy"}, "a.toml: unknown key data.fil; did you mean data.file?"),
     ],
 )

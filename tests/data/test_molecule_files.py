@@ -218,9 +218,12 @@ def test_own_molecules_train_sample_and_evaluate(molflow, smiles, tmp_path, monk
     settings = [word for each in quick for word in ("--set", f"training.{each}")]
     code, _, err = molflow("train", "mine.toml", *settings)
     assert code == 0, err
-    code, _, err = molflow("sample", "--model", "runs/a", "-n", 5, "--out", "s.sdf")
+    code, _, err = molflow("sample", "--model", "runs/a", "-n", 5, "--out", "s.sdf", "--novelty", "--json", "s.json")
     assert code == 0, err
-    assert molflow("evaluate", "s.sdf", "--workers", 1)[0] == 0
+    assert json.loads((tmp_path / "s.json").read_text())["training"] == "the training split of a.csv"
+    code, _, err = molflow("evaluate", "s.sdf", "--workers", 1, "--training", "a.csv", "--json", "e.json")
+    assert code == 0, err
+    assert json.loads((tmp_path / "e.json").read_text())["training"] == "a.csv"
     assert molflow("models", "runs/a")[0] in (0, 2)
 
 

@@ -102,5 +102,5 @@ def test_an_unwritable_file_is_an_early_error(tmp_path, monkeypatch):
     with pytest.raises(MolflowError, match=r"unknown suffix '\.xls'; accepted are \.csv \.parquet \.sdf"):
         DetailWriter(tmp_path / "a.xls")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(MolflowError, match=r"needs pyarrow; install it with: pip install 'molflow\[parquet\]'"):
+    with pytest.raises(MolflowError, match=r"needs pyarrow: pip install 'molflow\[parquet\]'"):
         DetailWriter(tmp_path / "a.parquet")

@@ -92,7 +92,7 @@ def test_damaged_config(folder, content, message):
         ({"types": ["C", "CH3"]}, "types of the all-atom representation carry no hydrogens"),
         ({"types": []}, "expected different types of points, at least one, got none"),
         ({"type": []}, "unknown key model.domain.type; did you mean model.domain.types?"),
-        ({"kind": "particles"}, "model.domain.n_particles: Field required"),
+        ({"kind": "particles"}, "model.domain.n_particles is missing"),
     ],
 )
 def test_unfit_config(folder, domain, message):

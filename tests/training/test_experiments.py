@@ -1,21 +1,34 @@
 """Experiment files: their values, overrides and defaults, and errors that name the key."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from molflow.config import parse
+from molflow.data import DATASETS
 from molflow.errors import MolflowError
-from molflow.flows import FLOWS
-from molflow.training.config import ExperimentConfig, load_experiment
+from molflow.flows import DOMAINS, FLOWS
+from molflow.flows.storage import CONFIG
+from molflow.nn import NETWORKS
+from molflow.pretrained import folder_of, model_names
+from molflow.templates import template_names
+from molflow.training.config import ExperimentConfig, OptimizerConfig, TrainingConfig, load_experiment
+from molflow.training.objectives import OBJECTIVES
 
 TINY = Path(__file__).with_name("tiny.toml")
 EXPERIMENTS = sorted((Path(__file__).parents[2] / "experiments").rglob("*.toml"))
+CONFIGS = [str(folder_of(name) / CONFIG) for name in model_names()]
 
 
-@pytest.mark.parametrize("path", [TINY, *EXPERIMENTS], ids=lambda path: path.stem)
+def _last_parts(path):
+    return "/".join(Path(path).parts[-2:])
+
+
+@pytest.mark.parametrize("path", [TINY, *EXPERIMENTS, *template_names(), *CONFIGS], ids=_last_parts)
 def test_experiments_load_and_survive_json(path):
     config = load_experiment(path)
     again = parse(ExperimentConfig, json.loads(json.dumps(config.model_dump(mode="json"))), "config.json")
@@ -23,8 +36,17 @@ def test_experiments_load_and_survive_json(path):
     assert load_experiment(path, ["seed=987"]) != config
 
 
-def test_there_is_an_experiment_for_qm9():
-    assert "qm9" in [path.stem for path in EXPERIMENTS]
+def test_what_is_a_template_and_what_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dw4").mkdir()
+    shutil.copy(TINY, tmp_path / "dw4" / "mine")
+    assert load_experiment("dw4").name == "dw4"
+    for file in ("dw4.toml", "./dw4", "dw4.json"):
+        with pytest.raises(MolflowError, match=f"^{file.removeprefix('./')}: cannot be read"):
+            load_experiment(file)
+    assert load_experiment("dw4/mine") == load_experiment(TINY)
+    with pytest.raises(MolflowError, match=r"^unknown template 'dw5'; did you mean dw4\? Known are: dw4, dw4-cnf,"):
+        load_experiment("dw5")
 
 
 @pytest.mark.parametrize(
@@ -76,7 +98,7 @@ def test_a_model_is_free_form_unless_it_says_otherwise():
         ("model.solver={method = 'euler', rtol = 1e-3}", "unknown key model.solver.rtol"),
         (
             "model.solver={method = 'euler', n_steps = 0}",
-            "model.solver.n_steps: Input should be greater than 0 (got 0)",
+            "model.solver.n_steps: expected more than 0, got 0",
         ),
         (
             "objective.divergence=approximate",
@@ -113,23 +135,23 @@ def test_the_last_override_wins():
         ("model.decoder.n_vectors=3", "unknown key model.decoder.n_vectors"),  # EGNN has none
         (
             "model.encoder={kind = 'tensor_product', irreps = '8x0e', lmax = 0}",
-            "irreps: irreps must have vectors (1o), got '8x0e'; model.encoder.lmax: Input should be greater",
+            "irreps: irreps must have vectors (1o), got '8x0e'; model.encoder.lmax: expected at least 1, got 0",
         ),
         ('objective={kind = "mean_flow", average_fractions = 1}', "did you mean objective.average_fraction?"),
         ('objective={kind = "inversion", beta = 1}', "unknown key objective.beta"),
         ('objective={kind = "flow_matching", pairs = 1}', "unknown key objective.pairs; did you mean objective.pair"),
         (
             'objective={kind = "mean_flow", pairing = true}',
-            "objective.pairing: Input should be a valid string (got True)",
+            "objective.pairing: expected a string, got True",
         ),
-        ("training.workers=-1", "training.workers: Input should be greater than or equal to 0 (got -1)"),
+        ("training.workers=-1", "training.workers: expected at least 0, got -1"),
         (
             'objective={kind = "mean_flow", pairing = "aligned"}',
             "objective.pairing: unknown pairing 'aligned'; did you mean alignment? Known are: none, alignment,",
         ),
         (
             'objective={kind = "mean_flow", loss_exponent = 2}',
-            "objective.loss_exponent: Input should be less than or equal to 1 (got 2)",
+            "objective.loss_exponent: expected at most 1, got 2",
         ),
         (
             'objective={kind = "flow"}',
@@ -138,23 +160,23 @@ def test_the_last_override_wins():
         ("model.encoder={hidden = 3}", "model.encoder: has no kind; accepted are: egnn,"),
         (
             "model.domain.representation=coarse",
-            "model.domain.representation: Input should be 'all-atom', 'united-atom' or 'environment'",
+            "model.domain.representation: expected 'all-atom', 'united-atom' or 'environment'",
         ),
         ("optimiser.learning_rate=1", "unknown key optimiser; did you mean optimizer?"),
         ("qqq=1", "unknown key qqq"),
         ("training.beta=3", "unknown key training.beta; did you mean objective.beta?"),
-        ("training.epochs=many", "training.epochs: Input should be a valid integer"),
-        ("training.epochs=0", "training.epochs: Input should be greater than 0 (got 0)"),
-        ("optimizer.learning_rate=-1e-3", "optimizer.learning_rate: Input should be greater than 0 (got -0.001)"),
-        ("training.ema_decay=1", "training.ema_decay: Input should be less than 1"),
-        ("name=true", "name: Input should be a valid string (got True)"),
-        ("name=", "name: String should have at least 1 character"),
+        ("training.epochs=many", "training.epochs: expected an integer"),
+        ("training.epochs=0", "training.epochs: expected more than 0, got 0"),
+        ("optimizer.learning_rate=-1e-3", "optimizer.learning_rate: expected more than 0, got -0.001"),
+        ("training.ema_decay=1", "training.ema_decay: expected less than 1"),
+        ("name=true", "name: expected a string, got True"),
+        ("name=", "name: expected at least 1 character"),
         (
             "data.name=qm8",
             "data.name: unknown data set 'qm8'; did you mean qm9? Known are: qm9, dw4, lj13, lj13-unordered,",
         ),
         ("model.domain.kind=crystals", "model.domain.kind: unknown domain 'crystals'; known are: molecules,"),
-        ("training=5", "training: Input should be a valid dictionary"),
+        ("training=5", "training: expected a table"),
         ("seed", "--set seed: expected a.b=value"),
         ("=5", "--set =5: expected a.b=value"),
         ("name.first=1", "--set name.first=1: name is a value, not a table"),
@@ -175,7 +197,7 @@ def test_several_mistakes_are_reported_together():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "name: Field required; model: Field required"),
+        (b"", "name is missing; model.domain: has no kind; accepted are: molecules,"),
         (b"name = 'a'\nseed = \n", r"not a TOML file: .*line 2"),
         (b"name = '\xff'", "not a TOML file"),
         (TINY.read_bytes() + b"\n[extra]\n", "unknown key extra"),
@@ -193,6 +215,35 @@ def test_missing_file(tmp_path):
         load_experiment(tmp_path / "none.toml")
     with pytest.raises(MolflowError, match="cannot be read: Is a directory"):
         load_experiment(tmp_path)
+
+
+def test_missing_tables_count_as_empty():
+    model = {"kind": "continuous", "domain": {"kind": "particles"}}
+    with pytest.raises(MolflowError) as caught:
+        parse(ExperimentConfig, {"data": {"name": "particles"}, "model": model}, "a")
+    missing = ("name", "data.file", "model.domain.n_particles", "model.domain.dim")
+    assert str(caught.value) == "a: " + "; ".join(f"{key} is missing" for key in missing)
+
+
+KINDS = [
+    OptimizerConfig,
+    TrainingConfig,
+    *(each for r in (DATASETS, DOMAINS, NETWORKS, FLOWS, OBJECTIVES) for _, each in r.items()),
+]
+
+
+@pytest.mark.parametrize("value", ["x", -1, 1e30, True, {}, [], None], ids=repr)
+def test_no_message_is_in_the_words_of_the_library(value):
+    """Neither "Input should be a valid dictionary" nor "Field required"; every key at fault is named."""
+    messages = []
+    for kind in KINDS:
+        try:
+            parse(kind, dict.fromkeys(kind.model_fields, value), "a")
+        except MolflowError as error:
+            messages.append(str(error))
+    assert len(messages) > len(KINDS) / 2
+    words = r"Input|should|valid |dictionary|tuple|instance of|Field|parse|\n"
+    assert [message for message in messages if re.search(words, message)] == []
 
 
 def test_configuration_is_frozen():

@@ -29,7 +29,7 @@ from molflow.geometry import Points, scale, squared_norm
 from molflow.nn import EGNN, Chain, EGNNConfig, MLPConfig, TransformerConfig
 from molflow.training.metrics import mean
 from molflow.training.objectives import OBJECTIVES
-from molflow.training.objectives.base import accumulate_gradients
+from molflow.training.objectives.accumulation import accumulate_gradients
 from molflow.training.objectives.diffusion import DiffusionObjectiveConfig
 from molflow.training.objectives.flow_matching import FlowMatchingObjectiveConfig
 from molflow.training.objectives.free_form import FreeFormObjectiveConfig
@@ -118,8 +118,9 @@ def batch_of(objective, data, generator):
 
 
 def loss_of(objective, data, generator):
-    """The loss and its parts, as in a training step."""
-    return objective(batch_of(objective, data, generator), generator)
+    """The loss and the means of its parts, as in a training step."""
+    loss, parts = objective(batch_of(objective, data, generator), generator)
+    return loss, {name: value.mean() for name, value in parts.items() if value.numel()}
 
 
 def rng(seed=0):
@@ -221,6 +222,25 @@ def test_batches_are_prepared_without_the_networks(case):
     assert len(prepared) == len(batch)
     assert len(prepared[1:3].to("cpu")) == 2
     assert (prepared is batch) == (kind not in ("mean_flow", "flow_matching"))
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3])
+def test_the_parts_of_a_batch_draw_the_noise_of_the_whole(case, micro_batch):
+    """So the loss, its figures and its gradient do not depend on the parts."""
+    kind, flow, batch = case
+    objective = build(flow, kind)
+    prepared = batch_of(objective, batch, rng())
+
+    def step(micro_batch):
+        objective.zero_grad()
+        figures = accumulate_gradients(objective, prepared, rng(1), micro_batch)
+        return figures, {name: p.grad for name, p in objective.named_parameters() if p.grad is not None}
+
+    (loss, parts), found = step(micro_batch)
+    (expected, means), whole = step(None)
+    assert loss == pytest.approx(expected, abs=1e-10)
+    assert parts == pytest.approx(means, abs=1e-10)
+    torch.testing.assert_close(found, whole, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("kind", OBJECTIVES)
@@ -1047,7 +1067,7 @@ def test_average_velocities_may_have_a_share_near_the_data():
     assert batch.r[2] < batch.t[2]
     loss, parts = objective(batch, None)
     alone, _ = objective(batch[:2], None)
-    close(alone, 2 * parts["near"])
+    close(alone, 2 * parts["near"].mean())
     close(loss, (alone * 2 + objective(batch[2:], None)[0] * 2) / 4)
     pieces = [batch[:1], batch[1:3], batch[2:]]
     assert [(p.n_near, p.n_intervals) for p in pieces] == [(1, 0), (1, 1), (0, 1)]
@@ -1089,10 +1109,10 @@ def test_near_the_data_the_loss_is_on_distances(name):
         predicted, meant = (torch.pdist((batch.at.x[b] - t * v.x[b])[m]) for v in (found, batch.velocity))
         features = (found.h[b] - batch.velocity.h[b]).square().sum() / dof[b]
         expected.append((predicted - meant).abs().mean() / (t + 0.01) + features)
-    close(parts["near"], torch.stack(expected).mean(), atol=1e-6)
+    close(parts["near"], torch.stack(expected), atol=1e-6)
     far = (found - batch.velocity).squared_norm()[2:] / dof[2:]
-    close(parts["flow_matching"], far.mean())
-    close(loss, (5 * parts["near"] + parts["flow_matching"]) / 2)
+    close(parts["flow_matching"], far)
+    close(loss, (5 * parts["near"].mean() + far.mean()) / 2)
     trained = gradients(flow, parts_with_gradient(objective, batch))
     assert any(name.startswith("network") and g.abs().max() > 0 for name, g in trained.items())
     assert all(g.isfinite().all() for g in trained.values())

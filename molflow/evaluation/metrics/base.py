@@ -55,6 +55,10 @@ class Metric(ABC):
         unit: unit of a `Figure`.
         label: label in tables, by default the name.
         options: the options of the evaluation.
+
+    Example:
+        >>> molflow.evaluation.METRICS["molecule_stability"].denominator
+        'molecules'
     """
 
     kind: ClassVar[str | None] = None

@@ -49,6 +49,10 @@ class Domain(nn.Module, ABC, Generic[Data]):
     n_features: int
     n_labels: int = 0
 
+    def __repr__(self) -> str:
+        """A few words, for the `repr` of a flow."""
+        return self.task
+
     @abstractmethod
     def space(self, mask: Tensor) -> Space[Any]:
         """The space of points, by the mask of their context."""

@@ -108,6 +108,9 @@ class _Molecules(Domain[MoleculeBatch]):
         self.register_buffer("sorted_codes", codes, persistent=False)
         self.register_buffer("code_order", order, persistent=False)
 
+    def __repr__(self) -> str:
+        return f"{self.representation} molecules of {len(self.types)} types"
+
     def space(self, mask: Tensor) -> MeanFreeSpace:
         return MeanFreeSpace(mask, self.dim, self.n_features)
 
@@ -168,6 +171,11 @@ class MoleculeDomain(_Molecules):
         types, representation, scale: as in all domains of molecules.
         atom_counts: distribution of the number of points.
         dequantizer: a `Dequantizer` for as many types.
+
+    Example:
+        >>> config = molflow.flows.DOMAINS["molecules"]
+        >>> config(types=("H", "C"), representation="all-atom", atom_counts=(0, 0, 1)).build().n_features
+        2
     """
 
     def __init__(
@@ -246,6 +254,10 @@ class ComposedMoleculeDomain(_Molecules):
     Args:
         types, representation, scale: as in all domains of molecules.
         compositions: distribution of the numbers of points of each type.
+
+    Example:
+        >>> molflow.load_pretrained("qm9-allatom").domain
+        all-atom molecules of 5 types
     """
 
     def __init__(self, types: Sequence[str], representation: Representation, scale: float, compositions: Compositions):

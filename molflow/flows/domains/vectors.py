@@ -36,6 +36,11 @@ class VectorDomain(Domain[Tensor]):
 
     Raises:
         ValueError: no features, or values of another shape or sign.
+
+    Example:
+        >>> points, context, _ = VectorDomain(2, mean=[1.0, 1.0]).to_points(torch.ones(5, 2), None)
+        >>> points[0].tolist()
+        [0.0, 0.0]
     """
 
     task: ClassVar[str] = "vectors"
@@ -51,6 +56,9 @@ class VectorDomain(Domain[Tensor]):
             if n_features < 1 or tensor.shape != (n_features,) or (name == "std" and not (tensor > 0).all()):
                 raise ValueError(f"expected n_features of 1 or more and as many {name} values, std above 0")
             self.register_buffer(name, tensor, persistent=False)
+
+    def __repr__(self) -> str:
+        return f"{self.n_features} features"
 
     def space(self, mask: Tensor) -> EuclideanSpace:
         return EuclideanSpace(len(mask), self.n_features, mask.device)

@@ -174,12 +174,17 @@ class BijectiveFlow(Flow[Tensor]):
         z, log_det = by_size(self.encode_with_log_det, points, context, PAIRS_WITH_DENSITY)
         return StandardNormal(self.domain.space(context.mask)).log_prob(z) + log_det + correction
 
+    @torch.no_grad()
+    def initialize(self, data: Tensor, condition: Any = None) -> None:
+        if not self.initialized:
+            points, context, _ = self.to_points(data, None, condition)
+            self.bijection.initialize(points, context.condition)
+            self.initialized.fill_(True)
+
     def nll(self, data: Tensor, condition: Any = None, generator: torch.Generator | None = None) -> Tensor:
+        if self.training and torch.is_grad_enabled():
+            self.initialize(data, condition)
         points, context, correction = self.to_points(data, generator, condition)
-        if self.training and torch.is_grad_enabled() and not self.initialized:
-            with torch.no_grad():
-                self.bijection.initialize(points, context.condition)
-                self.initialized.fill_(True)
         z, log_det = self.bijection.estimate(points, context.condition, generator)
         return -StandardNormal(self.domain.space(context.mask)).log_prob(z) - log_det - correction
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.distributions import AffineTransform, Distribution, Transform, constraints
 
-from molflow.errors import MolflowError
+from molflow.extras import import_extra
 from molflow.flows.registry import FLOWS
 from molflow.flows.zoo.base import Bijection, BijectiveConfig, Composed, invert_increasing
 from molflow.flows.zoo.linear import ActNorm
@@ -213,9 +213,6 @@ def _import_zuko(kind: str | None) -> Any:
     """The package, without its change of the default of `torch.distributions` that arguments are checked."""
     checks_arguments: bool = Distribution._validate_args
     try:
-        import zuko
-    except ImportError as error:
-        raise MolflowError(f"the flow {kind} needs zuko: pip install 'molflow[zoo]'") from error
+        return import_extra("zuko", "zoo", f"the flow {kind}")
     finally:
         Distribution.set_default_validate_args(checks_arguments)
-    return zuko

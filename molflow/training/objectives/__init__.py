@@ -28,4 +28,7 @@ OBJECTIVES: "Registry[type[ObjectiveConfig]]" = Registry(
     group="molflow.objectives",
 )
 
-__getattr__, __dir__ = lazy_names(__name__, {"base": ("Objective", "ObjectiveConfig", "Parts", "accumulate_gradients")})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {"base": ("Objective", "ObjectiveConfig", "Parts"), "accumulation": ("accumulate_gradients",)},
+)

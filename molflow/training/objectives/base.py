@@ -1,8 +1,8 @@
 """The contract of objectives: a configuration that is chosen by name, and a loss as one module.
 
-The loss is computed in one `forward`, so that `DistributedDataParallel` can wrap the module. The arithmetic on tensors,
-which can be compiled, is separate from drawing noise and pairing data, which cannot. Pairing takes long and needs no
-network, so it is separate from the module and worker processes can do it.
+The loss is computed in one `forward`, which `Ranks.distribute` wraps for training on several processes. The arithmetic
+on tensors, which can be compiled, is separate from drawing noise and pairing data, which cannot. Pairing takes long and
+needs no network, so it is separate from the module and worker processes can do it.
 """
 
 from abc import ABC, abstractmethod
@@ -122,7 +122,20 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Any, generator: torch.Generator | None) -> tuple[Tensor, Parts]:
-        """The loss, and the means of its parts for the log."""
+        """The loss, a mean over configurations, and its parts for the log.
+
+        Each is a mean too, or has the values (K,) of those configurations for which it is defined. Numbers are drawn by
+        `torch.rand` and `torch.randn`, a row for each configuration or for each point, so that processes can share a
+        batch.
+        """
+
+    def initialize(self, batch: Any) -> None:
+        """Set the parameters that start from the first batch of data; by default there are none."""
+
+    def sizes(self, batch: Any) -> Tensor:
+        """Points of each configuration of a prepared batch, (B,)."""
+        with torch.no_grad():
+            return self.to_points(batch, self.flow.generator(0))[1].mask.sum(1)
 
     def compile_loss(self) -> None:
         """Let torch.compile fuse the arithmetic; worth it for many steps on batches of one shape.
@@ -193,34 +206,3 @@ class CheckedCompile:
                     f"the compiled loss differs from the eager one by {difference:.2g}: do not compile here"
                 )
         return values
-
-
-def accumulate_gradients(
-    objective: nn.Module, batch: Any, generator: torch.Generator | None, micro_batch: int | None = None
-) -> tuple[float, dict[str, float]]:
-    """Add the gradient of the mean loss of a batch to the parameters' gradients, one part of the batch at a time.
-
-    The memory needed is that of a part, not of the batch.
-
-    Args:
-        objective: (batch, generator) -> (loss, parts), means over the given configurations.
-        batch: anything with a length that can be sliced.
-        generator: source of the noise.
-        micro_batch: configurations in a part; by default all.
-
-    Returns:
-        The loss and its parts, means over the batch.
-    """
-    total = len(batch)
-    sums: dict[str, float] = {}
-    shares: dict[str, float] = {}  # a part of one configuration may lack some figures
-    for start in range(0, total, micro_batch or total):
-        piece = batch[start : start + (micro_batch or total)]
-        share = len(piece) / total
-        loss, parts = objective(piece, generator)
-        (loss * share).backward()
-        for name, value in {"loss": loss, **parts}.items():
-            sums[name] = sums.get(name, 0.0) + share * value.item()
-            shares[name] = shares.get(name, 0.0) + share
-    means = {name: weighted / shares[name] for name, weighted in sums.items()}
-    return means.pop("loss"), means

@@ -91,7 +91,7 @@ class PathObjective(Objective):
         near, rest = errors[:n], errors[n:]
         loss = torch.cat([self.config.near_weight * near, robust(rest, self.config.loss_exponent)]).mean()
         parts = {"near": near, "average_velocity": rest[:m], "flow_matching": rest[m:]}
-        return loss, {name: e.detach().mean() for name, e in parts.items() if len(e)}
+        return loss, {name: e.detach() for name, e in parts.items()}
 
     def _of_tensors(
         self,

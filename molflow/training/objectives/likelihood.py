@@ -55,6 +55,9 @@ class LikelihoodObjective(Objective):
         if not takes_any and (strange := [name for name in self.settings if name not in parameters]):
             raise ValueError(f"the likelihood of a {type(flow).__name__} takes no {', '.join(strange)}; leave it out")
 
+    def initialize(self, batch: Batch) -> None:
+        self.flow.initialize(batch.data, batch.condition)
+
     def forward(self, batch: Batch, generator: torch.Generator | None) -> tuple[Tensor, Parts]:
         arguments = batch.data, batch.condition, generator
         if (nll_terms := getattr(self.flow, "nll_terms", None)) is None:

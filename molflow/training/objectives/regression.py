@@ -14,6 +14,7 @@ from molflow.errors import MolflowError
 from molflow.flows.base import Flow, FlowConfig
 from molflow.flows.storage import load, read_model_config
 from molflow.geometry import Context, Points, squared_norm
+from molflow.pretrained import folder_of
 from molflow.training.objectives import OBJECTIVES
 from molflow.training.objectives.base import CheckedCompile, Objective, ObjectiveConfig, Parts, robust_mean
 
@@ -25,7 +26,7 @@ class RegressionObjectiveConfig(ObjectiveConfig):
     requires: ClassVar[tuple[str, ...]] = ("encoder", "decoder")
     remedy: ClassVar[str] = "model.kind = 'free_form'"
 
-    teacher: Path = Field(description="folder of a trained flow on the same domain")
+    teacher: Path = Field(description="name or folder of a trained flow on the same domain")
     evaluations: int | None = Field(
         None, gt=0, description="evaluations of the teacher's network; by default those of its own solver"
     )
@@ -41,11 +42,12 @@ class RegressionObjectiveConfig(ObjectiveConfig):
 
 
 def load_teacher_of(model: FlowConfig, folder: Path) -> Flow[Any]:
-    """The flow of a folder, as a teacher of the flow that a configuration describes.
+    """The flow of a folder or the shipped one of a name, as a teacher of the flow that a configuration describes.
 
     Raises:
         MolflowError: it cannot be loaded, or has another domain.
     """
+    folder = folder_of(str(folder))
     if read_model_config(folder).domain != model.domain:
         raise MolflowError(f"{folder}: its model.domain differs from that of the experiment")
     return load(folder)

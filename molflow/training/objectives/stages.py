@@ -33,7 +33,7 @@ class StagesObjectiveConfig(ObjectiveConfig):
     remedy: ClassVar[str] = "a decoder or encoder of several n_stages"
 
     map: Literal["decoder", "encoder"] = "decoder"
-    teacher: Path = Field(description="folder of a trained continuous flow on the same domain")
+    teacher: Path = Field(description="name or folder of a trained continuous flow on the same domain")
     times: tuple[float, ...] = Field(description="of the stages, from 1 down to 0; one more than stages")
     longest_step: float = Field(0.05, gt=0, le=1, description="of the Euler steps of the teacher in a stage")
     loss_exponent: float = Field(0.5, ge=0, le=1, description="a of the loss |d|^(2 - 2 a); 0 is the squared error")

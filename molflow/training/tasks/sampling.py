@@ -19,6 +19,7 @@ from molflow.evaluation.throughput import conditions
 from molflow.files import Closing, check_writable
 from molflow.flows.acceleration import Precision
 from molflow.flows.base import Flow
+from molflow.progress import progress_bar
 
 Data = TypeVar("Data", bound=Sized)
 Record = dict[str, Any]
@@ -42,6 +43,7 @@ class SamplingOptions:
         condition: value of each condition of a conditional model.
         compile, precision: as in `Flow.sample`; samples with their density take neither.
         ask: what all samples must have, as in `Flow.sample`; samples with their density cannot be asked for anything.
+        progress: show a progress bar.
     """
 
     model: str
@@ -58,6 +60,7 @@ class SamplingOptions:
     compile: bool | None = None
     precision: Precision = "float32"
     ask: Mapping[str, Any] = field(default_factory=dict)
+    progress: bool = True
 
     @property
     def label(self) -> str:
@@ -88,9 +91,11 @@ class SampleWriter(Closing, Generic[Data]):
 
     Attributes:
         count: samples written.
+        whole: those that are in the file whatever happens next.
     """
 
     count: int = 0
+    whole: int = 0
 
     @abstractmethod
     def write(self, samples: Samples[Data]) -> None:
@@ -164,7 +169,7 @@ class Sampling(Generic[Data]):
         return f"no {self.noun} were drawn"
 
     def _bar(self, total: int) -> "tqdm[Any]":
-        return tqdm(total=total, desc="sampling", unit="sample", dynamic_ncols=True)
+        return progress_bar(total=total, desc="sampling", unit="sample", disable=not self.options.progress)
 
     def _batches(self, n: int, seed: int) -> Iterator[Samples[Data]]:
         """n samples in batches on the CPU."""
@@ -231,7 +236,7 @@ class Sampler(Generic[Data]):
             n, seed, batch_size=self.options.batch_size, condition=mean_condition(self.flow)
         )
         parts = []
-        with tqdm(total=n, desc=f"densities of {self.options.label}", unit="sample", dynamic_ncols=True) as bar:
+        with progress_bar(total=n, desc=f"densities of {self.options.label}", unit="sample") as bar:
             for part in batches:
                 parts.append(part)
                 bar.update(len(part[0]))
