@@ -141,13 +141,13 @@ def test_files_of_a_killed_run_are_swept(run):
 
 def overfitted(folder, **training):
     """A run on 40 vectors that the flow soon knows by heart; its validation losses."""
+    lengths = {"epochs": 1000, "max_steps": 400, "validate_every": 10, "checkpoint_every": 30}
     config = ExperimentConfig.model_validate({
         "name": "small",
         "data": {"name": "vectors", "file": "vectors.npz"},
         "model": {"kind": "glow", "domain": {"kind": "vectors"}},
         "optimizer": {"learning_rate": 1e-2, "warmup_steps": 1},
-        "training": {"epochs": 1000, "batch_size": 32, "max_steps": 400, "validate_every": 10, "checkpoint_every": 30, "ema_decay": 0.5}
-        | training,
+        "training": lengths | {"batch_size": 32, "ema_decay": 0.5} | training,
     })  # fmt: skip
     train(config, folder, data=torch.randn(40, 2, generator=torch.Generator().manual_seed(0)))
     lines = map(json.loads, (folder / METRICS).read_text().splitlines())
