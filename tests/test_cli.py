@@ -252,7 +252,7 @@ def test_evaluate_tells_of_every_molecule(molflow, tmp_path, suffix):
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["--details", "a.txt"], 1, "a.txt: unknown suffix '.txt'; accepted are .csv .parquet .sdf"),
+        (["--details", "a.txt"], 2, "a.txt: unknown suffix '.txt'; accepted are .csv .parquet .sdf"),
         (["--details", "a.csv", "--scope", "stability"], 2, "--details needs more than --scope stability"),
         (["--report", "a.html", "--scope", "stability"], 2, "--report needs more than --scope stability"),
         (["--strain", "mmff94", "--scope", "lookup"], 2, "--strain needs --scope all"),
@@ -280,7 +280,7 @@ def test_evaluate_writes_over_nothing_that_it_reads_or_writes(molflow, tmp_path,
     (folder / "a.sdf").write_text("x")
     monkeypatch.chdir(folder)
     code, _, err = molflow("evaluate", source, *words)
-    assert code == 1
+    assert code == 2
     assert message in err
     assert {path.name: path.read_text() for path in folder.iterdir()} == {"a.sdf": "x"}
 
@@ -292,7 +292,7 @@ def test_standard_input_is_not_written_over(tmp_path):
         with path.open() as file:
             call = [sys.executable, "-m", "molflow.cli", "evaluate", "-", "--scope", "lookup", *words]
             done = subprocess.run(call, stdin=file, capture_output=True, text=True, check=False)
-        assert done.returncode == 1
+        assert done.returncode == 2
         assert "would be written over what is read from -" in done.stderr
         assert path.read_text() == XYZ
 
@@ -521,13 +521,13 @@ def test_conditions_of_a_model(molflow, fails, tmp_path):
     assert drawn("0.3") == drawn("0.3 eV") == drawn("300meV") != drawn("0.1")
     out.unlink()
     for given, code, message in (
-        ((), 1, "needs a condition: gap"),
-        (("--cond", "gop=1"), 1, "no condition gop; did you mean gap?"),
+        ((), 2, "needs a condition: gap"),
+        (("--cond", "gop=1"), 2, "no condition gop; did you mean gap?"),
         (("--cond", "gap"), 2, "--cond gap: expected NAME=VALUE"),
-        (("--cond", "gap=x"), 1, "gap=x: expected a number"),
-        (("--cond", "gap=1bohr"), 1, "gap=1bohr: bohr is not a unit of energy"),
-        (("--cond", "gap=1", "--guidance", "2"), 1, "guidance mixes velocities"),
-        (("-m", "qm9", "--cond", "gap=1"), 1, "made without conditions"),
+        (("--cond", "gap=x"), 2, "gap=x: expected a number"),
+        (("--cond", "gap=1bohr"), 2, "gap=1bohr: bohr is not a unit of energy"),
+        (("--cond", "gap=1", "--guidance", "2"), 2, "guidance mixes velocities"),
+        (("-m", "qm9", "--cond", "gap=1"), 2, "made without conditions"),
     ):
         found, line = fails(*words, *given)
         assert (found, message in line) == (code, True), line
@@ -541,12 +541,12 @@ def test_asking_for_molecules(molflow, fails, tmp_path):
     assert {tuple(sorted(s.atomic_numbers.tolist())) for s in read_structures(out)} == {(1,) * 6 + (6, 6, 8)}
     assert "makes such samples with probability" in text
     for given, code, message in (
-        (("--formula", "C2H6S"), 1, "this model has no S, only H C N O F"),
-        (("--formula", "C40H2"), 1, "no composition of this model has the formula C40H2"),
-        (("--formula", "c6"), 1, "'c6' is not a formula"),
+        (("--formula", "C2H6S"), 2, "this model has no S, only H C N O F"),
+        (("--formula", "C40H2"), 2, "no composition of this model has the formula C40H2"),
+        (("--formula", "c6"), 2, "'c6' is not a formula"),
         (("--composition", "C=1,H"), 2, "expected TYPE=NUMBER"),
-        (("--composition", "CH3=1"), 1, "CH3 is not a type of this model"),
-        (("--elements", "C,S"), 1, "this model has no S"),
+        (("--composition", "CH3=1"), 2, "CH3 is not a type of this model"),
+        (("--elements", "C,S"), 2, "this model has no S"),
         (("-m", "dw4", "--formula", "CH4"), 2, "--formula is for molecules"),
         (("--scaffold", out), 1, "expected one scaffold, got 6 molecules"),
     ):
@@ -720,7 +720,7 @@ def test_every_command_checks_its_json_file_first(fails, command):
 
 def test_an_unknown_suffix(fails):
     code, line = fails("sample", "--model", "no such model", "--out", "a.pdb")
-    assert code == 1
+    assert code == 2
     assert line == "a.pdb: unknown suffix '.pdb'; accepted are .sdf .sd .xyz .npz"
 
 

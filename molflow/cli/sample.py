@@ -24,6 +24,7 @@ from molflow.cli.options import (
     refuse,
     refuse_other_tasks,
     training_reference,
+    usage,
 )
 from molflow.cli.output import check_json, console, show
 from molflow.errors import MolflowError
@@ -156,6 +157,7 @@ def sample(
 ) -> None:
     """Draw samples of a model, write them to a file, and score them."""
     from molflow.chem.io import check_writable
+    from molflow.chem.writing import format_of
     from molflow.cli.scores import show_samples
     from molflow.cli.shards import SIZE, ShardJob, sample_shards, show_shards
     from molflow.energies import own_system
@@ -179,11 +181,12 @@ def sample(
         refuse("is not for shards", correct=correct, novelty=novelty, workers=workers)
         refuse("would delete the shards of other processes; use --resume", force=force and shard is not None)
     elif out is not None:
+        if format is None:
+            with usage():
+                format_of(out)
         check_writable(out, format)
     flow = load_flow(model, device, evaluations)
     values = _values(cond or ())
-    if guidance is not None:
-        flow = flow.guided(guidance)
     ask = {
         "formula": formula,
         "n_atoms": n_atoms,
@@ -192,7 +195,10 @@ def sample(
         "scaffold": scaffold and _scaffold(scaffold),
     }
     ask = {name: value for name, value in ask.items() if value is not None}
-    flow.standardized(values or None, 1)
+    with usage():
+        if guidance is not None:
+            flow = flow.guided(guidance)
+        flow.standardized(values or None, 1)
     task = task_of(flow, data_of(model))
     refuse_other_tasks(
         task.name,
@@ -214,14 +220,17 @@ def sample(
     if energy is not None:
         task = ParticlesTask(task.data, own_system(energy, flow.sample(4, seed=0).cpu(), kT))
     if ask:  # refuse what cannot be before the work starts
-        asked = flow.request(**ask)
-        flow.domain.sample_context(1, flow.generator(0), flow.device, flow.dtype, asked)
+        with usage():
+            asked = flow.request(**ask)
+            flow.domain.sample_context(1, flow.generator(0), flow.device, flow.dtype, asked)
     if format is not None and format not in task.formats:
         raise UsageError(f"--format {format}: {task.name} have {', '.join(task.formats)}")
-    if not sharded:
-        out = out or _free(Path(task.default_output), force)
+    if out is None:
+        out = _free(Path(task.default_output), force)
         task.check_output(out, format)
-    assert out is not None
+    elif not sharded:
+        with usage():  # that its folder can be written to is known
+            task.check_output(out, format)
     check(flow, compile, precision)
     if workers is None:
         workers = min(1, default_workers()) if n > batch_size else 0

@@ -64,12 +64,17 @@ class DetailWriter(Closing):
 
 def check_details(path: str | os.PathLike[str]) -> None:
     """Fail early: raise MolflowError if a `DetailWriter` cannot be made for a path."""
+    check_suffix(path)
+    if Path(path).suffix.lower() == ".parquet":
+        load_pyarrow()
+    check_writable(path)
+
+
+def check_suffix(path: str | os.PathLike[str]) -> None:
+    """Raise MolflowError for a suffix that a `DetailWriter` does not know."""
     suffix = Path(path).suffix
     if suffix.lower() not in SUFFIXES:
         raise MolflowError(f"{path}: unknown suffix {suffix!r}; accepted are {' '.join(SUFFIXES)}")
-    if suffix.lower() == ".parquet":
-        load_pyarrow()
-    check_writable(path)
 
 
 class _Csv:
