@@ -78,6 +78,12 @@ def tally_of(
 ) -> Tally:
     """The counts behind the scores of `evaluate`, which merge exactly with those of other molecules.
 
+    Args:
+        molecules, options, each, journal: as in `evaluate`.
+
+    Raises:
+        MolflowError: as `evaluate`, but not for no molecules.
+
     Example:
         >>> water = Structure([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]], [8, 1, 1])
         >>> options = EvaluationOptions(scope="stability")
