@@ -28,6 +28,7 @@ from molflow.cli.options import (
 )
 from molflow.cli.output import check_json, console, show
 from molflow.errors import MolflowError
+from molflow.extras import import_extra
 from molflow.files import STANDARD_STREAM
 from molflow.pretrained import DEFAULT_MODEL
 
@@ -178,6 +179,8 @@ def sample(
     part = _part(shard)
     if sharded:
         out = _folder(out)
+        if ray:
+            import_extra("ray", "cluster", "--ray")
         refuse("is not for shards", correct=correct, novelty=novelty, workers=workers)
         refuse("would delete the shards of other processes; use --resume", force=force and shard is not None)
     elif out is not None:
