@@ -148,7 +148,9 @@ def main() -> None:
         scores = molecule_scores(molflow.load(folder), arguments)
     lines = [json.loads(line) for line in (arguments.run / "metrics.jsonl").read_text().splitlines()]
     history = [line for line in lines if "validation_loss" in line]
-    card = read_json(arguments.run / CARD) | {"name": arguments.name, "how": arguments.how}
+    before = read_json(folder / CARD) if (folder / CARD).exists() else {}
+    about = {"about": before["about"]} if "about" in before else {}
+    card = read_json(arguments.run / CARD) | {"name": arguments.name, "how": arguments.how} | about
     write_json(folder / CARD, card | {"validation_history": history, "scores": scores})
     for line in history:
         print({key: value if value is None else round(value, 3) for key, value in line.items()})  # noqa: T201

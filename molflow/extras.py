@@ -6,8 +6,10 @@ from typing import Any
 from molflow.errors import MolflowError
 
 PACKAGES = {
+    "cluster": "ray",
     "frame": "pandas",
     "parquet": "pyarrow",
+    "plot": "matplotlib",
     "posebusters": "posebusters",
     "qm9": "qm9pack",
     "report": "plotly",

@@ -208,7 +208,7 @@ def test_a_continuous_flow_has_a_density_by_its_own_solver_alone(record, saved, 
         (("-k", 3), 3, ["positions", "system"]),
         (("-k", 1), 1, ["positions", "system"]),
     ):
-        _, figures = record("sample", "-m", folder, "-n", 8, "-o", out, *words)
+        _, figures = record("sample", "-m", folder, "-n", 8, "--force", "-o", out, *words)
         assert figures["evaluations"] == expected
         with np.load(out) as file:
             assert sorted(file.files) == fields
@@ -379,7 +379,7 @@ def test_bad_usage(fails, model, exact, tmp_path_factory, words, message):
 
 def test_particles_go_to_npz(fails, model):
     code, line = fails("sample", "-m", model, "-o", "a.sdf")
-    assert (code, line) == (1, "a.sdf: configurations of particles go to an .npz file, not to '.sdf'")
+    assert (code, line) == (2, "a.sdf: configurations of particles go to an .npz file, not to '.sdf'")
 
 
 X = np.zeros((3, 4, 2))

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from molflow.chem.arrays import npz_structures
 from molflow.chem.lines import BadRecord, BrokenStream, Found, Lines, reason
+from molflow.chem.parquet import has_molecules, parquet_structures
 from molflow.chem.sdf import read_sdf
 from molflow.chem.structure import Stated, Structure
 from molflow.chem.xyz import read_xyz
@@ -31,7 +32,11 @@ _READERS: dict[str, Reader] = {
     **dict.fromkeys((".xyz", ".extxyz"), read_xyz),
 }
 _TEXT = ".txt"  # XYZ as EDM writes it, or SDF
-_ACCEPTED = ".sdf .sd .xyz .npz .mol .extxyz .txt, and all but .npz with .gz as well"
+_TABLES: dict[str, Callable[[Path], Iterator[Structure | str]]] = {
+    ".npz": npz_structures,
+    ".parquet": parquet_structures,
+}
+_ACCEPTED = ".sdf .sd .xyz .npz .mol .extxyz .txt .parquet, and those that are text with .gz as well"
 _WRITER_SECONDS = 60.0  # that a named pipe waits for a program to write to it
 _SEEN_AHEAD = 5  # lines that reveal the format: the counts of an SDF are in the fourth
 
@@ -98,13 +103,14 @@ def iter_records(path: str | os.PathLike[str]) -> Iterator[Record]:
     A source is one of these:
 
     - a file: SDF (V2000, V3000; .sdf, .sd, .mol) or XYZ (frames, plain or extended; .xyz, .extxyz, .txt), both also
-      gzipped, or NPZ as in `molflow.chem.arrays`. Only NPZ is held in memory as a whole; it is never unpickled.
+      gzipped, NPZ as in `molflow.chem.arrays`, or Parquet with positions and atomic_numbers. Only NPZ is held in
+      memory as a whole; it is never unpickled.
     - a folder: all such files in it are read in the order of their names, of .txt those that begin as XYZ or SDF. A
       pipe or a device in it is one bad record.
     - a named pipe, or "-" for standard input, with SDF or XYZ. A pipe waits a minute for its writer.
 
-    Positions are in Å, float64 from text, float32 from an NPZ with float32. Bonds, formal charges and radicals of SDF
-    and `charge=` of XYZ are `Record.stated`; further columns are ignored. After a bad record of SDF, reading
+    Positions are in Å, float64 from text, float32 from NPZ or Parquet with float32. Bonds, formal charges and radicals
+    of SDF and `charge=` of XYZ are `Record.stated`; further columns are ignored. After a bad record of SDF, reading
     continues at "$$$$" or at the next counts line; of XYZ, at the next count that is followed by atoms. If a stream
     breaks off, the molecules read so far are kept and one bad record is added. In a folder, a file that cannot be read
     is one bad record.
@@ -147,9 +153,11 @@ def _folder_records(folder: Path) -> Iterator[Record]:
 
 
 def _has_molecules(path: Path) -> bool:
-    """Whether a file of a folder should be read, by its suffix; a .txt file also by how it begins."""
+    """Whether a file of a folder should be read, by its suffix; .txt and .parquet also by what is in them."""
+    if _suffix(path) == ".parquet" and path.is_file():
+        return has_molecules(path)
     if _suffix(path) != _TEXT or not path.is_file():
-        return _suffix(path) in (*_READERS, ".npz")
+        return _suffix(path) in (*_READERS, *_TABLES)
     try:
         with _open(str(path), path) as stream, _text(str(path), stream) as text:
             return _reader_for(str(path), Lines(text)) is not None
@@ -163,8 +171,8 @@ def _file_records(path: Path) -> Iterator[Record]:
         raise MolflowError(f"{path}: no such file; expected a file of molecules")
     if path.is_dir():
         raise MolflowError(f"{path}: is a directory; expected a file of molecules")
-    if suffix == ".npz":
-        for number, found in enumerate(npz_structures(path), start=1):
+    if suffix in _TABLES:
+        for number, found in enumerate(_TABLES[suffix](path), start=1):
             structure, error = (None, found) if isinstance(found, str) else (found, None)
             yield Record(_printable(path), number, None, structure, error)
     elif path.is_file() and suffix not in (*_READERS, _TEXT):

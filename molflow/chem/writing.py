@@ -1,8 +1,14 @@
-"""Write molecules to SDF, XYZ and NPZ files; the suffix names the format."""
+"""Write molecules to SDF, XYZ, NPZ and Parquet files; the suffix names the format."""
 
+import gzip
+import io
 import os
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
@@ -10,28 +16,47 @@ from molflow import files
 from molflow.chem.bonds import EDM_QM9
 from molflow.chem.build import bonded_mol
 from molflow.chem.elements import symbol
+from molflow.chem.parquet import RowWriter, load_pyarrow
 from molflow.chem.structure import Structure, structure_error
 from molflow.errors import MolflowError, printable
 
 SUFFIXES = (".sdf", ".sd", ".xyz", ".npz")
 
+FORMATS = ("sdf.gz", "xyz.gz", "npz", "parquet", "sdf", "xyz")
+"""Formats of files of molecules; `.sd` is another suffix of sdf."""
+
+Properties = Mapping[str, object]
+Place = Callable[[], AbstractContextManager[Path]]
+ToText = Callable[[Structure, str, Properties], str]
+
+_GROWING = ("sdf", "xyz")  # formats whose files grow with every molecule
 _NO_BONDS = np.zeros((0, 3), dtype=np.int64)
 
 
-def _suffix(path: Path) -> str:
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
+def format_of(path: Path) -> str:
+    """The format that the suffix of a path names; SDF for standard output."""
+    if str(path) == files.STANDARD_STREAM:
+        return "sdf"
+    name = path.name.lower()
+    suffix = Path(name.removesuffix(".gz")).suffix
+    found = {".sd": "sdf"}.get(suffix, suffix[1:]) + ".gz" * name.endswith(".gz")
+    if found not in FORMATS:
         raise MolflowError(f"{path}: unknown suffix {path.suffix!r}; accepted are {' '.join(SUFFIXES)}")
-    return suffix
+    return found
 
 
-def check_writable(path: str | os.PathLike[str]) -> None:
+def check_writable(path: str | os.PathLike[str], format: str | None = None) -> None:
     """Check that a molecule file can be written at `path`, before its content is computed.
 
     Missing parent directories are created. An existing file stays unchanged until it is written.
 
+    Args:
+        path: the file, or "-" for standard output.
+        format: one of `FORMATS`, by default the one that the suffix names.
+
     Raises:
-        MolflowError: an unknown suffix, `path` is a directory, or its parent cannot be created or written to.
+        MolflowError: an unknown suffix, `path` is a directory, its parent cannot be created or written to, or Parquet
+            without pyarrow.
 
     Example:
         >>> check_writable("out.mol2")
@@ -39,24 +64,38 @@ def check_writable(path: str | os.PathLike[str]) -> None:
             ...
         molflow.errors.MolflowError: out.mol2: unknown suffix '.mol2'; accepted are .sdf .sd .xyz .npz
     """
-    _suffix(Path(path))
+    path = Path(path)
+    format = format or format_of(path)
+    if format == "parquet":
+        load_pyarrow()
     files.check_writable(path)
 
 
 class StructureWriter(files.Closing):
-    """Write molecules one by one to an .sdf, .xyz or .npz file. An interrupted run keeps what it wrote.
+    """Write molecules one by one to a file. An interrupted run keeps what it wrote.
 
-    SDF and XYZ grow with every call. NPZ (float32 positions and uint8 atomic_numbers, padded with zeros, and mask) is
-    written when the `with` block ends, also by an exception, and replaces an older file only then.
+    SDF and XYZ grow with every call. All others, `.sdf.gz`, `.xyz.gz`, `.npz` and `.parquet`, appear when the `with`
+    block ends, also by an exception, and replace an older file only then; of these NPZ stays in memory until it ends.
+    NPZ has float32 positions and uint8 atomic_numbers, padded with zeros, and mask. Parquet has a row for each
+    molecule: positions, list of float32[3], and atomic_numbers, list of uint8.
 
     XYZ has 8 decimals, more than float32 needs. SDF has 4, the limit of V2000, and carries the bonds of the structure;
     if it has none, the look-up bonds, or no bonds if an element is outside the tables. A rounded distance can cross a
-    bond limit: of 20,000 molecules of QM9, 2 had another stability after the round trip. Use NPZ or XYZ if figures must
-    repeat exactly.
+    bond limit: of 20,000 molecules of QM9, 2 had another stability after the round trip. Use another format if figures
+    must repeat exactly.
+
+    Equal molecules give equal bytes: no file holds the time.
+
+    Args:
+        path: the file, or "-" for standard output.
+        format: one of `FORMATS`, by default the one that the suffix names.
+        columns: names and types (str, bool, int or float) of the properties of each molecule, for Parquet.
+        in_place: write all formats into the file itself, which is for a temporary one.
 
     Raises:
         MolflowError: the constructor raises as `check_writable`; `write` raises for a structure whose shapes disagree,
             with an unknown element, or with a coordinate that is not finite or farther out than 1,000,000 Å.
+        OSError: the disk is full, or the file cannot be written for another reason.
 
     Example:
         >>> methane = molflow.chem.Structure(np.zeros((1, 3)), np.array([6]))
@@ -66,45 +105,116 @@ class StructureWriter(files.Closing):
         [6]
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        check_writable(path)
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        format: str | None = None,
+        columns: Mapping[str, type] | None = None,
+        in_place: bool = False,
+    ) -> None:
+        check_writable(path, format)
         self.path = Path(path)
         self.count = 0
-        self._suffix = _suffix(self.path)
-        self._kept: list[Structure] = []  # NPZ only
-        self.needs_bonds = self._suffix in (".sdf", ".sd")
-        self._file = None if self._suffix == ".npz" else self.path.open("w", encoding="utf-8")
+        self.format = format or format_of(self.path)
+        self.needs_bonds = self.format.startswith("sdf")
+        atomic = not in_place and self.format not in _GROWING
+        self._content = _content(self.format, partial(_place, self.path, atomic), columns or {})
 
-    def write(self, structure: Structure, properties: Mapping[str, object] | None = None) -> None:
+    @property
+    def whole(self) -> int:
+        """Molecules that are in the file whatever happens next."""
+        return self.count if self.format in _GROWING else 0
+
+    def write(self, structure: Structure, properties: Properties | None = None) -> None:
         """Append one molecule. An SDF carries its properties, except those that are None or empty."""
         problem = structure_error(structure)
         if problem is not None:
             raise MolflowError(f"{self.path}, record {self.count + 1}, {problem}")
-        if self._file is None:
-            self._kept.append(structure)
-        else:
-            title = f"molecule {self.count + 1}"
-            text = _to_xyz(structure, title) if self._suffix == ".xyz" else _to_sdf(structure, title, properties or {})
-            self._file.write(text)
-            self._file.flush()
+        self._content.write(structure, f"molecule {self.count + 1}", properties or {})
         self.count += 1
 
     def close(self) -> None:
         """Finish the file. Further calls do nothing."""
-        if self._file is not None:
-            self._file.close()
-        elif self._suffix == ".npz":
-            _write_npz(self.path, self._kept)
-            self._suffix = ""
+        self._content.close()
 
 
-def _to_xyz(structure: Structure, title: str) -> str:
+def _place(path: Path, atomic: bool) -> AbstractContextManager[Path]:
+    return files.atomic_path(path) if atomic else nullcontext(path)
+
+
+class _Content(files.Closing):
+    @abstractmethod
+    def write(self, structure: Structure, title: str, properties: Properties) -> None:
+        """Append one molecule."""
+
+
+def _content(format: str, place: Place, columns: Mapping[str, type]) -> _Content:
+    """The content of a file; it enters `place` for the path, and leaves it when the file is whole."""
+    if format == "npz":
+        return _Npz(place)
+    if format == "parquet":
+        return _Parquet(place, columns)
+    return _Text(place, _to_sdf if format.startswith("sdf") else _to_xyz, zipped=format.endswith(".gz"))
+
+
+class _Text(_Content):
+    """Records as text, each of which is flushed unless they are zipped."""
+
+    def __init__(self, place: Place, to_text: ToText, zipped: bool) -> None:
+        self._to_text, self._zipped = to_text, zipped
+        with ExitStack() as stack:
+            path = stack.enter_context(place())
+            stream: Any = os.fdopen(os.dup(1), "wb") if str(path) == files.STANDARD_STREAM else path.open("wb")
+            stack.enter_context(stream)
+            if zipped:
+                stream = stack.enter_context(gzip.GzipFile("", "wb", 6, stream, mtime=0))
+            self._file = stack.enter_context(io.TextIOWrapper(stream, encoding="utf-8", newline="\n"))
+            self._open = stack.pop_all()
+
+    def write(self, structure: Structure, title: str, properties: Properties) -> None:
+        self._file.write(self._to_text(structure, title, properties))
+        if not self._zipped:
+            self._file.flush()
+
+    def close(self) -> None:
+        self._open.close()
+
+
+class _Npz(_Content):
+    def __init__(self, place: Place) -> None:
+        self._place, self._kept, self._written = place, list[Structure](), False
+
+    def write(self, structure: Structure, title: str, properties: Properties) -> None:
+        self._kept.append(structure)
+
+    def close(self) -> None:
+        if not self._written:
+            with self._place() as path, path.open("wb") as file:
+                _write_npz(file, self._kept)
+            self._written = True
+
+
+class _Parquet(_Content):
+    def __init__(self, place: Place, columns: Mapping[str, type]) -> None:
+        with ExitStack() as stack:
+            path = stack.enter_context(place())
+            self._rows = stack.enter_context(RowWriter(path, columns, molecules=True))
+            self._open = stack.pop_all()
+
+    def write(self, structure: Structure, title: str, properties: Properties) -> None:
+        self._rows.write(properties, structure)
+
+    def close(self) -> None:
+        self._open.close()
+
+
+def _to_xyz(structure: Structure, title: str, properties: Properties) -> str:
     atoms = zip(structure.atomic_numbers.tolist(), structure.positions.tolist(), strict=True)
     lines = [f"{symbol(number):<2} {x:14.8f} {y:14.8f} {z:14.8f}" for number, (x, y, z) in atoms]
     return "\n".join([str(len(lines)), title, *lines, ""])
 
 
-def _to_sdf(structure: Structure, title: str, properties: Mapping[str, object]) -> str:
+def _to_sdf(structure: Structure, title: str, properties: Properties) -> str:
     from rdkit import Chem, rdBase
 
     positions, numbers, bonds = structure
@@ -128,12 +238,11 @@ def _field_value(value: object) -> str:
     return f" {text}" if text.startswith(("$$$$", ">")) else text
 
 
-def _write_npz(path: Path, structures: list[Structure]) -> None:
+def _write_npz(file: IO[bytes], structures: list[Structure]) -> None:
     shape = len(structures), max((len(s.atomic_numbers) for s in structures), default=0)
     positions = np.zeros((*shape, 3), dtype=np.float32)
     numbers = np.zeros(shape, dtype=np.uint8)
     mask = np.zeros(shape, dtype=bool)
     for k, (x, z, _) in enumerate(structures):
         positions[k, : len(z)], numbers[k, : len(z)], mask[k, : len(z)] = x, z, True
-    with files.atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, positions=positions, atomic_numbers=numbers, mask=mask)
+    np.savez(file, positions=positions, atomic_numbers=numbers, mask=mask)

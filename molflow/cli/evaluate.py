@@ -17,6 +17,7 @@ from molflow.cli.options import (
     known_data_set,
     refuse,
     refuse_other_tasks,
+    usage,
 )
 from molflow.cli.output import check_json
 from molflow.evaluation.options import SECONDS, Bonds, EvaluationOptions, Scope, Unit
@@ -136,7 +137,8 @@ def evaluate(
     files = list(dict.fromkeys(files))
     if energy is None:
         known_data_set(reference)
-    check_apart(files, [path for path in (*(details or ()), report, json) if path is not None])
+    with usage():
+        check_apart(files, [path for path in (*(details or ()), report, json) if path is not None])
     system = energy or system_of_files(files, reference)
     if system is None:
         from molflow.cli.molecule_files import evaluate_molecules

@@ -13,16 +13,18 @@ from tqdm import tqdm
 from molflow import evaluation
 from molflow.chem import Record, Structure, iter_records
 from molflow.chem.reading import STANDARD_INPUT
-from molflow.cli.options import refuse, training_file_reference, training_reference
+from molflow.cli.options import refuse, training_file_reference, training_reference, usage
 from molflow.cli.output import console, show_scores
 from molflow.errors import MolflowError
-from molflow.evaluation import DetailWriter, EvaluationOptions
-from molflow.evaluation.details import check_details
+from molflow.evaluation import DetailWriter, EvaluationOptions, Tally
+from molflow.evaluation.details import check_details, check_suffix
 from molflow.evaluation.journal import Journal
 from molflow.evaluation.molecules import Each
+from molflow.evaluation.parallel import bar
 from molflow.extras import import_extra
 from molflow.files import check_writable, is_stream
 from molflow.report import Draw, molecules_page
+from molflow.training.tasks.shards import MANIFEST, has_shards, is_intact, read_manifest
 
 _NAMED = 3  # unreadable records of a source that a warning names
 
@@ -42,6 +44,8 @@ def evaluate_molecules(
         import_extra("plotly.offline", "report", f"--report {report}")
         check_writable(report)
     for path in details:
+        with usage():
+            check_suffix(path)
         check_details(path)
     for file in files:
         _check_input(file)
@@ -113,7 +117,26 @@ def _scores(file: Path, options: EvaluationOptions, tell: list[Each], journal: J
         for function in tell:
             function(report, structure)
 
+    if has_shards(file):
+        return _tally_of_shards(file, options, each if tell else None, journal).scores().to_dict()
     return evaluation.evaluate(_watched(file), options=options, each=each if tell else None, journal=journal).to_dict()
+
+
+def _tally_of_shards(folder: Path, options: EvaluationOptions, each: Each | None, journal: Journal | None) -> Tally:
+    """Counts over the finished shards of a folder, read one after the other; damaged ones count as unreadable."""
+    manifest, total = read_manifest(folder), Tally(options)
+    if left := manifest["n_shards"] - len(manifest["shards"]):
+        _warn(f"{folder}: {left:,} of {manifest['n_shards']:,} shards are not finished and are left out")
+    with bar(range(manifest["n_samples"]), "evaluating", options) as progress:
+        for entry in manifest["shards"]:
+            if is_intact(folder, entry):
+                source = _watched(folder / entry["file"])
+                total.merge(evaluation.tally_of(source, replace(options, progress=False), each, journal))
+            else:
+                _warn(f"{folder / entry['file']}: not as {MANIFEST} says; its {entry['n']:,} records are not read")
+                total.add_unreadable(entry["n"])
+            progress.update(entry["n"])
+    return total
 
 
 def _name_of(file: Path) -> str:
@@ -148,4 +171,8 @@ def _watched(file: Path) -> Iterator[Record]:
         first = f"{file}: {n_unreadable:,} of {n_read + n_unreadable:,} records cannot be read and are left out:"
         more = [f"and {n_unreadable - _NAMED:,} more"] if n_unreadable > _NAMED else []
         complaints = [record.complaint for record in unreadable]
-        tqdm.write("molflow: warning: " + "\n  ".join([first, *complaints, *more]), file=sys.stderr)
+        _warn("\n  ".join([first, *complaints, *more]))
+
+
+def _warn(text: str) -> None:
+    tqdm.write(f"molflow: warning: {text}", file=sys.stderr)

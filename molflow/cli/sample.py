@@ -1,6 +1,7 @@
 """molflow sample: draw samples of a flow, write them to a file, and score them."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,17 +21,19 @@ from molflow.cli.options import (
     data_of,
     load_flow,
     own_training_reference,
+    refuse,
     refuse_other_tasks,
     training_reference,
+    usage,
 )
-from molflow.cli.output import check_json, console
+from molflow.cli.output import check_json, console, show
 from molflow.errors import MolflowError
+from molflow.files import STANDARD_STREAM
 from molflow.pretrained import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from molflow.batch import MoleculeBatch
-    from molflow.training.tasks.base import Task
-    from molflow.training.tasks.sampling import Sampling, Scoring
+    from molflow.training.tasks.sampling import SampleWriter, Sampling, Scoring
 
 
 def sample(
@@ -40,13 +43,50 @@ def sample(
         typer.Option(
             "--out",
             "-o",
-            help="Molecules: .sdf, .xyz or .npz, by default molecules.sdf. Particles and vectors: .npz, by default "
-            "particles.npz or vectors.npz.",
+            help="Molecules: .sdf, .xyz, .npz, .parquet, .sdf.gz or .xyz.gz, by default molecules.sdf or the next free "
+            "name, or - for standard output. Particles and vectors: .npz, by default particles.npz or vectors.npz. For "
+            "shards a folder.",
         ),
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite an existing file, or delete the shards in the folder.")
+    ] = False,
+    shard_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Write shards, files of so many samples each (100,000 if only another option of shards is given), and "
+            "manifest.json. Each depends on the settings and its number alone.",
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="I/K: only the shards of process I of K, from 1. All processes may write to one folder."),
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            help="Format of shards. Molecules: sdf.gz (by default), xyz.gz, npz, parquet, sdf or xyz; scored molecules "
+            "carry SMILES and scores in sdf and parquet. Particles and vectors: npz."
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep the shards that are whole, and make the others.")
+    ] = False,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads that torch computes with: for shards 1 by default, else one for each core."),
+    ] = None,
+    ray: Annotated[
+        bool,
+        typer.Option(
+            "--ray",
+            help="Make shards as tasks of Ray: on all cores of this machine, or on the cluster that RAY_ADDRESS names.",
+        ),
+    ] = False,
     model: Model = DEFAULT_MODEL,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same samples.")] = 0,
-    temperature: Annotated[float, typer.Option(min=1e-6, help="Standard deviation of the latent.")] = 1.0,
+    temperature: Annotated[float, typer.Option(min=1e-6, max=1e6, help="Standard deviation of the latent.")] = 1.0,
     evaluations: Evaluations = None,
     cond: Annotated[
         list[str] | None,
@@ -102,6 +142,7 @@ def sample(
             "prepared on first use in under a minute.",
         ),
     ] = False,
+    score: Annotated[bool, typer.Option("--score/--no-score", help="Score the samples.")] = True,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -116,22 +157,36 @@ def sample(
 ) -> None:
     """Draw samples of a model, write them to a file, and score them."""
     from molflow.chem.io import check_writable
+    from molflow.chem.writing import format_of
     from molflow.cli.scores import show_samples
+    from molflow.cli.shards import SIZE, ShardJob, sample_shards, show_shards
     from molflow.energies import own_system
     from molflow.evaluation import EvaluationOptions
     from molflow.flows.acceleration import check
     from molflow.training.tasks import task_of
     from molflow.training.tasks.particles import ParticlesTask
     from molflow.training.tasks.sampling import SamplingOptions
+    from molflow.training.tasks.shards import ShardPlan
     from molflow.workers import default_workers
 
     check_json(json)
-    if out is not None:
-        check_writable(out)
+    streamed = str(out) == STANDARD_STREAM
+    if streamed:
+        console.stderr = True
+        refuse("- is where the samples go", json=str(json) == STANDARD_STREAM)
+    sharded = resume or ray or (shard or shard_size) is not None or (format is not None and not streamed)
+    part = _part(shard)
+    if sharded:
+        out = _folder(out)
+        refuse("is not for shards", correct=correct, novelty=novelty, workers=workers)
+        refuse("would delete the shards of other processes; use --resume", force=force and shard is not None)
+    elif out is not None:
+        if format is None:
+            with usage():
+                format_of(out)
+        check_writable(out, format)
     flow = load_flow(model, device, evaluations)
     values = _values(cond or ())
-    if guidance is not None:
-        flow = flow.guided(guidance)
     ask = {
         "formula": formula,
         "n_atoms": n_atoms,
@@ -140,7 +195,10 @@ def sample(
         "scaffold": scaffold and _scaffold(scaffold),
     }
     ask = {name: value for name, value in ask.items() if value is not None}
-    flow.standardized(values or None, 1)
+    with usage():
+        if guidance is not None:
+            flow = flow.guided(guidance)
+        flow.standardized(values or None, 1)
     task = task_of(flow, data_of(model))
     refuse_other_tasks(
         task.name,
@@ -162,15 +220,20 @@ def sample(
     if energy is not None:
         task = ParticlesTask(task.data, own_system(energy, flow.sample(4, seed=0).cpu(), kT))
     if ask:  # refuse what cannot be before the work starts
-        asked = flow.request(**ask)
-        flow.domain.sample_context(1, flow.generator(0), flow.device, flow.dtype, asked)
-    out = out or Path(task.default_output)
-    task.check_output(out)
+        with usage():
+            asked = flow.request(**ask)
+            flow.domain.sample_context(1, flow.generator(0), flow.device, flow.dtype, asked)
+    if format is not None and format not in task.formats:
+        raise UsageError(f"--format {format}: {task.name} have {', '.join(task.formats)}")
+    if out is None:
+        out = _free(Path(task.default_output), force)
+        task.check_output(out, format)
+    elif not sharded:
+        with usage():  # that its folder can be written to is known
+            task.check_output(out, format)
     check(flow, compile, precision)
     if workers is None:
         workers = min(1, default_workers()) if n > batch_size else 0
-    training = (own_training_reference(model) if novelty else None) or training_reference(novelty)
-    scoring = EvaluationOptions(scope="lookup", training=training, workers=workers)
     options = SamplingOptions(
         model,
         n,
@@ -183,7 +246,7 @@ def sample(
         only,
         correct,
         values or None,
-        compile,
+        bool(compile) if sharded else compile,  # by default all shards are made in the same way, the last one included
         precision,
         ask,
     )
@@ -192,16 +255,55 @@ def sample(
         raise UsageError("--correct needs the density of samples: leave out --no-density and --evaluations")
     if sampling.with_density and (compile or precision != "float32"):
         raise UsageError("--compile and --precision are for samples without their density: add --no-density")
-    with task.scoring(flow, scoring) as scores:
-        _write(task, sampling, scores, out)
-        record = scores.record() | sampling.figures() | {"file": str(out)}
-    show_samples(task.name, {model: record}, json)
+    if sharded:
+        plan = ShardPlan(n, shard_size or SIZE, format or task.formats[0])
+        job = ShardJob(out, plan, options, guidance, threads or 1, score)
+        show_shards(sample_shards(job, part, flow, resume=resume, force=force, ray=ray), json)
+        return
+    if out.is_file() and not force:
+        raise UsageError(f"{out} exists: --force overwrites it; or give another --out")
+    training = (own_training_reference(model) if novelty else None) or training_reference(novelty)
+    scoring = EvaluationOptions(scope="lookup", training=training, workers=workers)
+    with ExitStack() as stack:
+        scores = stack.enter_context(task.scoring(flow, scoring)) if score else None
+        _write(task.writer(out, format), task.noun, sampling, scores, out)
+        record = (scores.record() if scores else {}) | sampling.figures() | {"file": str(out)}
+    if score:
+        show_samples(task.name, {model: record}, json)
+    else:
+        show([record], json)
     for note in sampling.notes():
         console.print(note)
     if ask and scaffold is None:
         probability = float(flow.domain.log_prob_of(**ask).exp())
         console.print(f"Without being asked, {model} makes such samples with probability {probability:.3g}.")
-    console.print(f"{n:,} {task.noun} are in {out}")
+    console.print(f"{n:,} {task.noun} are in {'standard output' if streamed else out}")
+
+
+def _part(shard: str | None) -> tuple[int, int]:
+    """The numbers I and K of --shard I/K."""
+    i, slash, k = (shard or "1/1").partition("/")
+    if not (slash and i.isdecimal() and k.isdecimal() and 1 <= int(i) <= int(k)):
+        raise UsageError(f"--shard {shard}: expected I/K with I from 1 to K, such as 1/4")
+    return int(i), int(k)
+
+
+def _folder(out: Path | None) -> Path:
+    """The folder of shards."""
+    if out is None:
+        raise UsageError("shards need a folder; name it with --out")
+    if (out.exists() and not out.is_dir()) or out.suffix in (".sdf", ".sd", ".xyz", ".npz", ".parquet", ".gz"):
+        raise UsageError(f"--out {out}: shards go into a folder, not into a file")
+    return out
+
+
+def _free(path: Path, force: bool) -> Path:
+    """The path, or with a number if it exists and is not to be overwritten."""
+    number, free = 1, path
+    while free.exists() and not force:
+        number += 1
+        free = path.with_stem(f"{path.stem}-{number}")
+    return free
 
 
 def _values(words: Sequence[str]) -> dict[str, str]:
@@ -235,18 +337,26 @@ def _scaffold(path: Path) -> "MoleculeBatch":
     return MoleculeBatch.from_structures(structures)
 
 
-def _write(task: "Task[Any]", sampling: "Sampling[Any]", scoring: "Scoring[Any]", out: Path) -> None:
+def _write(
+    writer: "SampleWriter[Any]", noun: str, sampling: "Sampling[Any]", scoring: "Scoring[Any] | None", out: Path
+) -> None:
     """Write samples to a file and pass them on to be scored, as they are drawn."""
-    with task.writer(out) as writer:
-        try:
+    try:
+        with writer:
             for samples in sampling:
                 writer.write(samples)
-                scoring.add(samples)
-        except KeyboardInterrupt as error:
-            if not writer.count:
-                raise
-            message = f"interrupted; {out} keeps the {writer.count} {task.noun} that were finished"
-            raise MolflowError(message) from error
+                if scoring is not None:
+                    scoring.add(samples)
+    except KeyboardInterrupt as error:
+        if not writer.count:
+            raise
+        raise MolflowError(f"interrupted; {out} keeps the {writer.count} {noun} that were finished") from error
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        cause = f"{error.strerror or error}; its first {writer.whole:,} {noun} are whole"
+        raise MolflowError(f"{out}: cannot be written: {cause}") from error
     if not writer.count:
-        out.unlink()
+        if out.is_file():
+            out.unlink()
         raise MolflowError(sampling.none_left())

@@ -36,8 +36,12 @@ def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     Raises:
         MolflowError: the file cannot be written.
     """
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
+    with atomic_path(path) as temporary:
+        try:
+            with temporary.open("wb") as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type]
+        except OSError as error:
+            raise MolflowError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def digest(values: Any) -> str:

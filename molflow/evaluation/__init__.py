@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from molflow.evaluation.histogram import histograms
     from molflow.evaluation.inspection import inspect
     from molflow.evaluation.metrics.base import Figure, Metric, MoleculeMetric, Ratio, SetMetric
-    from molflow.evaluation.molecules import evaluate, inspect_all
+    from molflow.evaluation.molecules import evaluate, inspect_all, tally_of
     from molflow.evaluation.novelty import TrainingReference, qm9_training_reference
     from molflow.evaluation.options import SCOPES, EvaluationOptions
     from molflow.evaluation.posterior import Coverage, c2st, calibration_ranks, expected_coverage, mmd, uniformity
@@ -31,7 +31,7 @@ __all__ = [
     "EvaluationOptions", "Figure", "Metric", "MoleculeMetric", "MoleculeReport", "MoleculeScores", "Ratio", "Score",
     "SetMetric", "Tally", "TrainingReference", "c2st", "calibration_ranks", "clashes", "descriptors", "evaluate",
     "evaluate_boltzmann", "expected_coverage", "histograms", "inspect", "inspect_all", "mmd", "qm9_training_reference",
-    "uniformity", "wilson_interval",
+    "tally_of", "uniformity", "wilson_interval",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
@@ -43,7 +43,7 @@ __getattr__, __dir__ = lazy_names(
         "histogram": ("histograms",),
         "inspection": ("inspect",),
         "metrics.base": ("Figure", "Metric", "MoleculeMetric", "Ratio", "SetMetric"),
-        "molecules": ("evaluate", "inspect_all"),
+        "molecules": ("evaluate", "inspect_all", "tally_of"),
         "novelty": ("TrainingReference", "qm9_training_reference"),
         "options": ("SCOPES", "EvaluationOptions"),
         "posterior": ("Coverage", "c2st", "calibration_ranks", "expected_coverage", "mmd", "uniformity"),

@@ -2,17 +2,16 @@
 
 import csv
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, get_args, get_type_hints
+from typing import Protocol, get_args, get_type_hints
 
 from molflow.chem.io import Structure, StructureWriter
+from molflow.chem.parquet import RowWriter, load_pyarrow
 from molflow.chem.relaxation import Strain
 from molflow.chem.structure import structure_error
 from molflow.errors import MolflowError
 from molflow.evaluation.reports import MoleculeReport
 from molflow.evaluation.screening import Descriptors
-from molflow.extras import import_extra
 from molflow.files import Closing, check_writable, csv_cell
 
 SUFFIXES = (".csv", ".parquet", ".sdf")
@@ -65,12 +64,17 @@ class DetailWriter(Closing):
 
 def check_details(path: str | os.PathLike[str]) -> None:
     """Fail early: raise MolflowError if a `DetailWriter` cannot be made for a path."""
+    check_suffix(path)
+    if Path(path).suffix.lower() == ".parquet":
+        load_pyarrow()
+    check_writable(path)
+
+
+def check_suffix(path: str | os.PathLike[str]) -> None:
+    """Raise MolflowError for a suffix that a `DetailWriter` does not know."""
     suffix = Path(path).suffix
     if suffix.lower() not in SUFFIXES:
         raise MolflowError(f"{path}: unknown suffix {suffix!r}; accepted are {' '.join(SUFFIXES)}")
-    if suffix.lower() == ".parquet":
-        _pyarrow()
-    check_writable(path)
 
 
 class _Csv:
@@ -88,25 +92,13 @@ class _Csv:
 
 class _Parquet:
     def __init__(self, path: Path) -> None:
-        pyarrow, parquet = _pyarrow()
-        self._schema = pyarrow.schema([(name, getattr(pyarrow, kind)()) for name, kind in _kinds().items()])
-        self._make = pyarrow.Table.from_pylist
-        self._file = parquet.ParquetWriter(path, self._schema)
-        self._rows: list[dict[str, Any]] = []
+        self._rows = RowWriter(path, _kinds(), group=_ROWS)
 
     def write(self, report: MoleculeReport, structure: Structure | None) -> None:
-        self._rows.append(report.to_dict())
-        if len(self._rows) == _ROWS:
-            self._flush()
+        self._rows.write(report.to_dict())
 
     def close(self) -> None:
-        self._flush()
-        self._file.close()
-
-    def _flush(self) -> None:
-        rows, self._rows = self._rows, []  # first, as an interrupt may follow the writing
-        if rows:
-            self._file.write_table(self._make(rows, self._schema))
+        self._rows.close()
 
 
 class _Sdf:
@@ -124,14 +116,10 @@ class _Sdf:
 _WRITERS: dict[str, type[_Csv | _Parquet | _Sdf]] = dict(zip(SUFFIXES, (_Csv, _Parquet, _Sdf), strict=True))
 
 
-def _pyarrow() -> Sequence[Any]:
-    return [import_extra(module, "parquet", "a Parquet file") for module in ("pyarrow", "pyarrow.parquet")]
-
-
-def _kinds() -> dict[str, str]:
-    """The pyarrow type of each column by its name."""
+def _kinds() -> dict[str, type]:
+    """The type of the values in each column by its name."""
     strained = {f"strain_{name}": hint for name, hint in get_type_hints(Strain).items()}
     hints = get_type_hints(MoleculeReport) | get_type_hints(Descriptors) | strained
     hints |= {"posebusters_passed": bool, "posebusters_failed": str}
-    kinds = {int: "int64", float: "float64", bool: "bool_"}
-    return {name: kinds.get((get_args(hints[name]) or (hints[name],))[0], "string") for name in COLUMNS}
+    plain = {name: (get_args(hints[name]) or (hints[name],))[0] for name in COLUMNS}
+    return {name: kind if kind in (int, float, bool) else str for name, kind in plain.items()}

@@ -70,7 +70,28 @@ def evaluate(
         >>> evaluate("mine.sdf", reference="qm9").molecule_stability  # doctest: +SKIP
         0.852
     """
-    options = replace(options or EvaluationOptions(), **settings)
+    return tally_of(molecules, replace(options or EvaluationOptions(), **settings), each, journal).scores()
+
+
+def tally_of(
+    molecules: Any, options: EvaluationOptions, each: Each | None = None, journal: Journal | None = None
+) -> Tally:
+    """The counts behind the scores of `evaluate`, which merge exactly with those of other molecules.
+
+    Args:
+        molecules, options, each, journal: as in `evaluate`.
+
+    Raises:
+        MolflowError: as `evaluate`, but for no molecules.
+
+    Example:
+        >>> water = Structure(np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]), np.array([8, 1, 1]))
+        >>> options = EvaluationOptions(scope="stability")
+        >>> total = tally_of([water], options)
+        >>> total.merge(tally_of([water, water], options))
+        >>> total.scores().n_molecules
+        3
+    """
     if options.scope == "stability" and each is not None:
         raise MolflowError("each needs more than the scope 'stability'")
     tally, items = Tally(options), _items(molecules)
@@ -78,14 +99,14 @@ def evaluate(
         items = (_mended(item, options) for item in items)
     if options.scope == "stability":
         _count_stability(tally, items)
-        return tally.scores()
+        return tally
     inspect = _looked_up if options.scope == "lookup" else inspected
     with closing(journal.continued(items, options, inspect) if journal else inspect(items, options)) as found:
         for structure, report in found:
             tally.add(report)
             if each is not None:
                 each(report, structure)
-    return tally.scores()
+    return tally
 
 
 def _items(molecules: Any) -> Iterable[Structure | Record]:

@@ -38,6 +38,11 @@ class TrainingConfig(Config):
     log_every: int = Field(50, gt=0, description="steps averaged in a line of metrics.jsonl")
     checkpoint_every: int = Field(500, gt=0, description="steps between checkpoints")
     validate_every: int = Field(5000, gt=0, description="steps between validations")
+    patience: int | None = Field(
+        None,
+        gt=0,
+        description="end after so many validations without a lower validation loss, with the weights of the lowest",
+    )
     validation_molecules: int = Field(128, gt=0, description="held-out molecules for the exact likelihood")
     batches: Literal["equal_size", "equal_cost", "mixed_size"] = Field(
         "equal_size",

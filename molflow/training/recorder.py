@@ -98,6 +98,12 @@ class Recorder:
             self._save(self._candidate)
         self._candidate = None
 
+    @property
+    def stops(self) -> bool:
+        """Whether the validation loss has not fallen for as long as `training.patience` says."""
+        patience, best = self.splits.config.training.patience, self.run.best
+        return patience is not None and best is not None and best["since"] >= patience
+
     def stepped(self) -> None:
         """Log, validate and prepare a checkpoint after a step, each where it is due."""
         run, training = self.run, self.splits.config.training
@@ -115,7 +121,7 @@ class Recorder:
             self._save(self.run.state())
 
     def finished(self) -> None:
-        """Validate and save a run after its last step.
+        """Validate and save a run after its last step; with `training.patience` its best weights are the model.
 
         Raises:
             MolflowError: the last step left weights that are not finite.
@@ -126,6 +132,7 @@ class Recorder:
             )
         if self.good["step"] < self.total_steps:  # also after the very last step was rolled back
             self._validate()
+            self.run.take_best()
             self._save(self.run.state())
 
     def _log(self) -> None:
@@ -140,6 +147,8 @@ class Recorder:
         if self._writes:
             self.run.validation = validate(self._flow, self.splits, self.run.objective.teacher)
             self._write(**self.run.validation)
+            if self.splits.config.training.patience is not None:
+                self.run.compare()
 
     def _write(self, **figures: float | None) -> None:
         if not self._writes:

@@ -1,7 +1,7 @@
 """The contract of tasks: the splits that a model trains on, and how samples are drawn, written, scored and timed."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
@@ -119,7 +119,7 @@ class Splits(ABC, Generic[Data]):
         if self.conditions is None:
             return None
         values = self.conditions[1]
-        return values[torch.arange(n) % len(values)]
+        return values[torch.arange(n, device=values.device) % len(values)]
 
     def _training_batch(self, indices: np.ndarray) -> Data:
         data: Data = self.training[torch.from_numpy(indices)]
@@ -173,6 +173,7 @@ class Task(ABC, Generic[Data]):
         name: the name in the registry and in `Domain.task`.
         noun: the plural noun for samples, such as "configurations".
         default_output: file of `molflow sample`.
+        formats: formats of files of samples, the first of which is that of shards by default.
         exact_likelihood: whether exact likelihoods are cheap enough for every validation.
         rate_key: key of the speed in the record of `molflow benchmark training`.
         price_key: key of the cost by which `molflow benchmark sampling` compares models.
@@ -181,6 +182,7 @@ class Task(ABC, Generic[Data]):
     name: ClassVar[str]
     noun: ClassVar[str]
     default_output: ClassVar[str]
+    formats: ClassVar[tuple[str, ...]] = ("npz",)
     exact_likelihood: ClassVar[bool] = True
     rate_key: ClassVar[str] = "samples_per_s"
     price_key: ClassVar[str] = "ms_per_sample"
@@ -202,12 +204,24 @@ class Task(ABC, Generic[Data]):
         """Prepare to draw samples for `molflow sample`."""
 
     @abstractmethod
-    def check_output(self, path: Path) -> None:
-        """Raise MolflowError if samples cannot be written to a file."""
+    def check_output(self, path: Path, format: str | None = None) -> None:
+        """Raise MolflowError if samples cannot be written to a file; by default in the format that its suffix names."""
 
     @abstractmethod
-    def writer(self, path: Path) -> SampleWriter[Data]:
-        """Open a file for samples, of the format that its suffix names."""
+    def writer(self, path: Path, format: str | None = None) -> SampleWriter[Data]:
+        """Open a file for samples, by default of the format that its suffix names."""
+
+    def write_shard(self, path: Path, format: str, batches: Iterable[Samples[Data]], scored: bool) -> Record:
+        """Write samples to a new file; an exception leaves it unfinished.
+
+        Returns:
+            `n`, the number of samples, and what adds up over shards: molecules have `scores`, a count and the number
+            of what it is out of for each score, where they are to be scored.
+        """
+        with self.writer(path, format) as writer:
+            for samples in batches:
+                writer.write(samples)
+        return {"n": writer.count}
 
     @abstractmethod
     def score(self, samples: Samples[Data], options: EvaluationOptions) -> Record:
@@ -244,7 +258,7 @@ class Task(ABC, Generic[Data]):
         if flow.conditions is None:
             return None
         mean, std = flow.conditions.mean.cpu(), flow.conditions.std.cpu()
-        noise = torch.randn(n, len(mean), generator=torch.Generator().manual_seed(0), dtype=mean.dtype)
+        noise = torch.randn(n, len(mean), generator=torch.Generator().manual_seed(0), dtype=mean.dtype, device="cpu")
         return mean + std * noise
 
     def check_data(self, config: "ExperimentConfig") -> None:

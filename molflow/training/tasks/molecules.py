@@ -1,7 +1,7 @@
 """Molecules: types and compositions from the data, stability in validation, and files of structures."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from molflow.batch import MoleculeBatch
-from molflow.chem.io import StructureWriter, check_writable
+from molflow.chem.io import Structure, StructureWriter, check_writable
+from molflow.chem.writing import FORMATS
 from molflow.data.base import Loaded
 from molflow.data.loaders import Batches, EqualCostBatches, EqualSizeBatches, MixedSizeBatches
 from molflow.data.structures import MoleculeSet
 from molflow.distributions import COMPOSITIONS
 from molflow.errors import MolflowError
-from molflow.evaluation import EvaluationOptions, evaluate
+from molflow.evaluation import METRICS, EvaluationOptions, MoleculeMetric, MoleculeReport, evaluate
 from molflow.evaluation.background import BackgroundEvaluation
 from molflow.evaluation.throughput import sampling_record, sampling_throughput
 from molflow.flows.base import Flow
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 _GIVE_UP = 20_000  # molecules drawn without a stable one
 _N_ATOMS = 18  # the mean of QM9
+_PROPERTIES = {"smiles": str, "status": str, "stable": bool, "stable_atoms": int, "valid": bool, "connected": bool}
+"""Fields of `MoleculeReport` beside each molecule of a scored shard, and their types."""
 
 
 @TASKS.register("molecules")
@@ -50,6 +53,7 @@ class MoleculesTask(Task[MoleculeBatch]):
 
     name = noun = "molecules"
     default_output = "molecules.sdf"
+    formats = FORMATS
     exact_likelihood = False
     rate_key = "molecules_per_s"
     price_key = "ms_per_molecule"
@@ -86,11 +90,27 @@ class MoleculesTask(Task[MoleculeBatch]):
     def sampling(self, flow: Flow[MoleculeBatch], options: SamplingOptions) -> "MoleculeSampling":
         return MoleculeSampling(flow, options, self.noun)
 
-    def check_output(self, path: Path) -> None:
-        check_writable(path)
+    def check_output(self, path: Path, format: str | None = None) -> None:
+        check_writable(path, format)
 
-    def writer(self, path: Path) -> "MoleculeWriter":
-        return MoleculeWriter(path)
+    def writer(self, path: Path, format: str | None = None) -> "MoleculeWriter":
+        return MoleculeWriter(path, format)
+
+    def write_shard(self, path: Path, format: str, batches: Iterable[Samples[MoleculeBatch]], scored: bool) -> Record:
+        structures = (structure for samples in batches for structure in samples.data.structures())
+        with StructureWriter(path, format, _PROPERTIES if scored else None, in_place=True) as writer:
+            if not scored:
+                for structure in structures:
+                    writer.write(structure)
+                return {"n": writer.count}
+
+            def write(report: MoleculeReport, structure: Structure | None) -> None:
+                assert structure is not None
+                writer.write(structure, {name: getattr(report, name) for name in _PROPERTIES})
+
+            scores = evaluate(structures, scope="lookup", workers=0, each=write).metrics
+        additive = [name for name in scores if issubclass(METRICS[name], MoleculeMetric)]
+        return {"n": writer.count, "scores": {name: [scores[name].count, scores[name].of] for name in additive}}
 
     def score(self, samples: Samples[MoleculeBatch], options: EvaluationOptions) -> Record:
         return evaluate(samples.data, options=self._with_reference(options)).to_dict()
@@ -258,16 +278,16 @@ class MoleculeScoring(Scoring[MoleculeBatch]):
 
 
 class MoleculeWriter(SampleWriter[MoleculeBatch]):
-    """Writes molecules to an .sdf, .xyz or .npz file."""
+    """Writes molecules to a file."""
 
-    def __init__(self, path: Path):
-        self._writer = StructureWriter(path)
+    def __init__(self, path: Path, format: str | None = None):
+        self._writer = StructureWriter(path, format)
 
     def write(self, samples: Samples[MoleculeBatch]) -> None:
         for structure in samples.data.structures():
             with held_interrupts() as interrupted:  # otherwise the file could hold one more than is counted
                 self._writer.write(structure)
-                self.count += 1
+                self.count, self.whole = self._writer.count, self._writer.whole
             if interrupted():
                 raise KeyboardInterrupt
 

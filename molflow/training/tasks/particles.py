@@ -95,10 +95,10 @@ class ParticlesTask(Task[Tensor]):
     def sampling(self, flow: Flow[Tensor], options: SamplingOptions) -> "ParticleSampling":
         return ParticleSampling(flow, options, self.noun, self.system)
 
-    def check_output(self, path: Path) -> None:
+    def check_output(self, path: Path, format: str | None = None) -> None:
         check_npz(path, "configurations of particles")
 
-    def writer(self, path: Path) -> ArrayWriter:
+    def writer(self, path: Path, format: str | None = None) -> ArrayWriter:
         name = "" if self.known is None or self.system is not self.known or self.data is None else self.data.kind
         return ArrayWriter(path, "positions", {"system": np.array(name)})
 

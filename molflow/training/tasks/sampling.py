@@ -43,6 +43,7 @@ class SamplingOptions:
         condition: value of each condition of a conditional model.
         compile, precision: as in `Flow.sample`; samples with their density take neither.
         ask: what all samples must have, as in `Flow.sample`; samples with their density cannot be asked for anything.
+        progress: show a progress bar.
     """
 
     model: str
@@ -59,6 +60,7 @@ class SamplingOptions:
     compile: bool | None = None
     precision: Precision = "float32"
     ask: Mapping[str, Any] = field(default_factory=dict)
+    progress: bool = True
 
     @property
     def label(self) -> str:
@@ -89,9 +91,11 @@ class SampleWriter(Closing, Generic[Data]):
 
     Attributes:
         count: samples written.
+        whole: those that are in the file whatever happens next.
     """
 
     count: int = 0
+    whole: int = 0
 
     @abstractmethod
     def write(self, samples: Samples[Data]) -> None:
@@ -165,7 +169,7 @@ class Sampling(Generic[Data]):
         return f"no {self.noun} were drawn"
 
     def _bar(self, total: int) -> "tqdm[Any]":
-        return progress_bar(total=total, desc="sampling", unit="sample")
+        return progress_bar(total=total, desc="sampling", unit="sample", disable=not self.options.progress)
 
     def _batches(self, n: int, seed: int) -> Iterator[Samples[Data]]:
         """n samples in batches on the CPU."""

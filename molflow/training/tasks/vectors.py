@@ -62,10 +62,10 @@ class VectorsTask(Task[Tensor]):
     def sampling(self, flow: Flow[Tensor], options: SamplingOptions) -> Sampling[Tensor]:
         return Sampling(flow, options, self.noun, options.density and flow.has_density(options.evaluations))
 
-    def check_output(self, path: Path) -> None:
+    def check_output(self, path: Path, format: str | None = None) -> None:
         check_npz(path, self.noun)
 
-    def writer(self, path: Path) -> ArrayWriter:
+    def writer(self, path: Path, format: str | None = None) -> ArrayWriter:
         return ArrayWriter(path, "x", {})
 
     def score(self, samples: Samples[Tensor], options: EvaluationOptions) -> Record:
