@@ -156,6 +156,32 @@ def own_system(path: str, example: Tensor, kT: float = 1.0) -> System:
     return System(path, OwnEnergy(found, example, kT, path))
 
 
+class _Scaled(Energy):
+    """U / kT."""
+
+    def __init__(self, energy: Energy, kT: float):
+        super().__init__(energy.n_particles, energy.dim)
+        self.original, self.kT = energy, kT
+
+    def _energy(self, x: Tensor) -> Tensor:
+        return self.original.energy(x) / self.kT
+
+
+def at_temperature(system: System, kT: float) -> System:
+    """The system of U / kT, of which no figures are known.
+
+    Args:
+        system: that of U.
+        kT: thermal energy, in units of that of `system`.
+
+    Example:
+        >>> warm = at_temperature(molflow.energies.get_system("dw4"), 1.5)
+        >>> warm.name, float(warm.energy(torch.tensor([[0.0, 0], [5, 0], [0, 5], [5, 5]])))
+        ('dw4 at kT = 1.5', -6.75...)
+    """
+    return System(f"{system.name} at kT = {kT:g}", _Scaled(system.energy, kT))
+
+
 def _import(path: str) -> Any:
     module, colon, name = path.partition(":")
     if not (module and colon and name):
