@@ -131,6 +131,19 @@ def test_killed_runs_are_resumed_to_the_same_bytes(sample, model, tmp_path):
     assert contents(killed) == contents(undisturbed)
 
 
+def test_ray_makes_the_same_bytes(sample, tmp_path):
+    pytest.importorskip("ray")
+    assert sample(*N, "-o", "here")[0] == 0
+    assert sample(*N, "-o", "ray", "--ray")[0] == 0
+    assert contents(tmp_path / "ray") == contents(tmp_path / "here")
+
+
+def test_ray_is_an_extra(fails, model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    code, line = fails("sample", "-m", model, "-o", "shards", "--ray")
+    assert (code, line) == (1, "--ray needs ray: pip install 'molflow[cluster]'")
+
+
 def test_a_damaged_shard_is_made_anew(sample, tmp_path):
     assert sample(*N, "-o", "shards")[0] == 0
     before = contents(tmp_path / "shards")

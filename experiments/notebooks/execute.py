@@ -30,7 +30,8 @@ def execute(path: Path, folder: Path, parameters: str | None = None) -> Any:
     NotebookClient(notebook, timeout=3600, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times of day
-        cell.outputs = [kept(output) for output in cell.get("outputs", ()) if output.get("name") != "stderr"]
+        if cell.cell_type == "code":
+            cell.outputs = [kept(output) for output in cell.outputs if output.get("name") != "stderr"]
     return notebook
 
 

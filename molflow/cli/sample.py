@@ -28,6 +28,7 @@ from molflow.cli.options import (
 )
 from molflow.cli.output import check_json, console, show
 from molflow.errors import MolflowError
+from molflow.extras import import_extra
 from molflow.files import STANDARD_STREAM
 from molflow.pretrained import DEFAULT_MODEL
 
@@ -86,7 +87,7 @@ def sample(
     ] = False,
     model: Model = DEFAULT_MODEL,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same samples.")] = 0,
-    temperature: Annotated[float, typer.Option(min=1e-6, help="Standard deviation of the latent.")] = 1.0,
+    temperature: Annotated[float, typer.Option(min=1e-6, max=1e6, help="Standard deviation of the latent.")] = 1.0,
     evaluations: Evaluations = None,
     cond: Annotated[
         list[str] | None,
@@ -178,6 +179,8 @@ def sample(
     part = _part(shard)
     if sharded:
         out = _folder(out)
+        if ray:
+            import_extra("ray", "cluster", "--ray")
         refuse("is not for shards", correct=correct, novelty=novelty, workers=workers)
         refuse("would delete the shards of other processes; use --resume", force=force and shard is not None)
     elif out is not None:

@@ -55,6 +55,7 @@ class ShardJob:
         model = folder_of(self.options.model)
         apart = ("model", "progress")
         options = {each.name: getattr(self.options, each.name) for each in fields(self.options)}
+        options["device"] = torch.device(self.options.device).type
         options["ask"] = {name: _plain(value) for name, value in self.options.ask.items()}
         return {
             "model": self.options.model,

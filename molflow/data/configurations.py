@@ -35,7 +35,16 @@ class Configurations(NamedTuple):
 def read_configurations(
     path: str | Path, n_particles: int | None = None, dim: int | None = None, key: str | None = "positions"
 ) -> Tensor:
-    """The positions of `read_particles`, float32 (n, N, D)."""
+    """The positions of `read_particles`, float32 (n, N, D).
+
+    Args:
+        path, n_particles, dim, key: as in `read_particles`.
+
+    Example:
+        >>> np.save("mine.npy", np.random.default_rng(0).normal(size=(5, 4, 2)))
+        >>> read_configurations("mine.npy").shape
+        torch.Size([5, 4, 2])
+    """
     return read_particles(path, n_particles, dim, key).positions
 
 
@@ -62,6 +71,11 @@ def read_particles(
         MolflowError: the file cannot be read, has no such array or one of another shape, holds a periodic system or
             frames of several sizes, or a configuration is not finite; the message names the file and the first such
             configuration.
+
+    Example:
+        >>> np.save("mine.npy", np.random.default_rng(0).normal(size=(5, 4, 2)))
+        >>> read_particles("mine.npy").positions.shape
+        torch.Size([5, 4, 2])
     """
     path = Path(path)
     species: tuple[str, ...] = ()

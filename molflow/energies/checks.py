@@ -30,6 +30,12 @@ def check_energy(energy: Energy, x: Tensor, species: Tensor, name: str) -> Itera
 
     Raises:
         MolflowError: a check fails.
+
+    Example:
+        >>> x = molflow.load_pretrained("dw4").sample(200, seed=0)
+        >>> species = torch.zeros(4, dtype=torch.int64)
+        >>> len(list(check_energy(molflow.energies.DoubleWell(), x, species, "dw4")))  # lines, one for each check
+        6
     """
     x = x[:1000].double()
     x = x - x.mean(1, keepdim=True)

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from html import escape
 
-
 _LEFT = " style='text-align:left'"
 
 
