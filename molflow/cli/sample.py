@@ -176,6 +176,8 @@ def sample(
         refuse("is not for shards", correct=correct, novelty=novelty, workers=workers)
         refuse("would delete the shards of other processes; use --resume", force=force and shard is not None)
     elif out is not None:
+        if out.is_dir():
+            raise MolflowError(f"{out}: is a directory; expected a file, or shards in it with --shard-size")
         check_writable(out, format)
     flow = load_flow(model, device, evaluations)
     values = _values(cond or ())
