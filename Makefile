@@ -1,11 +1,12 @@
 # make run: sample the shipped model and score it; make test: lint, types and tests; make setup: the environment alone.
+# make docs: API reference and notebooks as pages in site/; make notebooks: execute them and keep what they show.
 # make quick: lint, types and the fast tests; make coverage: untested lines; make lowest: the lowest supported versions.
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 EXTRAS := qm9,report,plot,parquet,xtb,posebusters,sbi,zoo,docs,dev
 
-.PHONY: setup run lint types fast quick test coverage lowest clean
+.PHONY: setup run lint types fast quick test coverage lowest docs notebooks clean
 
 setup: .venv/.ready
 
@@ -39,6 +40,12 @@ test: lint types
 coverage: setup
 	$(BIN)/python -m pytest --cov --cov-report term-missing
 
+docs: setup
+	$(BIN)/python .ci/docs.py
+
+notebooks: setup
+	$(BIN)/python experiments/notebooks/execute.py
+
 # Each lower bound in pyproject.toml becomes the version that is installed, with Python 3.11.
 lowest:
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
@@ -48,4 +55,4 @@ lowest:
 	.venv-lowest/bin/python -m pytest -m 'not slow'
 
 clean:
-	rm -rf .venv .venv-lowest out build *.egg-info
+	rm -rf .venv .venv-lowest out site build *.egg-info

@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python experiments/sbi.py [--seconds 600] [--only TASK_OR_FAMILY ...] [--quick] [--out FOLDER]
 
-C2ST (arXiv 2101.04653; 0.5 is best), the mean of all ten observations, after the same training time on 10,000 and on
-100,000 simulations. The column NPE has the benchmark's own neural posterior estimation. Rows go to
+C2ST (arXiv 2101.04653; 0.5 is best), the mean of all ten observations, after the same processor time of training on
+10,000 and on 100,000 simulations. The column NPE has the benchmark's own neural posterior estimation. Rows go to
 experiments/results/sbi.json, and a finished row is not made again. --quick trains for 3 seconds on 10,000 simulations
 of one task and scores one observation, into runs/sbi-quick.
 """

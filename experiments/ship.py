@@ -100,8 +100,7 @@ def molecule_scores(flow: molflow.Flow, arguments: argparse.Namespace) -> dict[s
 def particle_scores(flow: molflow.Flow, arguments: argparse.Namespace) -> dict[str, Any]:
     system = get_system(read_experiment(arguments.run).data.name)
     reference = load_particles(system.name, "test")
-    test = reference[: arguments.test]
-    maps = {which: flow.likelihood(test, which=which) for which in ("encoder", "decoder")}
+    found = flow.likelihood(reference[: arguments.test], compare=True)
     by_seed = []
     for seed in range(arguments.seeds):
         x, log_q = flow.sample_and_log_prob(arguments.samples, seed=seed)
@@ -112,9 +111,9 @@ def particle_scores(flow: molflow.Flow, arguments: argparse.Namespace) -> dict[s
                 log_prob=log_q,
                 reference=reference,
                 system=system,
-                nll_encoder=-maps["encoder"].log_prob,
-                nll_decoder=-maps["decoder"].log_prob,
-                reconstruction_error=maps["decoder"].reconstruction_error * flow.domain.scale,
+                nll_encoder=-found.log_prob,
+                nll_decoder=found.disagreement - found.log_prob,
+                reconstruction_error=found.reconstruction_error * flow.domain.scale,
             ).to_dict()
         )
     others = [{"sampling_seed": s} | {k: row[k] for k in REPEATED_OF_PARTICLES} for s, row in enumerate(by_seed)][1:]
@@ -149,7 +148,9 @@ def main() -> None:
         scores = molecule_scores(molflow.load(folder), arguments)
     lines = [json.loads(line) for line in (arguments.run / "metrics.jsonl").read_text().splitlines()]
     history = [line for line in lines if "validation_loss" in line]
-    card = read_json(arguments.run / CARD) | {"name": arguments.name, "how": arguments.how}
+    before = read_json(folder / CARD) if (folder / CARD).exists() else {}
+    about = {"about": before["about"]} if "about" in before else {}
+    card = read_json(arguments.run / CARD) | {"name": arguments.name, "how": arguments.how} | about
     write_json(folder / CARD, card | {"validation_history": history, "scores": scores})
     for line in history:
         print({key: value if value is None else round(value, 3) for key, value in line.items()})  # noqa: T201

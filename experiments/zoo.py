@@ -1,4 +1,4 @@
-"""The families of flows beside each other on densities and posteriors, each trained for the same time.
+"""The families of flows beside each other on densities and posteriors, each trained for the same processor time.
 
     OMP_NUM_THREADS=1 python experiments/zoo.py [--seconds 300] [--only TASK_OR_FAMILY ...] [--quick] [--out FOLDER]
 

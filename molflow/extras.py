@@ -9,6 +9,7 @@ PACKAGES = {
     "cluster": "ray",
     "frame": "pandas",
     "parquet": "pyarrow",
+    "plot": "matplotlib",
     "posebusters": "posebusters",
     "qm9": "qm9pack",
     "report": "plotly",

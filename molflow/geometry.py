@@ -148,7 +148,7 @@ class Context(NamedTuple):
     fixed: Tensor | None = None
 
     def select(self, index: Tensor | slice, n: int | None = None) -> "Context":
-        """The configurations `index`, cut to their first n points."""
+        """The configurations of these indices, cut to their first n points."""
         whole = (None if value is None else value[index] for value in self[2:])
         return Context(self.mask[index, :n], self.labels[index, :n], *whole)
 

@@ -379,7 +379,7 @@ def test_bad_usage(fails, model, exact, tmp_path_factory, words, message):
 
 def test_particles_go_to_npz(fails, model):
     code, line = fails("sample", "-m", model, "-o", "a.sdf")
-    assert (code, line) == (1, "a.sdf: configurations of particles go to an .npz file, not to '.sdf'")
+    assert (code, line) == (2, "a.sdf: configurations of particles go to an .npz file, not to '.sdf'")
 
 
 X = np.zeros((3, 4, 2))

@@ -15,7 +15,8 @@ CONFIGURATION = MOLECULE_FLOWS["molecules-argmax"]
 @pytest.mark.parametrize("name", sorted(model_cards()))
 def test_every_shipped_model(name):
     card = model_cards()[name]
-    assert {"data", "split", "seed", "steps", "versions", "how"} <= card.keys()
+    assert {"data", "split", "seed", "steps", "versions", "how", "about"} <= card.keys()
+    assert all(card["about"][key] for key in ("purpose", "data", "core_hours", "machine", "caveats", "cite"))
     scores, samples = card["scores"], load_pretrained(name).sample(8, seed=0)
     if card["domain"] == "particles":
         # The exact density of a sample of lj13-cnf takes 36 derivatives at 60 points of its path: a second.

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import molflow
+from molflow.extras import PACKAGES
 
 ROOT = Path(__file__).parents[1]
 TEXT = {
@@ -37,6 +38,11 @@ def test_every_requirement_has_a_lower_bound_and_a_tested_version(requirement):
     tested = [int(part) for part in re.findall(r"\d+", PINNED[name])]
     bound = [int(part) for part in bound.split(".")]
     assert tested >= bound
+
+
+def test_messages_know_what_each_extra_installs():
+    extras = {extra: re.match(r"[\w-]+", needs[0])[0] for extra, needs in PROJECT["optional-dependencies"].items()}
+    assert {extra: name for extra, name in extras.items() if extra not in ("dev", "docs")} == PACKAGES
 
 
 def test_types_are_shipped():

@@ -157,6 +157,7 @@ def _relax_by_gfn2(mol: Chem.Mol) -> tuple[float, str, bool]:
 
 
 def _tblite() -> Any:
+    import_extra("tblite", "xtb", "strain by GFN2-xTB")
     return import_extra("tblite.interface", "xtb", "strain by GFN2-xTB")
 
 

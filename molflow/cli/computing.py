@@ -2,7 +2,8 @@
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from typing import Annotated, Any
 
@@ -26,13 +27,13 @@ def computing(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def run(*, quiet: bool, **options: Any) -> None:
-        _be_quiet(quiet)
         threads = options["threads"] if takes_threads else options.pop("threads")
         if threads is not None:
             import torch
 
             torch.set_num_threads(threads)
-        command(**options)
+        with _errors_alone() if quiet else nullcontext():
+            command(**options)
 
     added: dict[str, tuple[Any, Any]] = {"quiet": (Quiet, False)}
     if not takes_threads:
@@ -44,10 +45,19 @@ def computing(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _be_quiet(quiet: bool) -> None:
-    """Print errors alone from now on, or print everything."""
+@contextmanager
+def _errors_alone() -> Iterator[None]:
+    """Print errors alone in a block."""
     from molflow.progress import hide_progress
 
-    hide_progress(quiet)
-    console.quiet = quiet
-    logging.getLogger("molflow").setLevel(logging.ERROR if quiet else logging.INFO)
+    log = logging.getLogger("molflow")
+    level = log.level
+    hide_progress(True)
+    log.setLevel(logging.ERROR)
+    console.quiet = True
+    try:
+        yield
+    finally:
+        hide_progress(False)
+        log.setLevel(level)
+        console.quiet = False

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from molflow.cli.options import Json, UsageError, data_set_or_file, refuse
+from molflow.cli.options import Json, UsageError, completing, data_set_or_file, refuse, usage
 from molflow.cli.output import check_json, console, show, show_lines, write_json
+from molflow.data.registry import prepared_names
 
 if TYPE_CHECKING:
     from molflow.energies import System
@@ -14,7 +15,12 @@ if TYPE_CHECKING:
 
 def data(
     name: Annotated[
-        str, typer.Argument(help="A data set, or a file or folder of your own molecules.", callback=data_set_or_file)
+        str,
+        typer.Argument(
+            help="A data set, or a file or folder of your own molecules.",
+            callback=data_set_or_file,
+            autocompletion=completing(prepared_names),
+        ),
     ],
     source: Annotated[
         Literal["wheel", "pyg"] | None,
@@ -64,7 +70,8 @@ def data(
     if describe and not is_file:
         refuse(f"is not an option of {name}", describe=True)
     check_json(json)
-    data_set = parse(chosen, settings | ({"file": name} if is_file else {}), name)
+    with usage():
+        data_set = parse(chosen, settings | ({"file": name} if is_file else {}), name)
     data_set.prepare(force=force, progress=True)
     record = data_set.describe()
     if is_file:

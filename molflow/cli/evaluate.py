@@ -7,7 +7,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from molflow.cli.options import Json, Workers, data_sets, known_data_set, refuse, refuse_other_tasks
+from molflow.cli.options import (
+    Energy,
+    Json,
+    ThermalEnergy,
+    Workers,
+    data_set_or_file,
+    data_sets,
+    known_data_set,
+    refuse,
+    refuse_other_tasks,
+    usage,
+)
 from molflow.cli.output import check_json
 from molflow.evaluation.options import SECONDS, Bonds, EvaluationOptions, Scope, Unit
 from molflow.files import check_apart
@@ -32,9 +43,9 @@ def evaluate(
     reference: Annotated[
         str | None,
         typer.Option(
-            callback=known_data_set,
+            callback=lambda name: name and data_set_or_file(name),
             help="Molecules: a data set whose own scores are shown beside these. Particles: the system they are "
-            "samples of, unless the files name it.",
+            "samples of, unless the files name it; with --energy, a file of configurations to compare with.",
         ),
     ] = None,
     novelty: Annotated[
@@ -60,6 +71,8 @@ def evaluate(
             "many as take about a minute, at most 10,000.",
         ),
     ] = None,
+    energy: Energy = None,
+    kT: ThermalEnergy = 1.0,
     scope: Annotated[
         Scope,
         typer.Option(
@@ -118,12 +131,15 @@ def evaluate(
     json: Json = None,
 ) -> None:
     """Score the molecules or configurations of particles in files."""
-    from molflow.cli.particle_files import evaluate_particles, system_of_files
+    from molflow.cli.particle_files import evaluate_own_particles, evaluate_particles, system_of_files
 
     check_json(json)
     files = list(dict.fromkeys(files))
-    check_apart(files, [path for path in (*(details or ()), report, json) if path is not None])
-    system = system_of_files(files, reference)
+    if energy is None:
+        known_data_set(reference)
+    with usage():
+        check_apart(files, [path for path in (*(details or ()), report, json) if path is not None])
+    system = energy or system_of_files(files, reference)
     if system is None:
         from molflow.cli.molecule_files import evaluate_molecules
 
@@ -165,7 +181,10 @@ def evaluate(
             details=details,
             workers=workers,
         )
-        evaluate_particles(files, system, model, report, json)
+        if energy is None:
+            evaluate_particles(files, system, model, report, json)
+        else:
+            evaluate_own_particles(files, energy, kT, Path(reference) if reference else None, model, report, json)
 
 
 def _number_or_name(text: str | None) -> int | str | None:

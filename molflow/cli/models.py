@@ -1,15 +1,45 @@
-"""molflow models: list the shipped models."""
+"""molflow models: list the shipped models, or show the card of one."""
 
-from molflow.cli.options import Json
-from molflow.cli.output import check_json, write_json
+from typing import Annotated
+
+import typer
+
+from molflow.cli.options import Json, completing, usage
+from molflow.cli.output import Record, check_json, write_json
+from molflow.pretrained import folder_of, model_cards, model_names
 
 
-def models(json: Json = None) -> None:
-    """List the shipped models with their measured scores."""
-    from molflow.cli.output import show_models
-    from molflow.pretrained import model_cards
+def models(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="A shipped model or the folder of a model; by default all shipped ones.",
+            show_default=False,
+            autocompletion=completing(model_names),
+        ),
+    ] = None,
+    json: Json = None,
+) -> None:
+    """List the shipped models with their scores, or show what one is for, how it was made and how it can mislead."""
+    from molflow.cli.output import show_card, show_models
 
     check_json(json)
-    cards = model_cards()
-    show_models(cards)
-    write_json(json, cards)
+    if name is None:
+        cards = model_cards()
+        show_models(cards)
+        write_json(json, cards)
+    else:
+        card = _card(name)
+        show_card(name, card)
+        write_json(json, card)
+
+
+def _card(name: str) -> Record:
+    if name in model_names():
+        card: Record = model_cards()[name]
+        return card
+    with usage():
+        folder = folder_of(name)
+    from molflow.flows.storage import read_card
+
+    return read_card(folder)

@@ -13,11 +13,11 @@ from tqdm import tqdm
 from molflow import evaluation
 from molflow.chem import Record, Structure, iter_records
 from molflow.chem.reading import STANDARD_INPUT
-from molflow.cli.options import refuse, training_file_reference, training_reference
+from molflow.cli.options import refuse, training_file_reference, training_reference, usage
 from molflow.cli.output import console, show_scores
 from molflow.errors import MolflowError
 from molflow.evaluation import DetailWriter, EvaluationOptions, Tally
-from molflow.evaluation.details import check_details
+from molflow.evaluation.details import check_details, check_suffix
 from molflow.evaluation.journal import Journal
 from molflow.evaluation.molecules import Each
 from molflow.evaluation.parallel import bar
@@ -44,6 +44,8 @@ def evaluate_molecules(
         import_extra("plotly.offline", "report", f"--report {report}")
         check_writable(report)
     for path in details:
+        with usage():
+            check_suffix(path)
         check_details(path)
     for file in files:
         _check_input(file)

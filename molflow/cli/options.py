@@ -11,6 +11,7 @@ from typer.core import TyperCommand
 
 from molflow.errors import MolflowError
 from molflow.pretrained import DEFAULT_REFERENCE, model_names
+from molflow.registry import known_names
 from molflow.templates import experiment_file
 
 if TYPE_CHECKING:
@@ -70,6 +71,19 @@ Precision = Annotated[
     ),
 ]
 
+Energy = Annotated[
+    str | None,
+    typer.Option(
+        help="Particles: an energy of your own, as package.module:function, looked for in the current folder as well. "
+        "It takes configurations (n, N, D) or one (N, D), and gives energies, by torch with its gradients, or a pair "
+        "(energies, forces).",
+        metavar="MODULE:FUNCTION",
+    ),
+]
+ThermalEnergy = Annotated[
+    float, typer.Option("--kT", min=1e-12, help="Particles: the thermal energy in the unit of --energy.")
+]
+
 _TASKS_OF = {
     "only": ("molecules",),
     "novelty": ("molecules",),
@@ -88,6 +102,7 @@ _TASKS_OF = {
     "composition": ("molecules",),
     "elements": ("molecules",),
     "correct": ("particles",),
+    "energy": ("particles",),
     "no_density": ("particles", "vectors"),
     "compile": ("molecules", "particles"),
     "precision": ("molecules", "particles"),
@@ -122,7 +137,7 @@ def known_data_set(name: str | None) -> str | None:
     """Raise a usage error for a name that is not among `data_sets`."""
     known = () if name is None else data_sets()["Data sets"]
     if name is not None and name not in known:
-        raise typer.BadParameter(f"{name!r} is not one of {', '.join(known)}")
+        raise typer.BadParameter(f"{name!r} is not a data set{known_names(name, list(known))}")
     return name
 
 
@@ -180,13 +195,15 @@ def load_flow(model: str, device: str, evaluations: int | None = None) -> "Flow[
     """The flow of a model by name or folder.
 
     Raises:
-        UsageError: an unknown device.
-        MolflowError: no such model, a device that is not there, or a number of evaluations that it cannot use.
+        UsageError: an unknown device, no such model, or a number of evaluations that it cannot use.
+        MolflowError: a device that is not there, or a model that cannot be loaded.
     """
     import torch
 
-    from molflow.pretrained import load_named
+    from molflow.pretrained import folder_of, load_named
 
+    with usage():
+        folder_of(model)
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
@@ -197,7 +214,7 @@ def load_flow(model: str, device: str, evaluations: int | None = None) -> "Flow[
         raise MolflowError(f"--device {device}: torch finds {torch.cuda.device_count()} CUDA devices here")
     flow = load_named(model, chosen)
     if (evaluations or 1) > 1 and not flow.takes_evaluations:
-        raise MolflowError(f"{model}: made for one evaluation of the network, cannot use {evaluations}")
+        raise UsageError(f"{model}: made for one evaluation of the network, cannot use {evaluations}")
     return flow
 
 

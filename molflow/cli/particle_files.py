@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from molflow.cli.output import console, show_boltzmann
-from molflow.data import DATASETS, NoArrayError, read_array, read_configurations
-from molflow.energies import ENERGIES, System, check_convention
+from molflow.data import DATASETS, NoArrayError, read_array, read_configurations, read_particles
+from molflow.energies import ENERGIES, System, check_convention, own_system
 from molflow.errors import MolflowError
 from molflow.evaluation import EvaluationOptions, histograms
 from molflow.extras import import_extra
@@ -31,17 +31,55 @@ def evaluate_particles(
     """Score files of configurations against a system, and a model by the likelihood of the system's test split."""
     task = ParticlesTask(DATASETS[name])
     assert task.system is not None
+    samples = {str(file): read_samples(file, name, task.system) for file in files}
+    _evaluate(task, samples, None, model, report, json)
+
+
+def evaluate_own_particles(
+    files: Sequence[Path],
+    energy: str,
+    kT: float,
+    reference: Path | None,
+    model: str | None,
+    report: Path | None,
+    json: Path | None,
+) -> None:
+    """Score files of configurations against a user's energy and, if there are any, reference configurations.
+
+    The model is scored by the likelihood of the reference.
+    """
+    x = {file: read_particles(file, key=None).positions for file in files}
+    system = own_system(energy, torch.cat([next(iter(x.values()))[:1]] * 2), kT)
+    shape = system.energy.n_particles, system.energy.dim
+    samples = {str(file): _with_log_prob(read_particles(file, *shape, key=None).positions, file) for file in files}
+    other = None if reference is None else read_particles(reference, *shape, key=None).positions
+    if model is not None and other is None:
+        raise MolflowError("--model is scored by the likelihood of reference configurations; give --reference FILE")
+    _evaluate(ParticlesTask(None, system), samples, other, model, report, json)
+
+
+def _evaluate(
+    task: ParticlesTask,
+    samples: dict[str, Samples[torch.Tensor]],
+    reference: torch.Tensor | None,
+    model: str | None,
+    report: Path | None,
+    json: Path | None,
+) -> None:
     if report is not None:
         import_extra("plotly.offline", "report", f"--report {report}")
         check_writable(report)
-    samples = {str(file): read_samples(file, name, task.system) for file in files}
+    if reference is None:
+        reference = task.test_split()
     measured: dict[str, Any] = {}
     if model is not None:
+        assert reference is not None
         flow = load_named(model)
         task.check_flow(flow, model)
-        measured = likelihoods(flow, task.test_split())
+        measured = likelihoods(flow, reference)
     records = {
-        file: task.score(some, EvaluationOptions(), **measured) | {"model": model} for file, some in samples.items()
+        file: task.score(some, EvaluationOptions(), reference, **measured) | {"model": model}
+        for file, some in samples.items()
     }
     show_boltzmann(records, json)
     if report is not None:
@@ -49,7 +87,8 @@ def evaluate_particles(
 
         (file,) = samples
         x, log_prob = samples[file]
-        drawn = histograms(x, task.system.energy, log_prob=log_prob, reference=task.test_split())
+        assert task.system is not None
+        drawn = histograms(x, task.system.energy, log_prob=log_prob, reference=reference)
         boltzmann_page(records[file], drawn, report)
         console.print(f"The report is in {report}")
 
@@ -67,6 +106,13 @@ def read_samples(path: Path, name: str, system: System) -> Samples[torch.Tensor]
         )
     positions = read_configurations(path, system.energy.n_particles, system.energy.dim)
     check_convention(positions, system.energy, str(path))
+    return _with_log_prob(positions, path)
+
+
+def _with_log_prob(positions: torch.Tensor, path: Path) -> Samples[torch.Tensor]:
+    """Configurations with the `log_prob` of their file, if it has one."""
+    if path.suffix.lower() not in SUFFIXES:
+        return Samples(positions)
     try:
         log_prob = read_array(path, "log_prob")
     except NoArrayError:

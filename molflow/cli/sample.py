@@ -11,10 +11,12 @@ from molflow.cli.options import (
     BatchSize,
     Compile,
     Device,
+    Energy,
     Evaluations,
     Json,
     Model,
     Precision,
+    ThermalEnergy,
     UsageError,
     data_of,
     load_flow,
@@ -22,6 +24,7 @@ from molflow.cli.options import (
     refuse,
     refuse_other_tasks,
     training_reference,
+    usage,
 )
 from molflow.cli.output import check_json, console, show
 from molflow.errors import MolflowError
@@ -84,7 +87,7 @@ def sample(
     ] = False,
     model: Model = DEFAULT_MODEL,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same samples.")] = 0,
-    temperature: Annotated[float, typer.Option(min=1e-6, help="Standard deviation of the latent.")] = 1.0,
+    temperature: Annotated[float, typer.Option(min=1e-6, max=1e6, help="Standard deviation of the latent.")] = 1.0,
     evaluations: Evaluations = None,
     cond: Annotated[
         list[str] | None,
@@ -121,6 +124,8 @@ def sample(
             "importance weights."
         ),
     ] = None,
+    energy: Energy = None,
+    kT: ThermalEnergy = 1.0,
     density: Annotated[
         bool,
         typer.Option(
@@ -153,11 +158,14 @@ def sample(
 ) -> None:
     """Draw samples of a model, write them to a file, and score them."""
     from molflow.chem.io import check_writable
+    from molflow.chem.writing import format_of
     from molflow.cli.scores import show_samples
-    from molflow.cli.shards import SIZE, ShardJob, sample_shards, show_shards
+    from molflow.cli.shards import SIZE, ShardJob, part_of, sample_shards, shard_folder, show_shards
+    from molflow.energies import own_system
     from molflow.evaluation import EvaluationOptions
     from molflow.flows.acceleration import check
     from molflow.training.tasks import task_of
+    from molflow.training.tasks.particles import ParticlesTask
     from molflow.training.tasks.sampling import SamplingOptions
     from molflow.training.tasks.shards import ShardPlan
     from molflow.workers import default_workers
@@ -168,21 +176,22 @@ def sample(
         console.stderr = True
         refuse("- is where the samples go", json=str(json) == STANDARD_STREAM)
     sharded = resume or ray or (shard or shard_size) is not None or (format is not None and not streamed)
-    part = _part(shard)
     if sharded:
-        out = _folder(out)
+        out = shard_folder(out)
+        part_of(shard)
         if ray:
             import_extra("ray", "cluster", "--ray")
-        refuse("is not for shards", correct=correct, novelty=novelty, workers=workers)
+        refuse("is not for shards", correct=correct, novelty=novelty, workers=workers, energy=energy)
         refuse("would delete the shards of other processes; use --resume", force=force and shard is not None)
     elif out is not None:
         if out.is_dir():
             raise MolflowError(f"{out}: is a directory; expected a file, or shards in it with --shard-size")
+        if format is None:
+            with usage():
+                format_of(out)
         check_writable(out, format)
     flow = load_flow(model, device, evaluations)
     values = _values(cond or ())
-    if guidance is not None:
-        flow = flow.guided(guidance)
     ask = {
         "formula": formula,
         "n_atoms": n_atoms,
@@ -191,7 +200,10 @@ def sample(
         "scaffold": scaffold and _scaffold(scaffold),
     }
     ask = {name: value for name, value in ask.items() if value is not None}
-    flow.standardized(values or None, 1)
+    with usage():
+        if guidance is not None:
+            flow = flow.guided(guidance)
+        flow.standardized(values or None, 1)
     task = task_of(flow, data_of(model))
     refuse_other_tasks(
         task.name,
@@ -199,6 +211,7 @@ def sample(
         only=only,
         novelty=novelty,
         correct=correct,
+        energy=energy,
         no_density=not density,
         workers=workers,
         compile=compile,
@@ -209,15 +222,20 @@ def sample(
         elements=elements,
         scaffold=scaffold,
     )
+    if energy is not None:
+        task = ParticlesTask(task.data, own_system(energy, flow.sample(4, seed=0).cpu(), kT))
     if ask:  # refuse what cannot be before the work starts
-        asked = flow.request(**ask)
-        flow.domain.sample_context(1, flow.generator(0), flow.device, flow.dtype, asked)
+        with usage():
+            asked = flow.request(**ask)
+            flow.domain.sample_context(1, flow.generator(0), flow.device, flow.dtype, asked)
     if format is not None and format not in task.formats:
         raise UsageError(f"--format {format}: {task.name} have {', '.join(task.formats)}")
-    if not sharded:
-        out = out or _free(Path(task.default_output), force)
+    if out is None:
+        out = _free(Path(task.default_output), force)
         task.check_output(out, format)
-    assert out is not None
+    elif not sharded:
+        with usage():  # that its folder can be written to is known
+            task.check_output(out, format)
     check(flow, compile, precision)
     if workers is None:
         workers = min(1, default_workers()) if n > batch_size else 0
@@ -245,7 +263,7 @@ def sample(
     if sharded:
         plan = ShardPlan(n, shard_size or SIZE, format or task.formats[0])
         job = ShardJob(out, plan, options, guidance, threads or 1, score)
-        show_shards(sample_shards(job, part, flow, resume=resume, force=force, ray=ray), json)
+        show_shards(sample_shards(job, part_of(shard), flow, resume=resume, force=force, ray=ray), json)
         return
     if out.is_file() and not force:
         raise UsageError(f"{out} exists: --force overwrites it; or give another --out")
@@ -265,23 +283,6 @@ def sample(
         probability = float(flow.domain.log_prob_of(**ask).exp())
         console.print(f"Without being asked, {model} makes such samples with probability {probability:.3g}.")
     console.print(f"{n:,} {task.noun} are in {'standard output' if streamed else out}")
-
-
-def _part(shard: str | None) -> tuple[int, int]:
-    """The numbers I and K of --shard I/K."""
-    i, slash, k = (shard or "1/1").partition("/")
-    if not (slash and i.isdecimal() and k.isdecimal() and 1 <= int(i) <= int(k)):
-        raise UsageError(f"--shard {shard}: expected I/K with I from 1 to K, such as 1/4")
-    return int(i), int(k)
-
-
-def _folder(out: Path | None) -> Path:
-    """The folder of shards."""
-    if out is None:
-        raise UsageError("shards need a folder; name it with --out")
-    if (out.exists() and not out.is_dir()) or out.suffix in (".sdf", ".sd", ".xyz", ".npz", ".parquet", ".gz"):
-        raise UsageError(f"--out {out}: shards go into a folder, not into a file")
-    return out
 
 
 def _free(path: Path, force: bool) -> Path:

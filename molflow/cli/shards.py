@@ -71,6 +71,23 @@ class ShardJob:
         }
 
 
+def part_of(shard: str | None) -> tuple[int, int]:
+    """The numbers I and K of --shard I/K; raises a usage error for others."""
+    i, slash, k = (shard or "1/1").partition("/")
+    if not (slash and i.isdecimal() and k.isdecimal() and 1 <= int(i) <= int(k)):
+        raise UsageError(f"--shard {shard}: expected I/K with I from 1 to K, such as 1/4")
+    return int(i), int(k)
+
+
+def shard_folder(out: Path | None) -> Path:
+    """The folder of --out; raises a usage error for a file."""
+    if out is None:
+        raise UsageError("shards need a folder; name it with --out")
+    if (out.exists() and not out.is_dir()) or out.suffix in (".sdf", ".sd", ".xyz", ".npz", ".parquet", ".gz"):
+        raise UsageError(f"--out {out}: shards go into a folder, not into a file")
+    return out
+
+
 class Made(NamedTuple):
     """A new shard: its entry in the manifest, and the seconds in which its samples were drawn."""
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from molflow.cli.options import Json, UsageError, completing, known_template, usage
+from molflow.cli.options import Energy, Json, ThermalEnergy, UsageError, completing, known_template, usage
 from molflow.cli.output import check_json, console, write_json
 from molflow.errors import MolflowError
 from molflow.templates import template_names
@@ -55,6 +55,8 @@ def train(
         str | None,
         typer.Option(help="Begin with these weights: a model.safetensors, a shipped model or the folder of a model."),
     ] = None,
+    energy: Energy = None,
+    kT: ThermalEnergy = 1.0,
     json: Json = None,
 ) -> None:
     """Train a flow.
@@ -75,7 +77,8 @@ def train(
     from molflow.training.state import STATE
 
     check_json(json)
-    experiment = _experiment(config, set_ or ())
+    own = [] if energy is None else [f"data.energy={energy!r}", f"data.kT={kT}"]
+    experiment = _experiment(config, [*(set_ or ()), *own])
     folder = out or Path("runs") / experiment.name
     weights = None if start_from is None else _weights(start_from)
     try:

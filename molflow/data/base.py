@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -84,6 +84,22 @@ class DataSetConfig(KindConfig):
         """The energy that the data are samples of, with what is known about it, or None."""
         return None
 
+    def own_system(self) -> "System | None":
+        """The energy that a user gave for these data, or else `system`.
+
+        Raises:
+            MolflowError: it cannot be imported, or is of other particles.
+        """
+        return self.system()
+
+    def species_numbers(self) -> tuple[int, ...]:
+        """For particles: the species of each, as numbers from 0; () where all are identical."""
+        return ()
+
+    def from_model(self) -> Self:
+        """The same data set as the config.json of a model names it: nothing that it names is executed."""
+        return self
+
     @abstractmethod
     def load(self, split: Split) -> Loaded[Any]:
         """One split, prepared first if need be.
@@ -123,7 +139,7 @@ class _OneDataSet(OneOf):
 DataConfig = Annotated[SerializeAsAny[DataSetConfig], _OneDataSet(DATASETS, default=DEFAULT_DATA_SET, key="name")]
 """The `[data]` table of an experiment."""
 
-FILE_KEYS = ("file", "validation_file", "test_file")
+FILE_KEYS = ("file", "validation_file", "test_file", "topology")
 """Keys of a `[data]` table that name files; in an experiment they are relative to its folder."""
 
 

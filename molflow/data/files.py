@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,12 @@ def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     Raises:
         MolflowError: the file cannot be written.
     """
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
+    with atomic_path(path) as temporary:
+        try:
+            with temporary.open("wb") as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type]
+        except OSError as error:
+            raise MolflowError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def digest(values: Any) -> str:
@@ -72,6 +76,11 @@ class NoArrayError(MolflowError):
     """The file can be read, but has no array of the requested name."""
 
 
+def array_names(path: str | Path, npy: str = "positions") -> tuple[str, ...]:
+    """The names of the arrays of an .npz file, or `npy` for a .npy file; raises as `read_array`."""
+    return tuple(_arrays(path, npy, tuple))
+
+
 def read_array(path: str | Path, key: str, npy: str = "positions") -> np.ndarray:
     """An array of an .npz file, or the one of a .npy file, whose name is taken to be `npy`. Nothing is unpickled.
 
@@ -89,18 +98,21 @@ def read_array(path: str | Path, key: str, npy: str = "positions") -> np.ndarray
         >>> read_array("mine.npy", "positions").shape
         (5, 4, 2)
     """
+    found: np.ndarray | str = _arrays(path, npy, lambda arrays: arrays[key] if key in arrays else ", ".join(arrays))
+    if isinstance(found, str):
+        raise NoArrayError(f"{path}: has no array {key!r}, only {found}")
+    return found
+
+
+def _arrays(path: str | Path, npy: str, take: Callable[[Any], Any]) -> Any:
+    """What `take` gives of the arrays of an open file."""
     try:
         with Path(path).open("rb") as file:
             content = open_arrays(file)
-            arrays = {npy: content} if isinstance(content, np.ndarray) else content
-            if key in arrays:
-                array: np.ndarray = arrays[key]
-                return array
-            names = ", ".join(arrays)
+            return take({npy: content} if isinstance(content, np.ndarray) else content)
     except MolflowError:
         raise
     except FileNotFoundError as error:
         raise MolflowError(f"{path}: no such file") from error
     except Exception as error:  # a damaged archive can raise nearly anything from zipfile, zlib or numpy
         raise MolflowError(f"{path}: not a readable .npy or .npz file of plain numbers") from error
-    raise NoArrayError(f"{path}: has no array {key!r}, only {names}")

@@ -7,17 +7,18 @@ import json
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 from torch import Tensor
 
 from molflow.data.base import DataSetConfig, Loaded, Split, columns, hold_out
+from molflow.data.configurations import Configurations, read_configurations, read_particles
 from molflow.data.files import cache_path, read_array, save_arrays
 from molflow.data.registry import DATASETS
-from molflow.energies import System, check_convention, get_system, parallel_tempering
+from molflow.energies import System, check_convention, get_system, own_system, parallel_tempering
 from molflow.errors import MolflowError
 from molflow.files import check_writable
 from molflow.geometry import MeanFreeSpace, Points, helmert_basis
@@ -109,63 +110,66 @@ def particle_diagnostics(name: str, cache_dir: str | Path | None = None) -> dict
     return record
 
 
-def read_configurations(
-    path: str | Path, n_particles: int | None = None, dim: int | None = None, key: str = "positions"
-) -> Tensor:
-    """Read configurations of identical particles from a .npy or .npz file, float32 (n, N, D), and centre them.
-
-    Where D is given, an array (n, N D) is accepted as well.
-
-    Args:
-        path: the file; it is never unpickled.
-        n_particles: N, if it is known.
-        dim: D, if it is known.
-        key: the array to take from an .npz file.
-
-    Raises:
-        MolflowError: the file cannot be read, has no such array or one of another shape, or a configuration is not
-            finite; the message names the file and the first such configuration.
-
-    Example:
-        >>> np.save("mine.npy", np.random.default_rng(0).normal(size=(5, 4, 2)))
-        >>> read_configurations("mine.npy").shape
-        torch.Size([5, 4, 2])
-    """
-    array = read_array(path, key)
-    expected = f"(n, {n_particles or 'N'}, {dim or 'D'})"
-    if array.dtype.kind not in "fiu":
-        raise MolflowError(f"{path}: holds {array.dtype} values, expected numbers of shape {expected}")
-    shape = array.shape
-    if array.ndim == 2 and dim and shape[1] % dim == 0 and n_particles in (None, shape[1] // dim):
-        array = array.reshape(-1, shape[1] // dim, dim)
-    if array.ndim != 3 or 0 in shape or n_particles not in (None, array.shape[1]) or dim not in (None, array.shape[2]):
-        raise MolflowError(f"{path}: expected configurations of shape {expected}, got {shape}")
-    with np.errstate(over="ignore", invalid="ignore"):  # values that overflow are refused below
-        array = (array - array.mean(1, keepdims=True, dtype=np.float64)).astype(np.float32)
-    finite = np.isfinite(array).all((1, 2))
-    if not finite.all():
-        raise MolflowError(f"{path}, configuration {int(finite.argmin())}: expected finite coordinates in float32")
-    return torch.from_numpy(array)
-
-
 @DATASETS.register("particles")
 class ParticleFile(DataSetConfig):
-    """Configurations of identical particles in a user's file, whose energy is not known.
+    """Configurations of particles in a user's file, with the energy that they are samples of, if it is given.
 
     Conditions are arrays (n,) of the .npz file. A tenth of the configurations is held out for validation.
+
+    The path of the energy is code, which is executed only where the user names it: in an experiment file, or by
+    `--energy`. A config.json that names one is not enough.
     """
 
     task = "particles"
     splits = ("train", "validation")
-    file: Path = Field(description=".npy, or .npz with `positions`: configurations (n, N, D)")
+    file: Path = Field(description="(n, N, D) in .npy or .npz; .xyz; or a trajectory, see `read_particles`")
+    key: str | None = Field(None, description="the array of an .npz file; by default positions, or the only one")
+    topology: Path | None = Field(None, description="file that names the atoms of a trajectory")
     dim: int | None = Field(None, gt=0, description="D; needed for an array (n, N D)")
+    species: tuple[str | int, ...] = Field(
+        (), description="of each particle; equal ones are interchangeable; by default as the file says, else all equal"
+    )
+    bonds: tuple[tuple[int, int], ...] = Field(
+        (), description="pairs of particles, from 0; particles of a bonded system are not interchangeable"
+    )
+    energy: str | None = Field(None, description="package.module:function, the energy of the particles; it is executed")
+    kT: float = Field(1.0, gt=0, description="thermal energy in the unit of the energy")
+    _is_from_model: bool = PrivateAttr(False)
 
     def load(self, split: Split) -> Loaded[Tensor]:
         self.check_split(split)
-        return _load_file(self, self.file, split, (None, self.dim))
+        return _load_file(self, self._read().positions, self.file, split)
+
+    def from_model(self) -> Self:
+        """The same as part of a model's config.json, whose energy is not executed."""
+        copy = self.model_copy()
+        copy._is_from_model = True
+        return copy
+
+    def own_system(self) -> System | None:
+        if self.energy is None:
+            return None
+        if self._is_from_model:
+            raise MolflowError(f"the energy {self.energy} is code, which a config.json cannot ask for: give --energy")
+        return own_system(self.energy, self._read().positions, self.kT)
+
+    def species_numbers(self) -> tuple[int, ...]:
+        """The species of each particle as numbers from 0; () where all are identical."""
+        found = self._read()
+        n = found.positions.shape[1]
+        if wrong := [pair for pair in self.bonds if not (0 <= min(pair) < max(pair) < n)]:
+            raise MolflowError(f"data.bonds: {list(wrong[0])} is not a pair of two of the {n} particles, from 0")
+        if len(self.species) not in (0, n):
+            raise MolflowError(f"data.species: expected one for each of {n} particles, got {len(self.species)}")
+        names = tuple(range(n)) if self.bonds else self.species or found.species
+        order = list(dict.fromkeys(names))
+        return tuple(order.index(name) for name in names) if len(order) > 1 else ()
 
     def split_text(self, n_training: int) -> str:
         return _file_text(self.file, n_training)
+
+    def _read(self) -> Configurations:
+        return read_particles(self.file, None, self.dim, self.key, self.topology)
 
 
 @DATASETS.register("dw4-vectors")
@@ -211,7 +215,8 @@ class EnergyDataSet(DataSetConfig):
         if split == "test":
             raise MolflowError(f"{self.file}: has no test split, only train and validation")
         energy = self.system().energy
-        loaded = _load_file(self, self.file, split, (energy.n_particles, energy.dim))
+        positions = read_configurations(self.file, energy.n_particles, energy.dim)
+        loaded = _load_file(self, positions, self.file, split)
         check_convention(loaded.data, energy, str(self.file))
         return loaded
 
@@ -234,10 +239,7 @@ def energy_data_set(name: str) -> type[DataSetConfig]:
     return type(f"{name} data", (EnergyDataSet,), {"__module__": __name__, "kind": name})
 
 
-def _load_file(
-    data_set: DataSetConfig, file: Path, split: Split, shape: tuple[int | None, int | None]
-) -> Loaded[Tensor]:
-    x = read_configurations(file, *shape)
+def _load_file(data_set: DataSetConfig, x: Tensor, file: Path, split: Split) -> Loaded[Tensor]:
     table = {name: read_array(file, name) for name in data_set.condition}
     condition = columns(table, data_set.condition, str(file))
     chosen = hold_out(len(x), split, ("train", "validation"), str(file))

@@ -9,10 +9,12 @@ from molflow.registry import lazy_names
 
 if TYPE_CHECKING:
     from molflow.energies.base import Energy, softened
+    from molflow.energies.checks import check_energy
     from molflow.energies.convention import check_convention, detect_convention, virial
     from molflow.energies.double_well import DoubleWell
     from molflow.energies.lennard_jones import LennardJones
     from molflow.energies.mcmc import Chains, Diagnostics, Tempering, parallel_tempering, split_r_hat
+    from molflow.energies.own import AseEnergy, OwnEnergy, own_system
     from molflow.energies.registry import ENERGIES, get_system
     from molflow.energies.reweighting import (
         MetropolisSamples,
@@ -25,20 +27,22 @@ if TYPE_CHECKING:
     from molflow.energies.systems import System
 
 __all__ = [
-    "ENERGIES", "Chains", "Diagnostics", "DoubleWell", "Energy", "LennardJones", "MetropolisSamples", "System",
-    "Tempering", "check_convention", "detect_convention", "effective_sample_size", "get_system",
-    "independent_metropolis", "log_weights", "normalized_weights", "parallel_tempering", "resample", "softened",
-    "split_r_hat", "virial",
+    "ENERGIES", "AseEnergy", "Chains", "Diagnostics", "DoubleWell", "Energy", "LennardJones", "MetropolisSamples",
+    "OwnEnergy", "System", "Tempering", "check_convention", "check_energy", "detect_convention",
+    "effective_sample_size", "get_system", "independent_metropolis", "log_weights", "normalized_weights", "own_system",
+    "parallel_tempering", "resample", "softened", "split_r_hat", "virial",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "base": ("Energy", "softened"),
+        "checks": ("check_energy",),
         "convention": ("check_convention", "detect_convention", "virial"),
         "double_well": ("DoubleWell",),
         "lennard_jones": ("LennardJones",),
         "mcmc": ("Chains", "Diagnostics", "Tempering", "parallel_tempering", "split_r_hat"),
+        "own": ("AseEnergy", "OwnEnergy", "own_system"),
         "registry": ("ENERGIES", "get_system"),
         "reweighting": (
             "MetropolisSamples",

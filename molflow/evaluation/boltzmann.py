@@ -45,6 +45,8 @@ _MAIN = {
     "w1_distance": "W1 distance of pair distances",
 }
 
+_DISAGREES = 0.1  # nats
+
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class BoltzmannScores:
@@ -76,6 +78,9 @@ class BoltzmannScores:
         nll_encoder_bgflow, nll_decoder_bgflow: NLL - dof/2 log 2 pi, without the Gaussian constant, as papers
             built on bgflow print it.
         kl_encoder, kl_decoder: KL(target || density) = NLL - entropy of the system. Its error is that of the NLL.
+        disagreement: mean |log q - log q'| over test configurations, nats, with the densities through encoder and
+            decoder; disagreement_largest: the largest, of the configuration number disagreement_configuration, from 1;
+            n_disagreeing: those above 0.1 nats, where the inverse or the solver is not exact enough for the density.
         reconstruction_error: mean |x - g(f(x))| over n_reconstruction configurations.
         reconstruction_error_median: its median.
         w1_energy, w1_distance: Wasserstein-1 distance between samples and reference, of energies (kT) and of the
@@ -125,6 +130,10 @@ class BoltzmannScores:
     nll_decoder_error: Number = None
     nll_decoder_bgflow: Number = None
     kl_decoder: Number = None
+    disagreement: Number = None
+    disagreement_largest: Number = None
+    disagreement_configuration: int | None = None
+    n_disagreeing: int | None = None
     n_reconstruction: int = 0
     reconstruction_error: Number = None
     reconstruction_error_median: Number = None
@@ -198,7 +207,8 @@ def evaluate_boltzmann(
         log_prob: log density of each sample on the mean-free space, nats, (n,). Without it there are no weights.
         reference: configurations (m, N, D) drawn from the target.
         system: known figures of the target.
-        nll_encoder, nll_decoder: -log density of test configurations through either map, nats, (k,).
+        nll_encoder, nll_decoder: -log density of test configurations through either map, nats, (k,); of the same
+            configurations if they are as many.
         reconstruction_error: |x - g(f(x))| of test configurations, (k,).
         seed: seed of the bootstrap.
 
@@ -226,6 +236,8 @@ def evaluate_boltzmann(
     for name, nll in (("nll_encoder", nll_encoder), ("nll_decoder", nll_decoder)):
         if nll is not None:
             scores |= _named(name, likelihood_scores(vector(nll, name), dof, entropy))
+    if nll_encoder is not None and nll_decoder is not None:
+        scores |= _disagreement_scores(vector(nll_encoder, "nll_encoder"), vector(nll_decoder, "nll_decoder"))
     if reconstruction_error is not None:
         scores |= _reconstruction_scores(vector(reconstruction_error, "reconstruction_error"))
     if measured.reference is not None:
@@ -349,6 +361,21 @@ def _reference_scores(measured: Measured) -> dict[str, Any]:
         "w1_distance": w1(raw, halves.sum(0)),
         "w1_distance_reweighted": None if reweighted is None else w1(reweighted, halves.sum(0)),
         "w1_distance_halves": w1(halves[0], halves[1]),
+    }
+
+
+def _disagreement_scores(nll_encoder: Array, nll_decoder: Array) -> dict[str, Any]:
+    if nll_encoder.shape != nll_decoder.shape:
+        return {}
+    differences = np.abs(nll_encoder - nll_decoder)
+    if not np.isfinite(differences).all():
+        return {}
+    worst = int(differences.argmax())
+    return {
+        "disagreement": float(differences.mean()),
+        "disagreement_largest": float(differences[worst]),
+        "disagreement_configuration": worst + 1,
+        "n_disagreeing": int((differences > _DISAGREES).sum()),
     }
 
 

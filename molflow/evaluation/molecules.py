@@ -85,7 +85,7 @@ def tally_of(
         MolflowError: as `evaluate`, but not for no molecules.
 
     Example:
-        >>> water = Structure([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]], [8, 1, 1])
+        >>> water = Structure(np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]), np.array([8, 1, 1]))
         >>> options = EvaluationOptions(scope="stability")
         >>> total = tally_of([water], options)
         >>> total.merge(tally_of([water, water], options))

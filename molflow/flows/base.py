@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from molflow.config import KindConfig, OneOf
 from molflow.distributions import StandardNormal
-from molflow.errors import MolflowError
+from molflow.errors import MolflowError, NumericalError
 from molflow.flows.acceleration import Acceleration, Precision
 from molflow.flows.conditions import Conditions, ConditionsConfig
 from molflow.flows.domains.base import Data, Domain, DomainChoice
@@ -66,11 +66,14 @@ class Likelihood(NamedTuple):
         reconstruction_error: Euclidean distance |p - g(f(p))| between the points and their reconstruction, in model
             units, (B,). The densities of encoder and decoder agree only where it vanishes.
         which: the map whose volume change was used.
+        disagreement: the log-likelihood through the encoder minus that through the decoder, nats (B,), if it was asked
+            for: what an imperfect inverse or a solver leaves uncertain.
     """
 
     log_prob: Tensor
     reconstruction_error: Tensor
     which: Which
+    disagreement: Tensor | None = None
 
 
 @dataclass
@@ -185,7 +188,14 @@ class Flow(nn.Module, ABC, Generic[Data]):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self._any_tensor.dtype
+        """float32 or float64; raises MolflowError for another one, in which densities would have no digits left."""
+        dtype = self._any_tensor.dtype
+        if dtype not in (torch.float32, torch.float64):
+            raise MolflowError(
+                f"this flow is in {str(dtype).removeprefix('torch.')}; convert it with flow.float(). "
+                "sample(precision='bfloat16') takes half precision where it is enough, in products of matrices"
+            )
+        return dtype
 
     @property
     def _any_tensor(self) -> Tensor:
@@ -385,6 +395,7 @@ class Flow(nn.Module, ABC, Generic[Data]):
         which: Which = "encoder",
         seed: int = 0,
         noise: float | None = None,
+        compare: bool = False,
     ) -> Likelihood:
         """Log-likelihood in data units, with the exact volume change of one of the maps.
 
@@ -401,15 +412,22 @@ class Flow(nn.Module, ABC, Generic[Data]):
             which: the map whose volume change is computed.
             seed: of the noise; unused without noise and dequantisation.
             noise: s, standard deviation in model units, by default `flow.noise`; 0 takes the data as they are.
+            compare: also compute the volume change of the other map, and report the difference as `disagreement`.
 
         Raises:
             ValueError: another `which`, or noise that the flow was not made for.
+            NumericalError: a density that is not a number, such as of coordinates so far out that squares overflow.
         """
         if which not in ("encoder", "decoder"):
             raise ValueError(f"which must be 'encoder' or 'decoder', got {which!r}")
         points, context, correction = self.noisy_points(data, self.generator(seed), condition, noise)
-        log_p, error = self.points_log_prob(points, context, which)
-        return Likelihood(log_p + correction, error, which)
+        found = self.points_likelihood(points, context, which, compare)
+        if (lost := found.log_prob.isnan()).any():
+            raise NumericalError(
+                f"configuration {int(lost.long().argmax())} of the batch: its density is not a number in {self.dtype}; "
+                "are its coordinates too far out, or the weights of the model damaged?"
+            )
+        return found._replace(log_prob=found.log_prob + correction)
 
     def nll(self, data: Data, condition: Any = None, generator: torch.Generator | None = None) -> Tensor:
         """Negative log-likelihood of data through the encoder, nats (B,), for training: it can be differentiated."""
@@ -486,17 +504,27 @@ class Flow(nn.Module, ABC, Generic[Data]):
 
         It can be differentiated, at the cost of keeping the graph of the whole Jacobian.
         """
+        return self.points_likelihood(points, context, which)[:2]
+
+    def points_likelihood(self, points: P, context: Context, which: Which, compare: bool = False) -> Likelihood:
+        """`points_log_prob` with the disagreement of the two maps, if it is asked for."""
 
         def of_one_size(points: P, context: Context) -> tuple[P, Tensor]:
-            latent = StandardNormal(self.domain.space(context.mask))
-            if which == "encoder":
+            log_dets = []
+            if compare or which == "encoder":
                 z, log_det = self.encode_with_log_det(points, context)
-                reconstruction = self.decode(z, context)
+                log_dets.append(log_det)
             else:
                 z = self.encode(points, context)
+            if compare or which == "decoder":
                 reconstruction, inverse_log_det = self.decode_with_log_det(z, context)
-                log_det = -inverse_log_det
-            return reconstruction, latent.log_prob(z) + log_det
+                log_dets.append(-inverse_log_det)
+            else:
+                reconstruction = self.decode(z, context)
+            log_p = StandardNormal(self.domain.space(context.mask)).log_prob(z)
+            return reconstruction, log_p.unsqueeze(1) + torch.stack(log_dets, 1)
 
         reconstruction, log_p = by_size(of_one_size, points, context, PAIRS_WITH_DENSITY)
-        return log_p, squared_norm(points - reconstruction).sqrt()
+        error = squared_norm(points - reconstruction).sqrt()
+        disagreement = log_p[:, 0] - log_p[:, 1] if compare else None
+        return Likelihood(log_p[:, 0 if which == "encoder" else -1], error, which, disagreement)

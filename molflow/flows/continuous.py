@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from molflow.distributions import StandardNormal
 from molflow.errors import MolflowError
-from molflow.flows.base import Flow, FlowConfig
+from molflow.flows.base import Flow, FlowConfig, Likelihood, Which
 from molflow.flows.conditions import Conditions
 from molflow.flows.domains.base import Data, Domain
 from molflow.flows.networks import build_network, evaluate
+from molflow.flows.quadrature import along_path
 from molflow.flows.registry import DIVERGENCES, FLOWS
 from molflow.flows.scaffold import sample_around
-from molflow.flows.solvers import AdaptiveSolver, FixedStepSolver, Solver, SolverChoice
+from molflow.flows.solvers import AdaptiveSolver, FixedStepSolver, Solution, Solver, SolverChoice
 from molflow.geometry import Context, P, Points, Space, point_of, squared_norm, tensors_of
 from molflow.nn import EGNNConfig, Network
 from molflow.volume import Map, divergence
@@ -107,7 +108,8 @@ class ODEFlow(Flow[Data]):
     """dp/dt = f(p, context, t) on the space of the domain, from data at time 0 to latents at time 1.
 
     log p(p_0) = log p(p_1) + int_0^1 div f dt, where the divergence is the trace of df/dp on that space. The likelihood
-    and the density of samples compute it exactly, with one derivative for each dimension; training may estimate it.
+    and the density of samples compute it exactly, with one derivative for each dimension, along paths that are more
+    exact than those of samples (`AdaptiveSolver.density_tolerance`, `quadrature`); training may estimate it.
 
     Such a flow learns from paths p_t = alpha p + sigma e between data p and noise e. Data with noise, p + s e, are
     points of these paths at the time when sigma / alpha = s, divided by alpha. Their likelihood starts at that time,
@@ -193,7 +195,7 @@ class ODEFlow(Flow[Data]):
         n_integrals: int = 0,
         solver: Solver | None = None,
     ) -> Path:
-        """Follow paths from one time to another.
+        """Follow paths from one time to another; `follow` gives points between them.
 
         Args:
             points: at time `start`.
@@ -207,6 +209,25 @@ class ODEFlow(Flow[Data]):
         Raises:
             IntegrationError: the path cannot be integrated; the message says at what time and what to change.
         """
+        solved, sizes = self._solve(points, context, (start, end), integrand, n_integrals, solver)
+        joined, *integrals = (states[-1] for states in solved.states)
+        return Path(point_of(joined.split(sizes, -1)), tuple(integrals), solved.n_evaluations)
+
+    def follow(self, points: P, context: Context, times: Sequence[float]) -> list[P]:
+        """The points of paths at all times but the first, which is that of `points`; raises as `integrate`."""
+        solved, sizes = self._solve(points, context, times)
+        return [point_of(joined.split(sizes, -1)) for joined in solved.states[0][1:]]  # type: ignore[misc]
+
+    def _solve(
+        self,
+        points: Any,
+        context: Context,
+        times: Sequence[float],
+        integrand: Integrand | None = None,
+        n_integrals: int = 0,
+        solver: Solver | None = None,
+    ) -> tuple[Solution, list[int]]:
+        """Points, joined along their last axis, and integrals at some times; and the widths of what was joined."""
         tensors = tensors_of(points)
         sizes = [tensor.shape[-1] for tensor in tensors]
 
@@ -222,9 +243,7 @@ class ODEFlow(Flow[Data]):
 
         zeros = [tensors[0].new_zeros(len(tensors[0]))] * n_integrals
         state = (torch.cat(tensors, -1), *zeros)
-        solved = (solver or self.solver).integrate(rate, state, start, end, self.network.parameters())
-        joined = solved.state[0]
-        return Path(point_of(joined.split(sizes, -1)), tuple(solved.state[1:]), solved.n_evaluations)
+        return (solver or self.solver).integrate(rate, state, times, self.network.parameters()), sizes
 
     def encode(self, points: P, context: Context) -> P:
         start, alpha = self._path_in(context)
@@ -256,6 +275,15 @@ class ODEFlow(Flow[Data]):
         points, log_det = self._with_log_det(latent, context, 1.0, end)
         return points * (1 / alpha), log_det - self._log_det_of_scaling(alpha, context)
 
+    def points_likelihood(self, points: P, context: Context, which: Which, compare: bool = False) -> Likelihood:
+        return super(ODEFlow, self.precise()).points_likelihood(points, context, which, compare)
+
+    def precise(self) -> Self:
+        """The same flow with the solver for paths whose density is computed."""
+        flow = copy.copy(self)
+        flow.solver = self.solver.for_density()
+        return flow
+
     def _path_in(self, context: Context) -> tuple[float, float]:
         """The time at which paths carry the noise of a context, and alpha at that time."""
         if context.noise is None:
@@ -269,14 +297,29 @@ class ODEFlow(Flow[Data]):
         return self.domain.space(context.mask).dof.to(self.dtype) * math.log(factor)
 
     def _with_log_det(self, points: P, context: Context, start: float, end: float) -> tuple[P, Tensor]:
+        """The end of paths and the log-determinant: for equal steps of the same steps, else by quadrature."""
+        if self.solver.n_evaluations is not None:
+            path = self.integrate(points, context, start, end, self._divergence_along(context), 1)
+            return path.points, path.integrals[0]
+        precise = self.precise()
+
+        def follow(points: P, context: Context, times: Sequence[float]) -> list[P]:
+            return precise.follow(points, context, [start, *times])
+
+        def trace(points: P, context: Context, time: float) -> Tensor:
+            t = torch.tensor(time, dtype=self.dtype, device=self.device)
+            return divergence(lambda p: self.velocity(p, context, t), points, self.domain.space(context.mask))[1]
+
+        return along_path(follow, trace, points, context, start, end)
+
+    def _divergence_along(self, context: Context) -> Integrand:
         space = self.domain.space(context.mask)
 
         def integrand(field: Map[P], at: P) -> tuple[P, tuple[Tensor, ...]]:
             velocity, trace = divergence(field, at, space)
             return velocity, (trace,)
 
-        path = self.integrate(points, context, start, end, integrand, 1)
-        return path.points, path.integrals[0]
+        return integrand
 
     def nll(
         self,
@@ -314,7 +357,7 @@ class ODEFlow(Flow[Data]):
             "log_det": terms.log_det,
             "kinetic_energy": terms.kinetic_energy,
             "correction": terms.correction,
-            "evaluations": torch.tensor(float(terms.n_evaluations)),
+            "evaluations": terms.latent.new_tensor(float(terms.n_evaluations)),
         }
 
     def terms(
@@ -387,7 +430,8 @@ class ContinuousFlow(ODEFlow[Data]):
         if context.fixed is None:
             return super().generate(latent, context, n_evaluations, generator)
         assert isinstance(latent, Points)
-        times = self._euler(n_evaluations or self.solver.n_evaluations or 20).times(torch.tensor([1.0, 0.0]))
+        ends = torch.tensor([1.0, 0.0], device="cpu")
+        times = self._euler(n_evaluations or self.solver.n_evaluations or 20).times(ends)
         return sample_around(self, latent, context, times.tolist(), generator)
 
     def _steps(self, latent: P, context: Context, end: float, n_steps: int) -> P:

@@ -4,7 +4,7 @@ torchdiffeq is loaded when something is integrated.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -12,7 +12,7 @@ from pydantic import Field, SerializeAsAny
 from torch import Tensor
 
 from molflow.config import Config, OneOf
-from molflow.errors import MolflowError
+from molflow.errors import NumericalError
 from molflow.flows.registry import SOLVERS
 
 State = tuple[Tensor, ...]
@@ -25,14 +25,14 @@ STAGES: dict[FixedStepMethod, int] = {"euler": 1, "midpoint": 2, "heun3": 3, "rk
 _LEARN = "where training led here, lower optimizer.learning_rate or weigh the kinetic energy more"
 
 
-class IntegrationError(MolflowError):
+class IntegrationError(NumericalError):
     """A path cannot be integrated; the message names the time and the settings to change."""
 
 
 class Solution(NamedTuple):
-    """The state at the end, and the number of evaluations of its rate of change."""
+    """The states at the times that were asked for, stacked, and the number of evaluations of the rate of change."""
 
-    state: State
+    states: State
     n_evaluations: int
 
 
@@ -60,14 +60,17 @@ class Solver(Config, ABC):
     def settings(self) -> dict[str, Any]:
         """Arguments of `torchdiffeq.odeint`."""
 
-    def integrate(self, rate: Rate, state: State, start: float, end: float, parameters: Iterable[Tensor]) -> Solution:
-        """The state at time `end`, given that at time `start`, which may be earlier or later.
+    def for_density(self) -> "Solver":
+        """The solver of paths whose density is computed; by default this one."""
+        return self
+
+    def integrate(self, rate: Rate, state: State, times: Sequence[float], parameters: Iterable[Tensor]) -> Solution:
+        """The states at some times, given that at the first of them.
 
         Args:
             rate: (t (), state) -> dy/dt, tensors as in the state.
             state: tensors of one precision, none of them empty.
-            start: time of `state`.
-            end: another time.
+            times: at least two, ascending or descending; the first is that of `state`.
             parameters: all tensors but the state that a gradient is wanted for; the adjoint needs to know them.
 
         Raises:
@@ -76,19 +79,18 @@ class Solver(Config, ABC):
         """
         from torchdiffeq import odeint, odeint_adjoint
 
-        watched = _Watched(rate, self, backwards=end < start)
-        times = torch.tensor([start, end], dtype=state[0].dtype, device=state[0].device)
+        watched = _Watched(rate, self, backwards=times[-1] < times[0])
+        at = torch.tensor(times, dtype=state[0].dtype, device=state[0].device)
         settings = self.settings()
         if self.adjoint and torch.is_grad_enabled():
             # Errors of the parameters' gradients do not feed back and need not shorten steps (arXiv 2009.09457).
             backward = {**settings.get("options", {}), "norm": "seminorm"}
             given = {"adjoint_params": tuple(parameters), "adjoint_options": backward}
-            path = odeint_adjoint(watched, state, times, **settings, **given)
+            path: State = odeint_adjoint(watched, state, at, **settings, **given)
         else:
-            path = odeint(watched, state, times, **settings)
-        last = tuple(tensor[-1] for tensor in path)
-        watched.check(last, "state", end)
-        return Solution(last, watched.n_evaluations)
+            path = odeint(watched, state, at, **settings)
+        watched.check(tuple(tensor[-1] for tensor in path), "state", times[-1])
+        return Solution(path, watched.n_evaluations)
 
 
 @SOLVERS.register("dopri5")
@@ -96,12 +98,18 @@ class AdaptiveSolver(Solver):
     """Dormand and Prince's method of order 5, with steps as long as the tolerances allow.
 
     The error of a step, a root mean square over all entries of a tensor of the state, must not exceed
-    atol + rtol |y|. All that is integrated together shares its steps.
+    atol + rtol |y|. All that is integrated together shares its steps, and with `norm = "worst"` the error of no
+    configuration may exceed it.
+
+    Paths whose density is computed have a tolerance of their own, that of the worst configuration, as their errors
+    decide how well the densities of encoder and decoder agree.
     """
 
     method: Literal["dopri5"] = "dopri5"
     rtol: float = Field(1e-4, gt=0, description="relative tolerance")
     atol: float = Field(1e-4, gt=0, description="absolute tolerance")
+    norm: Literal["mean", "worst"] = Field("mean", description="error over all configurations, or of the worst one")
+    density_tolerance: float = Field(1e-5, gt=0, description="rtol and atol, of the worst, where a density is computed")
     max_steps: int = Field(1000, gt=0, description="accepted and rejected steps, after which integration is given up")
 
     n_evaluations: ClassVar[None] = None
@@ -112,7 +120,17 @@ class AdaptiveSolver(Solver):
         return f"loosen rtol and atol of the solver ({now}), integrate in float64, or take a fixed-step method"
 
     def settings(self) -> dict[str, Any]:
-        return {"method": self.method, "rtol": self.rtol, "atol": self.atol}
+        given = {"method": self.method, "rtol": self.rtol, "atol": self.atol}
+        return given if self.norm == "mean" else given | {"options": {"norm": _worst}}
+
+    def for_density(self) -> "AdaptiveSolver":
+        rtol, atol = min(self.rtol, self.density_tolerance), min(self.atol, self.density_tolerance)
+        return self.model_copy(update={"rtol": rtol, "atol": atol, "norm": "worst"})
+
+
+def _worst(state: State) -> Tensor:
+    """The largest root mean square over the entries of one configuration."""
+    return torch.stack([tensor.square().flatten(1).mean(1).max().sqrt() for tensor in state]).max()
 
 
 @SOLVERS.register(*STAGES)
@@ -174,7 +192,7 @@ class _Watched:
 
     def check(self, values: State, name: str, t: Tensor | float) -> None:
         if not torch.stack([value.isfinite().all() for value in values]).all():
-            time = float(torch.as_tensor(t).detach())
+            time = float(t.detach() if isinstance(t, Tensor) else t)
             raise IntegrationError(f"the {name} is not finite at time {time:.4g}: {self.solver.remedy}; {_LEARN}")
 
     def callback_step(self, t: Tensor, state: State, dt: Tensor) -> None:

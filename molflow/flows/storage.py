@@ -24,6 +24,17 @@ CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.json"
 FORMAT = 1
 
 
+class About(Config):
+    """What a reader of a card should know before using the model."""
+
+    purpose: str
+    data: str
+    core_hours: float
+    machine: str
+    caveats: tuple[str, ...] = ()
+    cite: tuple[str, ...] = ()
+
+
 class Card(Config):
     """The parts of card.json that molflow reads; a card may have more."""
 
@@ -36,6 +47,8 @@ class Card(Config):
     steps: int | None = None
     validation: dict[str, Any] | None = None
     scores: dict[str, Any] | None = None
+    how: str | None = None
+    about: About | None = None
     started_from: dict[str, Any] | None = None
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from molflow.errors import MolflowError
+from molflow.extras import import_extra
 
 METRICS = "metrics.jsonl"
 """File in the folder of a training run with one JSON record a line."""
@@ -180,8 +181,4 @@ def _array(values: Any) -> np.ndarray:
 def _axes(ax: Any) -> Any:
     if ax is not None:
         return ax
-    try:
-        from matplotlib import pyplot
-    except ModuleNotFoundError as error:
-        raise MolflowError("a plot needs matplotlib: pip install 'molflow[plot]'") from error
-    return pyplot.gca()
+    return import_extra("matplotlib.pyplot", "plot", "a plot").gca()

@@ -79,7 +79,7 @@ def _notices(record: Mapping[str, Any]) -> list[str]:
 
 def _groups(record: Mapping[str, Any], system: Mapping[str, Any]) -> dict[str, list[Row]]:
     def row(label: str, key: str, reference: str, meaning: str) -> Row | None:
-        value = record[key]
+        value = record.get(key)
         return None if value is None else Row(label, (number(value, record.get(f"{key}_error")), reference), meaning)
 
     def known(key: str) -> str:
@@ -126,6 +126,12 @@ def _groups(record: Mapping[str, Any], system: Mapping[str, Any]) -> dict[str, l
             )
         ]
         + [
+            row(
+                "Encoder and decoder differ by",
+                "disagreement",
+                "0",
+                "Mean difference of the two log densities, nats. " + _disagreement_meaning(record),
+            ),
             row(
                 "Reconstruction error",
                 "reconstruction_error",
@@ -177,6 +183,12 @@ def _nll_meaning(record: Mapping[str, Any], system: Mapping[str, Any], which: st
         text += f" As bgflow prints it, without {constant:.2f}: {number(record[f'nll_{which}_bgflow'])}"
         text += "." if entropy is None else f", entropy {number(entropy - constant)}."
     return text
+
+
+def _disagreement_meaning(record: Mapping[str, Any]) -> str:
+    if record.get("disagreement") is None:
+        return ""
+    return f"The largest is {number(record['disagreement_largest'])}; {record['n_disagreeing']:,} are above 0.1."
 
 
 def _agreement(record: Mapping[str, Any], system: Mapping[str, Any], key: str) -> str:

@@ -27,6 +27,9 @@ log = logging.getLogger("molflow")
 FEWEST = 20
 """Simulations that training needs at least."""
 
+_VALIDATIONS = 40  # in a training
+_VALIDATED = 1000  # held-out simulations, at most
+
 
 def simulate(
     simulator: Callable[[Tensor], Any], prior: Distribution, n: int, *, seed: int = 0, batch_size: int = 1000
@@ -82,7 +85,8 @@ def train(
 
     Parameters are mapped to all real numbers by the bounds of the prior, and both sides are standardised, so any units
     will do. Simulations with an observation that is not finite are dropped and counted: the posterior is then that of
-    parameters with a valid simulation.
+    parameters with a valid simulation. A tenth of the simulations is held out, and the weights with the lowest loss on
+    them are kept.
 
     Args:
         theta: (n, F), drawn from the prior.
@@ -92,7 +96,7 @@ def train(
         flow: a kind of flow, or a table or configuration of one. The default is that of the free-form flow's paper.
         folder: for the run and the model, which `molflow.sbi.load` reads; None keeps no files.
         seed: of weights and training.
-        epochs: passes over the simulations, 10 % of which are held out for validation.
+        epochs: passes over the simulations.
         overrides: tables of the experiment with other values, such as {"training": {"batch_size": 256}}.
 
     Raises:
@@ -150,6 +154,7 @@ def _experiment(
 ) -> ExperimentConfig:
     """The experiment that trains on arrays, with the published settings of free-form flows as defaults."""
     n, n_conditions = shape
+    batch_size = min(128, n // 2)
     model = flow if isinstance(flow, FlowConfig) else _model({"kind": flow} if isinstance(flow, str) else flow)
     tables: dict[str, Any] = {
         "name": "posterior",
@@ -163,8 +168,10 @@ def _experiment(
         "optimizer": {"learning_rate": 5e-4},
         "training": {
             "epochs": epochs,
-            "batch_size": min(128, n // 2),
-            "validate_every": 10**9,
+            "batch_size": batch_size,
+            "validate_every": max(1, epochs * n // batch_size // _VALIDATIONS),
+            "validation_molecules": min(_VALIDATED, max(1, n // 10)),
+            "patience": _VALIDATIONS,  # so it runs to its end, and the best weights are kept
             "checkpoint_every": 2000,
         },
     }

@@ -27,7 +27,7 @@ def template_text(name: str) -> str:
 
     Example:
         >>> print(template_text("two-moons").splitlines()[0])
-        # A free-form flow of two residual networks on a density in the plane.
+        # A density in the plane by a free-form flow of two residual networks. Two minutes.
     """
     if is_file(name):
         raise MolflowError(f"{name}: is a file; expected a template: {', '.join(template_names())}")

@@ -16,7 +16,7 @@ _TEMPLATE = """\
 #
 #     molflow train {name}.toml
 #     molflow sample --model runs/{name} -n 100 --out samples.sdf
-#     molflow evaluate samples.sdf
+#     molflow evaluate samples.sdf --bonds perceived --training {file}
 #
 # {n_train:,} molecules for training, {n_validation:,} for validation, {n_test:,} for testing; {n_dropped:,} left out.
 # Heavy atoms: {heavy}. Elements: {elements}.

@@ -38,6 +38,11 @@ class TrainingConfig(Config):
     log_every: int = Field(50, gt=0, description="steps averaged in a line of metrics.jsonl")
     checkpoint_every: int = Field(500, gt=0, description="steps between checkpoints")
     validate_every: int = Field(5000, gt=0, description="steps between validations")
+    patience: int | None = Field(
+        None,
+        gt=0,
+        description="end after so many validations without a lower validation loss, with the weights of the lowest",
+    )
     validation_molecules: int = Field(128, gt=0, description="held-out molecules for the exact likelihood")
     batches: Literal["equal_size", "equal_cost", "mixed_size"] = Field(
         "equal_size",
@@ -106,7 +111,9 @@ def load_experiment(name_or_file: str | Path, overrides: Sequence[str] = ()) -> 
     path = experiment_file(name_or_file)
     table = _table_of_model(path) if path.suffix == ".json" else _table_of_file(path)
     override(table, overrides)
-    return parse(ExperimentConfig, table, str(name_or_file))
+    config = parse(ExperimentConfig, table, str(name_or_file))
+    asked = any(text.startswith(("data.energy", "data=")) for text in overrides)
+    return _of_model(config) if path.suffix == ".json" and not asked else config
 
 
 def read_experiment(folder: Path) -> ExperimentConfig:
@@ -115,7 +122,12 @@ def read_experiment(folder: Path) -> ExperimentConfig:
     Raises:
         MolflowError: a missing or damaged config.json, or a model that no experiment made.
     """
-    return parse(ExperimentConfig, _table_of_model(folder / CONFIG), str(folder / CONFIG))
+    return _of_model(parse(ExperimentConfig, _table_of_model(folder / CONFIG), str(folder / CONFIG)))
+
+
+def _of_model(config: ExperimentConfig) -> ExperimentConfig:
+    """The experiment of a config.json, which executes no code that it names."""
+    return config.model_copy(update={"data": config.data.from_model()})
 
 
 def _table_of_file(path: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Training on several processes (ranks), which torchrun starts, and which share each batch.
 
-    torchrun --nproc-per-node 4 -m molflow train experiments/qm9-fff.toml
+    torchrun --nproc-per-node 4 -m molflow train qm9-fff
 
 Each rank prepares the whole batch with its random numbers and keeps every G-th configuration. Gradients and figures are
 summed over ranks, so the run is that of one process but for rounding, and a run may be resumed with another number of

@@ -5,6 +5,7 @@ before, and writes the model of that state again.
 """
 
 import json
+import logging
 import os
 import platform
 import time
@@ -28,6 +29,8 @@ from molflow.training.run import Run
 from molflow.training.state import STATE, load_state, save_state
 from molflow.training.tasks.base import Splits
 from molflow.training.validation import validate
+
+log = logging.getLogger("molflow")
 
 METRICS = "metrics.jsonl"
 
@@ -98,6 +101,12 @@ class Recorder:
             self._save(self._candidate)
         self._candidate = None
 
+    @property
+    def stops(self) -> bool:
+        """Whether the validation loss has not fallen for as long as `training.patience` says."""
+        patience, best = self.splits.config.training.patience, self.run.best
+        return patience is not None and best is not None and best["since"] >= patience
+
     def stepped(self) -> None:
         """Log, validate and prepare a checkpoint after a step, each where it is due."""
         run, training = self.run, self.splits.config.training
@@ -115,7 +124,7 @@ class Recorder:
             self._save(self.run.state())
 
     def finished(self) -> None:
-        """Validate and save a run after its last step.
+        """Validate and save a run after its last step; with `training.patience` its best weights are the model.
 
         Raises:
             MolflowError: the last step left weights that are not finite.
@@ -126,6 +135,7 @@ class Recorder:
             )
         if self.good["step"] < self.total_steps:  # also after the very last step was rolled back
             self._validate()
+            self.run.take_best()
             self._save(self.run.state())
 
     def _log(self) -> None:
@@ -140,6 +150,8 @@ class Recorder:
         if self._writes:
             self.run.validation = validate(self._flow, self.splits, self.run.objective.teacher)
             self._write(**self.run.validation)
+            if self.splits.config.training.patience is not None:
+                self.run.compare()
 
     def _write(self, **figures: float | None) -> None:
         if not self._writes:
@@ -225,8 +237,11 @@ def resumed_folder(folder: Path, *, writes: bool = True) -> Iterator[dict[str, A
         if writes:
             sweep(folder)
         threads = torch.get_num_threads()
+        begun = state.get("threads", threads)
+        if begun != threads:
+            log.info("the run continues with %d threads, as it began, so that it is exact", begun)
         try:
-            torch.set_num_threads(state.get("threads", threads))
+            torch.set_num_threads(begun)
             yield state
         finally:
             torch.set_num_threads(threads)

@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from molflow.data.files import digest
 from molflow.errors import MolflowError
-from molflow.flows.acceleration import compiler, has_compiler
+from molflow.flows.acceleration import has_compiler
 from molflow.flows.storage import CARD, build_flow, load_weights, read_card
 from molflow.training.config import OptimizerConfig
 from molflow.training.objectives.base import Objective
@@ -44,6 +44,14 @@ class AdaptiveClip:
         return norm
 
 
+class Best(TypedDict):
+    """The average weights with the lowest validation loss, and how many validations came after them."""
+
+    validation: dict[str, Any]
+    weights: dict[str, Tensor]
+    since: int
+
+
 @dataclass
 class Run:
     """Everything that changes in training.
@@ -60,6 +68,7 @@ class Run:
         fingerprints: hashes of what the run learns from, which a continuation must have too.
         validation: figures of the last validation.
         started_from: origin of the weights that the run started from; None for random ones.
+        best: None without `training.patience`, and before the first validation.
     """
 
     objective: Objective
@@ -73,6 +82,7 @@ class Run:
     fingerprints: dict[str, str | None]
     validation: dict[str, Any]
     started_from: dict[str, Any] | None
+    best: Best | None = None
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -107,6 +117,7 @@ class Run:
                 "fingerprints": self.fingerprints,
                 "validation": self.validation,
                 "started_from": self.started_from,
+                "best": self.best,
                 "threads": torch.get_num_threads(),
             }
         )
@@ -121,6 +132,22 @@ class Run:
         self.clip.norms = deque(state["norms"], maxlen=self.clip.norms.maxlen)
         self.step, self.pending, self.rollbacks = state["step"], state["pending"], state["rollbacks"]
         self.validation, self.started_from = state["validation"], state["started_from"]
+        self.best = state.get("best")
+
+    def compare(self) -> None:
+        """Remember the average weights if their validation loss is the lowest so far; None is no number."""
+        loss = self.validation["validation_loss"]
+        if loss is not None and (self.best is None or loss < self.best["validation"]["validation_loss"]):
+            weights = copy.deepcopy(self.ema.module.state_dict())
+            self.best = {"validation": self.validation, "weights": weights, "since": 0}
+        elif self.best is not None:
+            self.best["since"] += 1
+
+    def take_best(self) -> None:
+        """Make the best weights the average."""
+        if self.best is not None:
+            self.ema.module.load_state_dict(self.best["weights"])
+            self.validation = self.best["validation"]
 
     def roll_back(self, good: dict[str, Any], indices: np.ndarray) -> None:
         """Restore the last good weights and go on with the next batch.
@@ -202,16 +229,12 @@ def _is_compiled(asked: bool | Literal["auto"], one_shape: bool) -> bool:
     """Whether to compile the loss.
 
     Raises:
-        MolflowError: it is asked for and cannot be.
+        MolflowError: it is asked for, and batches differ in shape.
     """
     if asked == "auto":
         return one_shape and has_compiler()
     if asked and not one_shape:
         raise MolflowError("training.compile needs batches = 'mixed_size': every other shape would be compiled anew")
-    if asked and not has_compiler():
-        raise MolflowError(
-            f"training.compile: no C++ compiler {compiler()!r} was found; install one, or set it to false"
-        )
     return asked
 
 

@@ -56,6 +56,8 @@ def load_state(folder: Path) -> dict[str, Any]:
             if sum(member.file_size for member in archive.infolist()) > len(content):
                 raise ValueError("compressed, which torch.save never does")
         state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise TypeError("not a table")
         return state
     except Exception as error:  # a damaged archive can raise nearly anything, and torch's advice is to unpickle it
         raise MolflowError(f"{path}: damaged, or not a training state; nothing in it was executed") from error

@@ -96,7 +96,7 @@ def test_an_older_npz_stays_until_the_new_one_is_whole(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(np, "savez", full_disk)
-        with pytest.raises(OSError, match="disk full"):
+        with pytest.raises(MolflowError, match=r"out\.npz: cannot be written \(disk full\)"):
             writer.close()
     assert_same(read_structures(path), [WATER], 1e-6)
     assert os.listdir(tmp_path) == ["out.npz"]

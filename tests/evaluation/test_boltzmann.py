@@ -30,6 +30,17 @@ def within(value, error, exact, errors=3.5):
     return error > 0 and abs(value - exact) < errors * error
 
 
+def test_the_disagreement_of_two_maps():
+    """Of four configurations the third differs by 0.3 nats, the others by 0.02."""
+    x = np.random.default_rng(0).normal(size=(2, 3, 2))
+    encoder, decoder = np.array([7.0, 7.5, 8.0, 6.0]), np.array([7.02, 7.48, 7.7, 6.02])
+    scores = evaluate_boltzmann(x, harmonic, nll_encoder=encoder, nll_decoder=decoder)
+    assert scores.disagreement == pytest.approx(0.09)
+    assert scores.disagreement_largest == pytest.approx(0.3)
+    assert (scores.disagreement_configuration, scores.n_disagreeing) == (3, 1)
+    assert evaluate_boltzmann(x, harmonic, nll_encoder=encoder).disagreement is None
+
+
 def test_gaussian_weights_match_the_closed_form(scores):
     assert (scores.n_samples, scores.n_particles, scores.dim, scores.dof) == (N_SAMPLES, N, D, DOF)
     ess = (math.sqrt(2 * SIGMA**2 - 1) / SIGMA**2) ** DOF

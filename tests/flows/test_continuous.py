@@ -16,6 +16,7 @@ from molflow.flows.domains import ParticlesConfig
 from molflow.flows.solvers import STAGES
 from molflow.geometry import Points
 from molflow.nn import EGNN, EGNNConfig
+from molflow.pretrained import load_pretrained
 from molflow.testing import assert_integrates_to_one
 
 TIGHT = AdaptiveSolver(rtol=1e-8, atol=1e-8)
@@ -143,6 +144,38 @@ def test_the_density_is_that_of_samples():
     close(log_q, flow.log_prob(x), 1e-4)
 
 
+def test_one_stiff_configuration_among_many_has_an_exact_density():
+    """dx/dt = k sin(9 t) x has the log-determinant k (1 - cos 9) / 9. One k of 64 is 1,000 times the others."""
+    rates = torch.full((64, 1, 1), 0.02, dtype=torch.float64)
+    rates[17] = 20.0
+
+    def velocity(x, t, w):
+        rate = rates if len(x) == 64 else rates[17:18]
+        return rate * (9 * t).sin() * x if x.shape[2] else x
+
+    flow = particles(velocity, AdaptiveSolver(), 2, 1)
+    points, context = random_case(1, 0, 0, [2] * 64)
+    exact = rates[:, 0, 0] * (1 - math.cos(9)) / 9
+    z, log_det = flow.encode_with_log_det(points, context)
+    close(log_det, exact, 1e-3)
+    close(flow.decode_with_log_det(z, context)[1], -exact, 1e-3)
+
+
+def test_a_density_that_stays_uncertain_is_reported(caplog, monkeypatch):
+    monkeypatch.setattr("molflow.flows.quadrature._HALVINGS", 0)
+    flow = particles(lambda x, t, w: 20 * (150 * t).sin() * x if x.shape[2] else x, AdaptiveSolver(), 2, 1)
+    flow.encode_with_log_det(*random_case(1, 0, 0, [2, 2]))
+    assert "2 of 2 configurations are stiff: their density is uncertain by up to" in caplog.text
+
+
+@pytest.mark.parametrize(("name", "n"), [("dw4-cnf", 8), ("lj13-cnf", 1)])
+def test_encoder_and_decoder_of_the_shipped_models_agree(name, n):
+    flow = load_pretrained(name)
+    found = flow.likelihood(flow.sample(n, seed=0), compare=True)
+    assert found.disagreement.abs().mean() < 0.01
+    assert found.disagreement.abs().max() < 0.1
+
+
 @pytest.mark.parametrize(("kind", "atol"), [("exact", 1e-8), ("rademacher", None), ("gaussian", None)])
 def test_the_loss_is_the_negative_log_likelihood(kind, atol):
     flow = network_flow(FixedStepSolver(n_steps=4))
@@ -243,8 +276,8 @@ def test_a_solver_has_its_short_step_at_the_data_both_ways(method):
             seen.append(round(float(t), 6))
             return (torch.ones_like(state[0]),)
 
-        solved = solver.integrate(rate, (torch.zeros(1, dtype=torch.float64),), start, end, ())
-        close(solved.state[0], torch.tensor([end - start], dtype=torch.float64))
+        solved = solver.integrate(rate, (torch.zeros(1, dtype=torch.float64),), (start, end), ())
+        close(solved.states[0][-1], torch.tensor([end - start], dtype=torch.float64))
         assert {1.0, 0.55, 0.1, 0.0} - {end} <= set(seen)
         assert solved.n_evaluations == len(seen) == solver.n_evaluations
 

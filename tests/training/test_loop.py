@@ -451,7 +451,7 @@ def test_a_folder_without_a_state_can_be_used(tmp_path):
 
 def test_resuming_from_an_unsuitable_state_is_refused(whole_run, tmp_path):
     folder = shutil.copytree(whole_run, tmp_path / "copy")
-    for state in ({"step": 3}, load_state(whole_run) | {"objective": {"w": torch.zeros(2)}}, [1]):
+    for state in ({"step": 3}, load_state(whole_run) | {"objective": {"w": torch.zeros(2)}}):
         save_state(folder, state)
         with pytest.raises(MolflowError, match=rf"{STATE}: does not fit") as caught:
             train(tiny(), folder, resume=True)

@@ -1,6 +1,7 @@
 """Resuming refuses what would not continue the run, and mends a checkpoint that a kill left incomplete."""
 
 import hashlib
+import json
 import shutil
 
 import numpy as np
@@ -11,9 +12,12 @@ from molflow import train
 from molflow.data.vectors import save_vectors
 from molflow.errors import MolflowError
 from molflow.files import locked
-from molflow.flows.storage import CARD, CONFIG, WEIGHTS
-from molflow.training.config import ExperimentConfig
+from molflow.flows.storage import CARD, CONFIG, WEIGHTS, load
+from molflow.training.config import ExperimentConfig, read_experiment
+from molflow.training.recorder import METRICS
 from molflow.training.state import STATE, load_state
+from molflow.training.tasks import load_splits
+from molflow.training.validation import validate
 
 MODEL = {"kind": "free_form", "domain": {"kind": "vectors"}}
 NETWORK = {"kind": "resnet", "hidden": 8, "n_blocks": 1}
@@ -130,3 +134,45 @@ def test_files_of_a_killed_run_are_swept(run):
     left.touch()
     train(experiment(), run, data=POINTS, resume=True)
     assert not left.exists()
+
+
+# ---- the best weights ------------------------------------------------------------------------------------------------
+
+
+def overfitted(folder, **training):
+    """A run on 40 vectors that the flow soon knows by heart; its validation losses."""
+    lengths = {"epochs": 1000, "max_steps": 400, "validate_every": 10, "checkpoint_every": 30}
+    config = ExperimentConfig.model_validate({
+        "name": "small",
+        "data": {"name": "vectors", "file": "vectors.npz"},
+        "model": {"kind": "glow", "domain": {"kind": "vectors"}},
+        "optimizer": {"learning_rate": 1e-2, "warmup_steps": 1},
+        "training": lengths | {"batch_size": 32, "ema_decay": 0.5} | training,
+    })  # fmt: skip
+    train(config, folder, data=torch.randn(40, 2, generator=torch.Generator().manual_seed(0)))
+    lines = map(json.loads, (folder / METRICS).read_text().splitlines())
+    return [line["validation_loss"] for line in lines if "validation_loss" in line]
+
+
+def test_patience_ends_a_run_and_keeps_its_best_weights(tmp_path):
+    losses = overfitted(tmp_path / "a", patience=3)
+    best = losses.index(min(losses))
+    assert len(losses) < 40
+    assert losses[-1] > min(losses)
+    assert len(losses) - 1 - best in (3, 4)  # one more at the end
+    experiment = read_experiment(tmp_path / "a")
+    found = validate(load(tmp_path / "a"), load_splits(experiment))["validation_loss"]
+    assert found == pytest.approx(min(losses), abs=1e-6)
+    card = json.loads((tmp_path / "a" / CARD).read_text())
+    assert card["validation"]["validation_loss"] == min(losses)
+    before = content(tmp_path / "a")[WEIGHTS]
+    train(experiment, tmp_path / "a", resume=True)
+    assert content(tmp_path / "a")[WEIGHTS] == before
+
+
+def test_without_patience_a_run_goes_on_to_its_end(tmp_path):
+    losses = overfitted(tmp_path / "a", max_steps=60)
+    assert len(losses) == 6
+    experiment = read_experiment(tmp_path / "a")
+    found = validate(load(tmp_path / "a"), load_splits(experiment))["validation_loss"]
+    assert found == pytest.approx(losses[-1], abs=1e-6)

@@ -30,6 +30,8 @@ def test_training_state_round_trip(folder):
 def test_damaged_training_state(folder):
     path = folder / STATE
     assert "nothing to resume" in refused(folder)
+    save_state(folder, [1])
+    assert refused(folder).startswith(f"{path}: damaged, or not a training state")
     save_state(folder, {"step": 4})
     whole = path.read_bytes()
     for content in (b"", b"\x80", b"PK\x03\x04", whole[:100], whole[:-10]):

@@ -16,13 +16,13 @@ from molflow.errors import printable
 from molflow.registry import lazy_names
 
 if TYPE_CHECKING:
-    from molflow.cli.output.models import epochs, show_models
+    from molflow.cli.output.models import epochs, show_card, show_models
     from molflow.cli.output.molecules import show_scores
     from molflow.cli.output.particles import show_boltzmann
 
 __all__ = [
-    "Record", "check_json", "columns", "console", "epochs", "show", "show_boltzmann", "show_lines", "show_models",
-    "show_scores", "text", "write_json",
+    "Record", "check_json", "columns", "console", "epochs", "show", "show_boltzmann", "show_card", "show_lines",
+    "show_models", "show_scores", "text", "write_json",
 ]  # fmt: skip
 
 # A table that is piped or redirected need not fit a screen.
@@ -32,7 +32,8 @@ console = Console(highlight=False, soft_wrap=True, markup=False, width=None if _
 Record = dict[str, Any]
 
 __getattr__, __dir__ = lazy_names(
-    __name__, {"models": ("epochs", "show_models"), "molecules": ("show_scores",), "particles": ("show_boltzmann",)}
+    __name__,
+    {"models": ("epochs", "show_card", "show_models"), "molecules": ("show_scores",), "particles": ("show_boltzmann",)},
 )
 
 

@@ -1,8 +1,14 @@
 """The tables of shipped models."""
 
-from molflow.cli.output import Record, console, show
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from molflow.cli.output import Record, console, show, text
 from molflow.cli.output.molecules import interval
 from molflow.cli.output.particles import of_system, share, value
+
+_CARD_WIDTH = 100
 
 
 def show_models(cards: dict[str, Record]) -> None:
@@ -17,6 +23,38 @@ def show_models(cards: dict[str, Record]) -> None:
         show(records)
 
 
+def show_card(name: str, card: Record) -> None:
+    """Print what a model is for, how it was made, what it scores, how it can mislead and what to cite."""
+    about = card.get("about") or {}
+    hours = f"{about['core_hours']:g} core hours on {about['machine']}" if about else ""
+    figures = _ROWS.get(card.get("task", ""), _model)(name, card) | _further_scores(card)
+    scores = {key: value for key, value in figures.items() if key not in ("model", "data") and value is not None}
+    parts: dict[str, Sequence[str]] = {
+        "model": [name],
+        "for": [about.get("purpose", "")],
+        "trained on": [about.get("data") or card.get("data") or "", hours],
+        "how": [card.get("how") or ""],
+        "scores": [f"{key}: {text(value)}" for key, value in scores.items()],
+        "beware": about.get("caveats", ()),
+        "cite": about.get("cite", ()),
+        "use": [f"molflow sample --model {name}"],
+    }
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(max_width=_CARD_WIDTH)
+    for title, lines in parts.items():
+        for place, line in enumerate(filter(None, lines)):
+            table.add_row("" if place else title, line)
+    console.print(table)
+
+
+def _further_scores(card: Record) -> Record:
+    """Scores of molecules that the list of models has no room for."""
+    scores = card.get("scores") or {}
+    names = ("connected_validity", "validity_x_uniqueness", "novelty")
+    return {name.replace("_", " "): _fraction(scores, name) for name in names if scores.get(name) is not None}
+
+
 def _model(name: str, card: Record) -> Record:
     """The row of a model of any task."""
     return {"model": name, "data": card.get("data"), "epochs": epochs(card), "steps": card.get("steps")}
@@ -29,12 +67,12 @@ def _molecule_model(name: str, card: Record) -> Record:
         **{key: card.get(key) for key in ("data", "representation")},
         "epochs": epochs(card),
         "molecules sampled": scores.get("n_molecules"),
-        "atom stability": _stability(scores, "atom_stability"),
-        "molecule stability": _stability(scores, "molecule_stability"),
+        "atom stability": _fraction(scores, "atom_stability"),
+        "molecule stability": _fraction(scores, "molecule_stability"),
         "evaluations a sample": _evaluations(scores),
         "test NLL, nats: encoder": scores.get("test_nll_encoder"),
-        "decoder": scores.get("test_nll_decoder"),
-        "at noise, model units": scores.get("test_noise", 0.0 if "test_nll_encoder" in scores else None),
+        "test NLL, nats: decoder": scores.get("test_nll_decoder"),
+        "NLL at noise, model units": scores.get("test_noise", 0.0 if "test_nll_encoder" in scores else None),
     }
 
 
@@ -45,8 +83,8 @@ def _particle_model(name: str, card: Record) -> Record:
         "log Z, reweighted": value("reweighted_log_z"),
         "log Z": of_system("log_z"),
         "test NLL, nats: encoder": value("nll_encoder"),
-        "decoder": value("nll_decoder"),
-        "lowest possible": of_system("entropy"),
+        "test NLL, nats: decoder": value("nll_decoder"),
+        "lowest possible NLL": of_system("entropy"),
     }
     return {
         "model": name,
@@ -73,7 +111,7 @@ def epochs(card: Record) -> float:
     return round(float(card.get("epochs") or 0) + (epochs(origin) if origin else 0), 3)
 
 
-def _stability(scores: Record, key: str) -> str:
+def _fraction(scores: Record, key: str) -> str:
     if scores.get(key) is None:
         return "-"
     return f"{100 * scores[key]:.2f} %{interval(scores.get(f'{key}_interval'))}"

@@ -60,6 +60,7 @@ _BOLTZMANN: tuple[tuple[str, Callable[[Record], str], Callable[[Record], str]], 
     ("test NLL by the encoder, nats", value("nll_encoder"), of_system("entropy")),
     ("  KL(target || encoder)", value("kl_encoder"), _always("0")),
     ("  as bgflow prints it", value("nll_encoder_bgflow"), _entropy_by_bgflow),
+    ("encoder and decoder differ by, nats", value("disagreement"), _always("0")),
     ("reconstruction error", value("reconstruction_error"), _always("0")),
     ("ms per sample", value("ms_per_sample"), _always("")),
     ("ms per sample with its density", value("ms_per_sample_with_density"), _always("")),
@@ -79,5 +80,11 @@ def show_boltzmann(records: dict[str, Record], json: Path | None) -> None:
     if first["n_nll_decoder"]:
         console.print(
             f"NLL of {first['n_nll_decoder']:,} test configurations. The reference is the entropy, the lowest possible."
+        )
+    if first.get("n_disagreeing"):
+        console.print(
+            f"Encoder and decoder differ by more than 0.1 nats on {first['n_disagreeing']:,} of these, by "
+            f"{number(first['disagreement_largest'])} at most (configuration {first['disagreement_configuration']:,}): "
+            "there the inverse is not exact enough, or the path is stiff."
         )
     write_json(json, first if len(records) == 1 else records)

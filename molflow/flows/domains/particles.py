@@ -1,4 +1,4 @@
-"""Systems of identical particles."""
+"""Systems of particles, identical or of several species."""
 
 import math
 from collections.abc import Sequence
@@ -22,18 +22,26 @@ class ParticlesConfig(DomainConfig):
     n_particles: int = Field(gt=1)
     dim: int = Field(gt=0)
     scale: float = Field(1.0, gt=0, description="data units in one model unit")
+    species: tuple[int, ...] = Field(
+        (), description="of each particle, numbered from 0; training fills it in from the data; (): all are identical"
+    )
 
     def build(self) -> "ParticleDomain":
         return ParticleDomain(**self.settings())
 
 
 class ParticleDomain(Domain[Tensor]):
-    """A fixed number of identical particles; data are tensors (B, N, D).
+    """A fixed number of particles; data are tensors (B, N, D).
 
     Args:
         n_particles: N.
         dim: D.
         scale: data units in one model unit.
+        species: of each particle, numbered from 0; the density is invariant under permutations of equal ones. By
+            default all are identical. An ordered chain has a species for each particle.
+
+    Raises:
+        ValueError: another number of species than of particles, or numbers that are left out.
 
     Example:
         >>> domain = ParticleDomain(n_particles=4, dim=2)
@@ -44,10 +52,15 @@ class ParticleDomain(Domain[Tensor]):
 
     task: ClassVar[str] = "particles"
 
-    def __init__(self, n_particles: int, dim: int, scale: float = 1.0):
+    def __init__(self, n_particles: int, dim: int, scale: float = 1.0, species: Sequence[int] = ()):
         super().__init__()
         self.n_particles, self.dim, self.scale = n_particles, dim, scale
-        self.n_features = self.n_labels = 0
+        self.species = tuple(species) or (0,) * n_particles
+        kinds = sorted(set(self.species))
+        if len(self.species) != n_particles or kinds != list(range(len(kinds))):
+            raise ValueError(f"species: expected {n_particles} numbers that count from 0, got {list(self.species)}")
+        self.n_features = 0
+        self.n_labels = len(kinds) if len(kinds) > 1 else 0
 
     def __repr__(self) -> str:
         return f"{self.n_particles} particles in {self.dim}D"
@@ -63,7 +76,7 @@ class ParticleDomain(Domain[Tensor]):
         if data.shape[1:] != (self.n_particles, self.dim):
             raise MolflowError(f"expected configurations (B, {self.n_particles}, {self.dim}), got {tuple(data.shape)}")
         context = self._context(len(data), data.device, data.dtype)
-        points = Points(project(data, context.mask) / self.scale, context.labels)
+        points = Points(project(data, context.mask) / self.scale, context.labels[..., :0])
         return points, context, self.log_unit(context.mask, data.dtype)
 
     def from_points(self, points: Points, context: Context) -> Tensor:
@@ -79,4 +92,6 @@ class ParticleDomain(Domain[Tensor]):
 
     def _context(self, n: int, device: torch.device, dtype: torch.dtype) -> Context:
         mask = torch.ones(n, self.n_particles, dtype=torch.bool, device=device)
-        return Context(mask, torch.zeros(n, self.n_particles, 0, dtype=dtype, device=device))
+        species = torch.tensor(self.species, device=device)
+        labels = torch.nn.functional.one_hot(species, len(species))[:, : self.n_labels]
+        return Context(mask, labels.to(dtype).expand(n, -1, -1))

@@ -11,20 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from molflow.data.base import Loaded
+from molflow.data.base import DataSetConfig, Loaded
 from molflow.data.files import cache_path
 from molflow.data.particles import load_particles, prepare_particles
-from molflow.energies import System, independent_metropolis, log_weights, resample, softened
+from molflow.energies import System, check_energy, independent_metropolis, log_weights, resample, softened
 from molflow.energies.base import Potential
+from molflow.energies.checks import distinguishable
 from molflow.energies.reweighting import effective_sample_size, weigh
 from molflow.errors import MolflowError
 from molflow.evaluation import EvaluationOptions, evaluate_boltzmann
 from molflow.evaluation.measured import energies_of
 from molflow.evaluation.throughput import ParticleSampler, particle_throughput
-from molflow.flows.base import Flow, Likelihood, Which
+from molflow.flows.base import Flow
 from molflow.progress import progress_bar
 from molflow.training.metrics import attempt
-from molflow.training.tasks.base import Novelty, Splits, Task, evaluations_to_try, suffix
+from molflow.training.tasks.base import Novelty, Splits, Task, evaluations_to_try, suffix, with_model
 from molflow.training.tasks.registry import TASKS
 from molflow.training.tasks.sampling import (
     ArrayWriter,
@@ -51,16 +52,21 @@ _FEW = 10  # configurations
 
 @TASKS.register("particles")
 class ParticlesTask(Task[Tensor]):
-    """Configurations of identical particles (n, N, D)."""
+    """Configurations of particles (n, N, D).
+
+    Args:
+        data: as in `Task`.
+        system: the energy that a user gave, in place of that of the data set.
+    """
 
     name = "particles"
     noun = "configurations"
     default_output = "particles.npz"
 
-    @cached_property
-    def system(self) -> System | None:
-        """The energy that the model was trained for, where it is known."""
-        return None if self.data is None else self.data.system()
+    def __init__(self, data: type[DataSetConfig] | None = None, system: System | None = None):
+        super().__init__(data)
+        self.known = None if data is None else data.system()
+        self.system = system or self.known
 
     @property
     def energy(self) -> Potential | None:
@@ -68,10 +74,14 @@ class ParticlesTask(Task[Tensor]):
 
     def splits(self, config: "ExperimentConfig") -> "ParticleSplits":
         self.check_data(config)
+        self.system = config.data.own_system()
         if self.system is not None:
             self._check_shape(config, (self.system.energy.n_particles, self.system.energy.dim))
         loaded: list[Loaded[Tensor]] = [config.data.load(split) for split in ("train", "validation")]
         self._check_shape(config, tuple(loaded[0].data.shape[1:]))
+        config = _with_species(config)
+        domain: Any = config.model.domain.build()
+        _check_particles(loaded[0].data, torch.tensor(domain.species), None if self.known else self.system)
         return ParticleSplits(self, config, *loaded)
 
     def _check_shape(self, config: "ExperimentConfig", shape: tuple[int, ...]) -> None:
@@ -89,15 +99,22 @@ class ParticlesTask(Task[Tensor]):
         check_npz(path, "configurations of particles")
 
     def writer(self, path: Path, format: str | None = None) -> ArrayWriter:
-        name = "" if self.system is None or self.data is None else self.data.kind
+        name = "" if self.known is None or self.system is not self.known or self.data is None else self.data.kind
         return ArrayWriter(path, "positions", {"system": np.array(name)})
 
-    def score(self, samples: Samples[Tensor], options: EvaluationOptions, **likelihoods: Any) -> Record:
+    def score(
+        self,
+        samples: Samples[Tensor],
+        options: EvaluationOptions,
+        reference: Tensor | None = None,
+        **likelihoods: Any,
+    ) -> Record:
         """Scores against the energy and its test split; without a known energy, the shape of the samples.
 
         Args:
             samples: at least one.
             options: not used.
+            reference: configurations of the target, in place of the test split.
             likelihoods: further arguments of `evaluate_boltzmann`.
         """
         if self.system is None:
@@ -106,14 +123,16 @@ class ParticlesTask(Task[Tensor]):
             samples.data,
             self.system.energy,
             log_prob=samples.log_prob,
-            reference=self.test_split(),
+            reference=self.test_split() if reference is None else reference,
             system=self.system,
             **likelihoods,
         )
         return scores.to_dict()
 
-    def test_split(self) -> Tensor:
-        """Exact samples of the energy, drawn first if they are not cached."""
+    def test_split(self) -> Tensor | None:
+        """Exact samples of the energy, drawn first if they are not cached; None for a user's own energy."""
+        if self.system is not self.known:
+            return None
         assert self.data is not None
         assert self.data.kind is not None
         if not cache_path(self.data.kind).exists():
@@ -126,13 +145,12 @@ class ParticlesTask(Task[Tensor]):
         domain: Any = flow.domain
         if domain.task != self.name:
             raise MolflowError(f"{model}: makes {domain.task}; expected a model of particles")
-        assert self.data is not None
         assert self.system is not None
         energy = self.system.energy
         if (domain.n_particles, domain.dim) != (energy.n_particles, energy.dim):
             raise MolflowError(
                 f"{model}: a model of {domain.n_particles} particles in {domain.dim} dimensions; "
-                f"{self.data.kind} has {energy.n_particles} in {energy.dim}"
+                f"{self.system.name} has {energy.n_particles} in {energy.dim}"
             )
 
     def random_data(self, flow: Flow[Tensor], n: int, n_atoms: int | None = None) -> tuple[Tensor, Record]:
@@ -146,6 +164,29 @@ class ParticlesTask(Task[Tensor]):
     ) -> list[Record]:
         timed = {name: _particle_sampler(sampler, n) for name, sampler in samplers.items()}
         return particle_throughput(timed, n, **settings)
+
+
+def _with_species(config: "ExperimentConfig") -> "ExperimentConfig":
+    """The experiment with the species of the data in its model."""
+    species, domain = config.data.species_numbers(), config.model.domain
+    given = getattr(domain, "species", ())
+    if species and given not in ((), species):
+        raise MolflowError(f"model.domain.species: {list(given)} are not those of the data, {list(species)}")
+    return with_model(config, domain=domain.model_copy(update={"species": species})) if species else config
+
+
+def _check_particles(x: Tensor, species: Tensor, system: System | None) -> None:
+    """Check a user's energy, one line each; without one, warn of particles that do not look interchangeable."""
+    if system is not None:
+        log.info("energy %s: %s", system.name, getattr(system.energy, "way", type(system.energy).__name__))
+        for line in check_energy(system.energy, x, species, system.name):
+            log.info("energy %s: %s", system.name, line)
+    elif pair := distinguishable(x, species):
+        log.warning(
+            "particles %d and %d differ in their mean distance to the others; the model takes them as interchangeable. "
+            "Where they are not, as in a chain, say so by data.species or data.bonds",
+            *pair,
+        )
 
 
 class ParticleSplits(Splits[Tensor]):
@@ -217,7 +258,8 @@ class ParticleSampling(Sampling[Tensor]):
         self.correction: Record | None = None
         if options.correct is not None and system is None:
             raise MolflowError(
-                f"{options.model}: was not trained on a system whose energy is known, which --correct needs"
+                f"{options.model}: was not trained on a system whose energy is known, which --correct needs; name it "
+                "by --energy package.module:function"
             )
 
     def __iter__(self) -> Iterator[Samples[Tensor]]:
@@ -287,16 +329,18 @@ def likelihoods(flow: Flow[Tensor], data: Tensor) -> dict[str, Tensor]:
     """
     n = min(len(data), n_densities(flow))
     parts = data[:n].split(max(1, n // _TICKS))
-    found: dict[Which, list[Likelihood]] = {"encoder": [], "decoder": []}
-    with progress_bar(total=2 * n, desc="likelihood", unit="map") as bar:
-        for which, some in found.items():
-            for part in parts:
-                some.append(flow.likelihood(part, which=which))
-                bar.update(len(part))
+    found = []
+    with progress_bar(total=n, desc="likelihood", unit="configuration") as bar:
+        for part in parts:
+            found.append(flow.likelihood(part, compare=True))
+            bar.update(len(part))
+    log_prob, errors, disagreement = (
+        torch.cat([getattr(part, name) for part in found])
+        for name in ("log_prob", "reconstruction_error", "disagreement")
+    )
     domain: Any = flow.domain
-    errors = torch.cat([part.reconstruction_error for part in found["decoder"]])
-    nll = {f"nll_{which}": -torch.cat([part.log_prob for part in some]) for which, some in found.items()}
-    return nll | {"reconstruction_error": errors * domain.scale}
+    scores = {"nll_encoder": -log_prob, "nll_decoder": disagreement - log_prob}
+    return scores | {"reconstruction_error": errors * domain.scale}
 
 
 def n_densities(flow: Flow[Tensor]) -> int:
