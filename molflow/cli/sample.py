@@ -176,9 +176,9 @@ def sample(
         console.stderr = True
         refuse("- is where the samples go", json=str(json) == STANDARD_STREAM)
     sharded = resume or ray or (shard or shard_size) is not None or (format is not None and not streamed)
+    part = part_of(shard)
     if sharded:
         out = shard_folder(out)
-        part_of(shard)
         if ray:
             import_extra("ray", "cluster", "--ray")
         refuse("is not for shards", correct=correct, novelty=novelty, workers=workers, energy=energy)
@@ -263,7 +263,7 @@ def sample(
     if sharded:
         plan = ShardPlan(n, shard_size or SIZE, format or task.formats[0])
         job = ShardJob(out, plan, options, guidance, threads or 1, score)
-        show_shards(sample_shards(job, part_of(shard), flow, resume=resume, force=force, ray=ray), json)
+        show_shards(sample_shards(job, part, flow, resume=resume, force=force, ray=ray), json)
         return
     if out.is_file() and not force:
         raise UsageError(f"{out} exists: --force overwrites it; or give another --out")
