@@ -124,9 +124,9 @@ def sample_shards(
                 folder.add(made.entry)
                 n_made, n_drawn, seconds = n_made + 1, n_drawn + made.entry["n_drawn"], seconds + made.seconds
                 bar.update(made.entry["n"] if ray else 0)
-        except KeyboardInterrupt as error:
-            kept = f"{job.folder} keeps the {n_made} shards that were finished, and --resume goes on with the next"
-            raise MolflowError(f"interrupted; {kept}") from error
+        except (KeyboardInterrupt, MolflowError) as error:
+            kept = f"{job.folder} keeps the {n_made} shards that this run made, and --resume goes on with the next"
+            raise MolflowError(f"{str(error) or 'interrupted'}; {kept}") from error
     record = _record(job, folder.entries().values()) | {"n": n_drawn}
     record |= {"ms_per_sample": 1e3 * seconds / n_drawn if n_drawn else None, "ray": ray}
     return record | conditions(job.options.device, job.options.batch_size) | {"threads": job.threads}
