@@ -80,12 +80,12 @@ class MoleculeBatch:
     def from_structures(cls, structures: Sequence[Structure]) -> "MoleculeBatch":
         """Pad structures to the largest of them. Their bonds, if known, are not used."""
         n = max((len(s.atomic_numbers) for s in structures), default=0)
-        positions = torch.zeros(len(structures), n, 3)
-        atomic_numbers = torch.zeros(len(structures), n, dtype=torch.int64)
-        mask = torch.zeros(len(structures), n, dtype=torch.bool)
+        positions = torch.zeros(len(structures), n, 3, device="cpu")
+        atomic_numbers = torch.zeros(len(structures), n, dtype=torch.int64, device="cpu")
+        mask = torch.zeros(len(structures), n, dtype=torch.bool, device="cpu")
         for i, (x, z, *_) in enumerate(structures):
-            positions[i, : len(z)] = torch.as_tensor(x, dtype=torch.float32)
-            atomic_numbers[i, : len(z)] = torch.as_tensor(z, dtype=torch.int64)
+            positions[i, : len(z)] = torch.as_tensor(x, dtype=torch.float32, device="cpu")
+            atomic_numbers[i, : len(z)] = torch.as_tensor(z, dtype=torch.int64, device="cpu")
             mask[i, : len(z)] = True
         return cls(positions, atomic_numbers, mask)
 
@@ -177,7 +177,7 @@ class MoleculeBatch:
 
     def __getitem__(self, index: slice | Tensor | Sequence[int]) -> "MoleculeBatch":
         """A batch of the selected molecules, with the same padding."""
-        i = index if isinstance(index, slice | Tensor) else torch.as_tensor(index, dtype=torch.int64)
+        i = index if isinstance(index, slice | Tensor) else self.mask.new_tensor(index, dtype=torch.int64)
         return self._apply(lambda t: t[i])
 
     def to(self, device: torch.device | str) -> "MoleculeBatch":

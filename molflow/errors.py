@@ -17,6 +17,10 @@ class MolflowError(ValueError):
         super().__init__(_LONG_WORD.sub(r"\1...", printable(message)))
 
 
+class NumericalError(MolflowError):
+    """A result that cannot be computed in floating-point numbers. In training, its step or figure is given up."""
+
+
 def printable(text: str) -> str:
     """Text without what a terminal, page or table would obey: control characters, but for tabs and ends of lines.
 

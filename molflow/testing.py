@@ -48,7 +48,7 @@ def assert_equivariant(
         >>> errors = assert_equivariant(network, torch.randn(4, 7, 2), torch.zeros(4, 7, 0), mask)
     """
     points, value = Points(x, h), Points(*network(x, h, mask))
-    _check("zero padding", torch.cat(value, -1)[~mask], torch.zeros(()))
+    _check("zero padding", torch.cat(value, -1)[~mask], x.new_zeros(()))
     errors = {}
     for law in _symmetries(points, mask, torch.Generator(x.device).manual_seed(seed), translate=True):
         if law.name in ("rotation", "reflection") and not rotations:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from molflow import load, load_experiment, train
+from molflow import MolflowError, load, load_experiment, train
 from molflow.data import load_qm9, particles
 from molflow.data import qm9 as qm9_module
 from molflow.distributions import composition_model
@@ -58,6 +58,17 @@ def _trains(name, folder, **start):
     train(config, folder / "run", **start)
     assert json.loads((folder / "run" / "card.json").read_text())["steps"] == 2
     assert len(load(folder / "run").sample(2, seed=0)) == 2
+
+
+def test_without_a_compiler_the_loss_is_not_compiled(little_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    few = [each for each in FEW if "compile" not in each]
+    config = load_experiment("dw4", few)
+    assert config.training.compile == "auto"
+    train(config, tmp_path / "run")
+    with pytest.raises(MolflowError, match=r"training\.compile: no C\+\+ compiler 'no-such-compiler' was found"):
+        train(load_experiment("dw4", [*few, "training.compile=true", "training.device=cpu"]), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize("name", template_names())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,26 +32,26 @@ class Tables(NamedTuple):
     @classmethod
     def of(cls, rules: BondRules) -> Tables:
         elements = rules.elements
-        rows = torch.full((len(SYMBOLS) + 1,), len(elements))
-        rows[[atomic_number(element) for element in elements]] = torch.arange(len(elements))
-        limits = torch.zeros(len(rules.margins), len(elements) + 1, len(elements) + 1, dtype=torch.float64)
+        rows = np.full(len(SYMBOLS) + 1, len(elements))
+        rows[[atomic_number(element) for element in elements]] = np.arange(len(elements))
+        limits = np.zeros((len(rules.margins), len(elements) + 1, len(elements) + 1))
         for (a, b), lengths in rules.lengths.items():
             i, j = elements.index(a), elements.index(b)
             for k, length in enumerate(lengths):
                 limits[k, i, j] = limits[k, j, i] = ((length + rules.margins[k]) / 100) ** 2
         # A higher order needs every lower one to hold. With limits that never grow, orders can simply be counted.
-        limits = limits.cummin(0).values
-        valences = torch.full((len(elements) + 1, max(map(len, rules.valences.values()))), -1)
+        limits = np.minimum.accumulate(limits)
+        valences = np.full((len(elements) + 1, max(map(len, rules.valences.values()))), -1)
         for row, allowed in enumerate(rules.valences.values()):
-            valences[row, : len(allowed)] = torch.tensor(allowed)
-        return cls(rows, limits, valences)
+            valences[row, : len(allowed)] = allowed
+        return cls(*map(torch.from_numpy, (rows, limits, valences)))
 
 
 def bond_orders(
     rules: BondRules, positions: Array, atomic_numbers: Array, mask: Array, refuse_foreign: bool = True
 ) -> Tensor:
     """See `BondRules.bond_orders`."""
-    positions, numbers, mask = torch.as_tensor(positions), torch.as_tensor(atomic_numbers), torch.as_tensor(mask)
+    positions, numbers, mask = map(_tensor, (positions, atomic_numbers, mask))
     if positions.ndim != 3 or positions.shape[-1] != 3 or not positions.shape[:2] == numbers.shape == mask.shape:
         raise MolflowError(
             "expected positions (B, N, 3), atomic_numbers (B, N) and mask (B, N), "
@@ -93,7 +94,7 @@ def add_orders(
         rules, positions[molecule, place][:, None], rows[molecule, place][:, None], positions[molecule], rows[molecule]
     )
     found *= mask[molecule]
-    found[torch.arange(len(place)), place] = 0
+    found[torch.arange(len(place), device=place.device), place] = 0
     grown = orders.new_zeros(len(mask), size, size)
     grown[:, :known, :known] = orders[:, :known, :known]
     grown[molecule, place] = found
@@ -105,16 +106,21 @@ def stability_of_orders(
     rules: BondRules, orders: Tensor, atomic_numbers: Array, mask: Array, hydrogens: Array | None = None
 ) -> tuple[Tensor, Tensor]:
     """See `BondRules.stability_of_orders`."""
-    rows, mask = _rows(rules, torch.as_tensor(atomic_numbers), torch.as_tensor(mask))
+    rows, mask = _rows(rules, _tensor(atomic_numbers), _tensor(mask))
     bonds = orders.sum(-1)
     if hydrogens is not None:
-        hydrogens = torch.as_tensor(hydrogens)
+        hydrogens = _tensor(hydrogens)
         if hydrogens.shape != mask.shape:
             raise MolflowError(f"expected hydrogens {tuple(mask.shape)}, got {tuple(hydrogens.shape)}")
         bonds = bonds + hydrogens
     covered = (rows < len(rules.elements)).all(-1, keepdim=True)
     atoms = (bonds.unsqueeze(-1) == rules.tables.valences.to(rows.device)[rows]).any(-1) & mask & covered
     return atoms, (atoms | ~mask).all(-1) & mask.any(-1)
+
+
+def _tensor(values: Array) -> Tensor:
+    """Tensors as they are; arrays on the CPU, whatever the default device."""
+    return values if isinstance(values, Tensor) else torch.from_numpy(np.asarray(values))
 
 
 def _orders_between(rules: BondRules, x: Tensor, rows: Tensor, other_x: Tensor, other_rows: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from molflow.cli.options import Json, UsageError, completing, data_set_or_file, refuse
+from molflow.cli.options import Json, UsageError, completing, data_set_or_file, refuse, usage
 from molflow.cli.output import check_json, console, show, show_lines, write_json
 from molflow.data.registry import prepared_names
 
@@ -70,7 +70,8 @@ def data(
     if describe and not is_file:
         refuse(f"is not an option of {name}", describe=True)
     check_json(json)
-    data_set = parse(chosen, settings | ({"file": name} if is_file else {}), name)
+    with usage():
+        data_set = parse(chosen, settings | ({"file": name} if is_file else {}), name)
     data_set.prepare(force=force, progress=True)
     record = data_set.describe()
     if is_file:

@@ -7,6 +7,9 @@ from torch import Tensor
 
 from molflow.geometry import P, Space
 
+TEMPERATURES = 1e-6, 1e6
+"""The least and the greatest temperature: beyond them latents or their densities leave the range of float32."""
+
 
 class StandardNormal(Generic[P]):
     """N(0, T^2) on a space: density (2 pi T^2)^(-dof/2) exp(-|z|^2 / (2 T^2)), normalised on the space.
@@ -17,8 +20,9 @@ class StandardNormal(Generic[P]):
     """
 
     def __init__(self, space: Space[P], temperature: float = 1.0):
-        if not temperature > 0:
-            raise ValueError(f"the latent temperature must be positive, got {temperature}")
+        low, high = TEMPERATURES
+        if not low <= temperature <= high:
+            raise ValueError(f"the latent temperature must be a number from {low:g} to {high:g}, got {temperature}")
         self.space: Space[P] = space
         self.temperature = temperature
 

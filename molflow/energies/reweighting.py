@@ -102,8 +102,8 @@ def resample(x: Tensor, log_w: Tensor, n: int, seed: int) -> Tensor:
         >>> resample(x, torch.tensor([-100.0, 0.0, 0.0, -100.0]), 4, seed=0).flatten().tolist()
         [1.0, 1.0, 2.0, 2.0]
     """
-    offset = torch.rand((), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    places = (torch.arange(n, dtype=torch.float64) + offset) / n
+    offset = torch.rand((), dtype=torch.float64, generator=torch.Generator().manual_seed(seed), device="cpu")
+    places = (torch.arange(n, dtype=torch.float64, device="cpu") + offset) / n
     cumulative = normalized_weights(log_w).cpu().cumsum(0)
     index = torch.searchsorted(cumulative / cumulative[-1], places, right=True).clamp(max=len(x) - 1)
     return x[index.to(x.device)]
@@ -153,12 +153,12 @@ def independent_metropolis(
     generator = torch.Generator().manual_seed(seed)
     steps = n_burn_in - (-n // n_chains)
     # The proposals need another seed, or noise and decisions would be made of the same random numbers.
-    x, log_q = propose(steps * n_chains, seed=int(torch.randint(2**31, (), generator=generator)))
+    x, log_q = propose(steps * n_chains, seed=int(torch.randint(2**31, (), generator=generator, device="cpu")))
     log_w = log_weights(energy, x, log_q).cpu().view(steps, n_chains)
-    threshold = torch.rand(steps, n_chains, dtype=torch.float64, generator=generator).log()
+    threshold = torch.rand(steps, n_chains, dtype=torch.float64, generator=generator, device="cpu").log()
 
-    current = torch.arange(n_chains)
-    chain, path, moves = torch.arange(n_chains), [], []
+    chain, path, moves = torch.arange(n_chains, device="cpu"), [], []
+    current = chain.clone()
     for step in range(1, steps):
         proposal = step * n_chains + chain
         weight = log_w.flatten()[current]

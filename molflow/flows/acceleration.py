@@ -87,7 +87,7 @@ class Acceleration:
         from torch.utils.flop_counter import FlopCounterMode
 
         few = slice(_COUNTED)
-        index = torch.arange(len(context.mask))[few]
+        index = torch.arange(len(context.mask), device=context.mask.device)[few]
         with FlopCounterMode(display=False) as counter:
             self.decode(select(latent, index, context.mask.shape[1]), context.select(few))
         if self.n * counter.get_total_flops() / len(index) < REPAYS:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from molflow.config import KindConfig, OneOf
 from molflow.distributions import StandardNormal
-from molflow.errors import MolflowError
+from molflow.errors import MolflowError, NumericalError
 from molflow.flows.acceleration import Acceleration, Precision
 from molflow.flows.conditions import Conditions, ConditionsConfig
 from molflow.flows.domains.base import Data, Domain, DomainChoice
@@ -188,7 +188,14 @@ class Flow(nn.Module, ABC, Generic[Data]):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self._any_tensor.dtype
+        """float32 or float64; raises MolflowError for another one, in which densities would have no digits left."""
+        dtype = self._any_tensor.dtype
+        if dtype not in (torch.float32, torch.float64):
+            raise MolflowError(
+                f"this flow is in {str(dtype).removeprefix('torch.')}; convert it with flow.float(). "
+                "sample(precision='bfloat16') takes half precision where it is enough, in products of matrices"
+            )
+        return dtype
 
     @property
     def _any_tensor(self) -> Tensor:
@@ -409,11 +416,17 @@ class Flow(nn.Module, ABC, Generic[Data]):
 
         Raises:
             ValueError: another `which`, or noise that the flow was not made for.
+            NumericalError: a density that is not a number, such as of coordinates so far out that squares overflow.
         """
         if which not in ("encoder", "decoder"):
             raise ValueError(f"which must be 'encoder' or 'decoder', got {which!r}")
         points, context, correction = self.noisy_points(data, self.generator(seed), condition, noise)
         found = self.points_likelihood(points, context, which, compare)
+        if (lost := found.log_prob.isnan()).any():
+            raise NumericalError(
+                f"configuration {int(lost.long().argmax())} of the batch: its density is not a number in {self.dtype}; "
+                "are its coordinates too far out, or the weights of the model damaged?"
+            )
         return found._replace(log_prob=found.log_prob + correction)
 
     def nll(self, data: Data, condition: Any = None, generator: torch.Generator | None = None) -> Tensor:

@@ -357,7 +357,7 @@ class ODEFlow(Flow[Data]):
             "log_det": terms.log_det,
             "kinetic_energy": terms.kinetic_energy,
             "correction": terms.correction,
-            "evaluations": torch.tensor(float(terms.n_evaluations)),
+            "evaluations": terms.latent.new_tensor(float(terms.n_evaluations)),
         }
 
     def terms(
@@ -430,7 +430,8 @@ class ContinuousFlow(ODEFlow[Data]):
         if context.fixed is None:
             return super().generate(latent, context, n_evaluations, generator)
         assert isinstance(latent, Points)
-        times = self._euler(n_evaluations or self.solver.n_evaluations or 20).times(torch.tensor([1.0, 0.0]))
+        ends = torch.tensor([1.0, 0.0], device="cpu")
+        times = self._euler(n_evaluations or self.solver.n_evaluations or 20).times(ends)
         return sample_around(self, latent, context, times.tolist(), generator)
 
     def _steps(self, latent: P, context: Context, end: float, n_steps: int) -> P:

@@ -123,7 +123,7 @@ class DiffusionFlow(ODEFlow[Data]):
     ) -> P:
         """Those of `ancestral` with a generator, those of `ddim` without."""
         points = latent
-        for t, s in pairwise(torch.linspace(1, end, n_steps + 1, dtype=torch.float64).tolist()):
+        for t, s in pairwise(torch.linspace(1, end, n_steps + 1, dtype=torch.float64, device="cpu").tolist()):
             points = self._step(points, context, t, s, generator)
         return points
 

@@ -415,5 +415,5 @@ def _stages(flow: "FreeFormFlow[Data] | ContinuousFlow[Data]", times: Sequence[f
         raise MolflowError("a conditional flow cannot be unrolled")
     at = [[r, t] if averages else [t] for t, r in pairwise(times)]
     lengths = [r - t for t, r in pairwise(times)]
-    stages = [network.at_times(torch.tensor(a).to(network.spread), dt) for a, dt in zip(at, lengths, strict=True)]
+    stages = [network.at_times(network.spread.new_tensor(a), dt) for a, dt in zip(at, lengths, strict=True)]
     return Chain(stages) if len(stages) > 1 else stages[0]

@@ -75,8 +75,8 @@ def along_path(
                 ],
                 1,
             )
-            integral = values @ torch.as_tensor(half * _KRONROD).to(values)
-            error = (values.detach() @ torch.as_tensor(half * _DIFFERENCE).to(values)).abs()
+            integral = values @ values.new_tensor(half * _KRONROD)
+            error = (values.detach() @ values.new_tensor(half * _DIFFERENCE)).abs()
             halve = error > (TOLERANCE if level < _HALVINGS else torch.inf)
             total = total.to(values).index_add(0, index[rows], torch.where(halve, 0, integral))
             uncertain = uncertain.to(values).index_add(0, index[rows], torch.where(halve, 0, error))

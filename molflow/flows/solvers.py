@@ -12,7 +12,7 @@ from pydantic import Field, SerializeAsAny
 from torch import Tensor
 
 from molflow.config import Config, OneOf
-from molflow.errors import MolflowError
+from molflow.errors import NumericalError
 from molflow.flows.registry import SOLVERS
 
 State = tuple[Tensor, ...]
@@ -25,7 +25,7 @@ STAGES: dict[FixedStepMethod, int] = {"euler": 1, "midpoint": 2, "heun3": 3, "rk
 _LEARN = "where training led here, lower optimizer.learning_rate or weigh the kinetic energy more"
 
 
-class IntegrationError(MolflowError):
+class IntegrationError(NumericalError):
     """A path cannot be integrated; the message names the time and the settings to change."""
 
 
@@ -192,7 +192,7 @@ class _Watched:
 
     def check(self, values: State, name: str, t: Tensor | float) -> None:
         if not torch.stack([value.isfinite().all() for value in values]).all():
-            time = float(torch.as_tensor(t).detach())
+            time = float(t.detach() if isinstance(t, Tensor) else t)
             raise IntegrationError(f"the {name} is not finite at time {time:.4g}: {self.solver.remedy}; {_LEARN}")
 
     def callback_step(self, t: Tensor, state: State, dt: Tensor) -> None:

@@ -19,6 +19,7 @@ from torch import nn
 from molflow.data.loaders import Batches
 from molflow.data.vectors import VectorFile, save_vectors
 from molflow.errors import MolflowError
+from molflow.flows.acceleration import compiler, has_compiler
 from molflow.flows.solvers import IntegrationError
 from molflow.interrupts import held_interrupts
 from molflow.training.config import ExperimentConfig
@@ -182,6 +183,10 @@ def _check_start(config: ExperimentConfig, resume: bool, start_from: Path | None
         raise MolflowError("a resumed run continues with its own weights; leave out --resume or --start-from")
     if not resume and start_from is None and (reason := config.objective.needs_weights):
         raise MolflowError(reason)
+    if config.training.compile is True and device_of(config).type == "cpu" and not has_compiler():
+        raise MolflowError(
+            f"training.compile: no C++ compiler {compiler()!r} was found; install one, or set it to false"
+        )
 
 
 def _warn_of_length(n_examples: int, kind: str, device: torch.device) -> None:

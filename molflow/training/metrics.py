@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from molflow.flows.solvers import IntegrationError
+from molflow.errors import NumericalError
 
 log = logging.getLogger("molflow")
 
@@ -18,9 +18,9 @@ def mean(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def attempt(names: Sequence[str], figures: Callable[[], Iterable[Any]]) -> dict[str, Any]:
-    """Figures by name; NaN for all of them and a warning where a path that they need cannot be integrated."""
+    """Figures by name; NaN for all of them and a warning where one of them cannot be computed."""
     try:
         return dict(zip(names, figures(), strict=True))
-    except IntegrationError as error:
+    except NumericalError as error:
         log.warning("no %s: %s", ", ".join(names), error)
         return dict.fromkeys(names, math.nan)

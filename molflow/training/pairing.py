@@ -85,7 +85,7 @@ def transport(points: Points, latent: Points, context: Context, overlaps: Overla
     if context.condition is not None:
         raise MolflowError("optimal transport would make the noise depend on the condition; choose another pairing")
     sizes = context.mask.sum(1)
-    assigned = torch.arange(len(sizes))
+    assigned = torch.arange(len(sizes), device="cpu")
     for n in sizes.unique().tolist():
         index = (sizes == n).nonzero().squeeze(1)
         p, z = (select(q, index, n) for q in (points, latent))

@@ -108,7 +108,7 @@ class DrawPaths:
         paired = PAIRINGS[self.pairing](part_of(points, rest), part_of(latent, rest), context.select(rest), generator)
         unpaired = (part_of(points, slice(rest.start)), part_of(latent, slice(rest.start)))
         points, latent = (joined(p, q) for p, q in zip(unpaired, paired, strict=True))
-        near = self.near_until * torch.rand(n_near, generator=generator) ** 1.5
+        near = self.near_until * torch.rand(n_near, generator=generator, device="cpu") ** 1.5
         times = self.times(len(context.mask) - n_near, generator)
         r, t = (torch.cat([near, rest]).to(self.dtype) for rest in (times.r, times.t))
         velocity = latent - points
@@ -128,7 +128,7 @@ def joined(*parts: Points) -> Points:
 
 def logistic_normal_times(batch: int, generator: torch.Generator | None) -> Times:
     """Times t in (0, 1), logistic-normal about 1/2 with scale 1.2, and r = t."""
-    t = torch.randn(batch, generator=generator).mul(1.2).sigmoid()
+    t = torch.randn(batch, generator=generator, device="cpu").mul(1.2).sigmoid()
     return Times(t, t)
 
 

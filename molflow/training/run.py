@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from molflow.data.files import digest
 from molflow.errors import MolflowError
-from molflow.flows.acceleration import compiler, has_compiler
+from molflow.flows.acceleration import has_compiler
 from molflow.flows.storage import CARD, build_flow, load_weights, read_card
 from molflow.training.config import OptimizerConfig
 from molflow.training.objectives.base import Objective
@@ -229,16 +229,12 @@ def _is_compiled(asked: bool | Literal["auto"], one_shape: bool) -> bool:
     """Whether to compile the loss.
 
     Raises:
-        MolflowError: it is asked for and cannot be.
+        MolflowError: it is asked for, and batches differ in shape.
     """
     if asked == "auto":
         return one_shape and has_compiler()
     if asked and not one_shape:
         raise MolflowError("training.compile needs batches = 'mixed_size': every other shape would be compiled anew")
-    if asked and not has_compiler():
-        raise MolflowError(
-            f"training.compile: no C++ compiler {compiler()!r} was found; install one, or set it to false"
-        )
     return asked
 
 

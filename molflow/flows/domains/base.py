@@ -71,9 +71,10 @@ class Domain(nn.Module, ABC, Generic[Data]):
         """`to_points` in a precision.
 
         Raises:
-            MolflowError: no configurations, or one without points.
+            MolflowError: no configurations, one without points, or one with a number that is not finite.
         """
         points, context, correction = self.to_points(data, generator)
+        _check_finite(getattr(data, "positions", data))
         if not len(context.mask) or not context.mask.any(1).all():
             raise MolflowError("expected at least one configuration, and at least one point in each")
         points = point_of([tensor.to(dtype) for tensor in tensors_of(points)])
@@ -123,3 +124,8 @@ class Domain(nn.Module, ABC, Generic[Data]):
     @abstractmethod
     def concatenate(self, parts: Sequence[Data]) -> Data:
         """Join batches."""
+
+
+def _check_finite(values: Any) -> None:
+    if isinstance(values, Tensor) and not (finite := values.isfinite()).all():
+        raise MolflowError(f"configuration {int((~finite).nonzero()[0, 0])} of the batch: expected finite numbers")

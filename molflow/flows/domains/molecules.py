@@ -214,7 +214,9 @@ class MoleculeDomain(_Molecules):
 
     def log_prob_of(self, **ask: Any) -> Tensor:
         n = self.request(**ask)
-        return torch.zeros((), dtype=torch.float64) if n is None else self.atom_counts.log_prob(torch.tensor([n]))[0]
+        if n is None:
+            return torch.zeros((), dtype=torch.float64)
+        return self.atom_counts.log_prob(self.type_numbers.new_tensor([n]))[0]
 
     def sample_context(
         self,

@@ -69,6 +69,6 @@ class Room(NamedTuple):
         atoms, points = linear_sum_assignment(cost.numpy())
         if float(cost[atoms, points].sum()) >= 1e6:
             return None
-        rest = torch.ones(len(types), dtype=torch.bool)
+        rest = torch.ones(len(types), dtype=torch.bool, device=types.device)
         rest[points] = False
         return torch.cat([types[points.tolist()], types[rest.to(types.device)]])

@@ -40,10 +40,10 @@ def accumulate_gradients(
     """
     sums: Sums = {}
     parts = ranks.parts(len(batch), micro_batch)
-    begin = generator.get_state() if generator is not None else torch.empty(0)
+    begin = None if generator is None else generator.get_state()
     for i, (part, weight) in enumerate(parts):
         piece = batch[part]
-        if generator is not None:
+        if generator is not None and begin is not None:
             generator.set_state(begin)
         exchange = nullcontext() if i == len(parts) - 1 else ranks.without_exchange(objective)
         with exchange:

@@ -107,12 +107,12 @@ def interval_times(config: MeanFlowObjectiveConfig, batch: int, generator: torch
     With `both_ways` every other pair of the first part is exchanged.
     """
     n = round(config.average_fraction * batch)
-    draws = torch.rand(3, batch, generator=generator)
+    draws = torch.rand(3, batch, generator=generator, device="cpu")
     from_latent = draws[2] < config.from_latent_fraction
     r = torch.where(from_latent, draws[0] ** 1.5, draws[:2].amin(0))
     t = torch.where(from_latent, 1.0, draws[:2].amax(0))
     if config.both_ways:
-        exchanged = torch.arange(batch) % 2 == 1
+        exchanged = torch.arange(batch, device="cpu") % 2 == 1
         r, t = torch.where(exchanged, t, r), torch.where(exchanged, r, t)
     middle = logistic_normal_times(batch, generator).t
     r[n:] = t[n:] = middle[n:]

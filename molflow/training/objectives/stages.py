@@ -119,7 +119,7 @@ class StagesObjective(Objective):
             t, scale = self.teacher.path_at(self.config.noise)
             point = point * scale
         n = math.ceil(abs(t - r) / self.config.longest_step - 1e-6)
-        times = torch.linspace(t, r, n + 1, dtype=torch.float64).tolist()
+        times = torch.linspace(t, r, n + 1, dtype=torch.float64, device="cpu").tolist()
         return euler_steps(lambda p, at: self._velocity(p, context, at), point, times)
 
     def _velocity(self, point: Points, context: Context, t: Tensor) -> Points:

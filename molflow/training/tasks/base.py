@@ -119,7 +119,7 @@ class Splits(ABC, Generic[Data]):
         if self.conditions is None:
             return None
         values = self.conditions[1]
-        return values[torch.arange(n) % len(values)]
+        return values[torch.arange(n, device=values.device) % len(values)]
 
     def _training_batch(self, indices: np.ndarray) -> Data:
         data: Data = self.training[torch.from_numpy(indices)]
@@ -258,7 +258,7 @@ class Task(ABC, Generic[Data]):
         if flow.conditions is None:
             return None
         mean, std = flow.conditions.mean.cpu(), flow.conditions.std.cpu()
-        noise = torch.randn(n, len(mean), generator=torch.Generator().manual_seed(0), dtype=mean.dtype)
+        noise = torch.randn(n, len(mean), generator=torch.Generator().manual_seed(0), dtype=mean.dtype, device="cpu")
         return mean + std * noise
 
     def check_data(self, config: "ExperimentConfig") -> None:
