@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch._dynamo  # noqa: F401 (here, so that not each process loads it)
 from torch.utils import tensorboard  # noqa: F401
 
 from molflow import train

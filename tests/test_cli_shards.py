@@ -131,6 +131,28 @@ def test_killed_runs_are_resumed_to_the_same_bytes(sample, model, tmp_path):
     assert contents(killed) == contents(undisturbed)
 
 
+def test_ray_makes_the_same_bytes(sample, tmp_path):
+    pytest.importorskip("ray")
+    assert sample(*N, "-o", "here")[0] == 0
+    assert sample(*N, "-o", "ray", "--ray")[0] == 0
+    assert contents(tmp_path / "ray") == contents(tmp_path / "here")
+
+
+def test_ray_is_an_extra(fails, model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    code, line = fails("sample", "-m", model, "-o", "shards", "--ray")
+    assert (code, line) == (1, "--ray needs ray: pip install 'molflow[cluster]'")
+
+
+def test_a_failure_keeps_the_shards_before_it(sample, tmp_path):
+    (tmp_path / "shards").mkdir()
+    os.symlink("/dev/full", tmp_path / "shards" / "shard-000001.npz")
+    code, _, line = sample(*N, "-o", "shards", "--format", "npz", "--resume")
+    assert (code, sorted(os.listdir(tmp_path / "shards"))[:2]) == (1, ["manifest.json", "shard-000000.npz"])
+    expected = "shards/shard-000001.npz: cannot be written (No space left on device); shards keeps the 1 shards"
+    assert expected in line, line
+
+
 def test_a_damaged_shard_is_made_anew(sample, tmp_path):
     assert sample(*N, "-o", "shards")[0] == 0
     before = contents(tmp_path / "shards")

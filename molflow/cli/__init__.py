@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = _complain(error.format_message(), 2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is flushed at the end
-        code = _complain("standard output was closed by its reader", 1)
+        code = 1
     except OSError as error:
         code = _complain(f"{error.filename or 'writing failed'}: {error.strerror or error}", 1)
     except (KeyboardInterrupt, typer.Abort):

@@ -2,6 +2,8 @@
 
 import csv
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, get_args, get_type_hints
 
@@ -23,6 +25,8 @@ _ROWS = 10_000  # rows in one group of a Parquet file
 
 
 class _Writer(Protocol):
+    grows: bool  # what is written is in the file whatever happens next
+
     def write(self, report: MoleculeReport, structure: Structure | None) -> None: ...
     def close(self) -> None: ...
 
@@ -38,6 +42,7 @@ class DetailWriter(Closing):
 
     Raises:
         MolflowError: an unknown suffix, a path that cannot be written, or Parquet without pyarrow.
+        OSError: the disk is full; it names the file and the number of molecules that are whole.
 
     Example:
         >>> import pathlib
@@ -52,14 +57,28 @@ class DetailWriter(Closing):
         check_details(path)
         self.path = Path(path)
         self._writer: _Writer = _WRITERS[self.path.suffix.lower()](self.path)
+        self._count = 0
 
     def write(self, report: MoleculeReport, structure: Structure | None) -> None:
         """Append one molecule."""
-        self._writer.write(report, structure)
+        with self._naming():
+            self._writer.write(report, structure)
+        self._count += 1
 
     def close(self) -> None:
         """Finish the file."""
-        self._writer.close()
+        with self._naming():
+            self._writer.close()
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Let an error of writing name the file, and how much of it is whole."""
+        try:
+            yield
+        except OSError as error:
+            whole = f"; its first {self._count:,} molecules are whole" if self._writer.grows else ""
+            cause = f"cannot be written ({error.strerror or error}){whole}"
+            raise OSError(error.errno, cause, str(self.path)) from error
 
 
 def check_details(path: str | os.PathLike[str]) -> None:
@@ -78,6 +97,8 @@ def check_suffix(path: str | os.PathLike[str]) -> None:
 
 
 class _Csv:
+    grows = True
+
     def __init__(self, path: Path) -> None:
         self._file = path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
         self._rows = csv.DictWriter(self._file, COLUMNS)
@@ -85,12 +106,15 @@ class _Csv:
 
     def write(self, report: MoleculeReport, structure: Structure | None) -> None:
         self._rows.writerow({name: csv_cell(value) for name, value in report.to_dict().items()})
+        self._file.flush()
 
     def close(self) -> None:
         self._file.close()
 
 
 class _Parquet:
+    grows = False
+
     def __init__(self, path: Path) -> None:
         self._rows = RowWriter(path, _kinds(), group=_ROWS)
 
@@ -102,6 +126,8 @@ class _Parquet:
 
 
 class _Sdf:
+    grows = True
+
     def __init__(self, path: Path) -> None:
         self._writer = StructureWriter(path)
 

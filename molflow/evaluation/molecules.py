@@ -82,7 +82,7 @@ def tally_of(
         molecules, options, each, journal: as in `evaluate`.
 
     Raises:
-        MolflowError: as `evaluate`, but for no molecules.
+        MolflowError: as `evaluate`, but not for no molecules.
 
     Example:
         >>> water = Structure(np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]), np.array([8, 1, 1]))

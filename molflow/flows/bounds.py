@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 LARGEST = 1 << 29
 """Numbers in all tensors of a model."""
 
-MOST_CALLS = 1 << 17
+MOST_CALLS = 1 << 16
 """Calls of torch that make and initialise a model; each layer takes a handful."""
 
 _MAKERS = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.eye, torch.arange}

@@ -5,6 +5,7 @@ before, and writes the model of that state again.
 """
 
 import json
+import logging
 import os
 import platform
 import time
@@ -28,6 +29,8 @@ from molflow.training.run import Run
 from molflow.training.state import STATE, load_state, save_state
 from molflow.training.tasks.base import Splits
 from molflow.training.validation import validate
+
+log = logging.getLogger("molflow")
 
 METRICS = "metrics.jsonl"
 
@@ -234,8 +237,11 @@ def resumed_folder(folder: Path, *, writes: bool = True) -> Iterator[dict[str, A
         if writes:
             sweep(folder)
         threads = torch.get_num_threads()
+        begun = state.get("threads", threads)
+        if begun != threads:
+            log.info("the run continues with %d threads, as it began, so that it is exact", begun)
         try:
-            torch.set_num_threads(state.get("threads", threads))
+            torch.set_num_threads(begun)
             yield state
         finally:
             torch.set_num_threads(threads)

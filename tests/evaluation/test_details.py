@@ -98,6 +98,17 @@ def test_rows_written_before_an_error_are_kept(tmp_path):
     assert len(rows_of(path)) == 5
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".sdf"])
+def test_a_full_disk_is_named_with_what_is_whole(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    path.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="cannot be written") as caught, DetailWriter(path) as details:
+        evaluate(ITEMS, scope="lookup", each=details.write)
+    assert caught.value.filename == str(path)
+    whole = "its first 0 molecules are whole"
+    assert caught.value.strerror == f"cannot be written (No space left on device); {whole}"
+
+
 def test_an_unwritable_file_is_an_early_error(tmp_path, monkeypatch):
     with pytest.raises(MolflowError, match=r"unknown suffix '\.xls'; accepted are \.csv \.parquet \.sdf"):
         DetailWriter(tmp_path / "a.xls")

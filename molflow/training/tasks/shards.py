@@ -133,7 +133,7 @@ class ShardFolder:
         except OSError as error:
             raise MolflowError(f"{self.path}: cannot be written ({error.strerror}); expected a folder") from error
         there = read_manifest(self.path)["settings"]
-        for name in self.settings | there:
+        for name in (self.settings | there).keys() - {"model"}:  # which may have another name from another folder
             if self.settings.get(name) != there.get(name):
                 raise MolflowError(
                     f"{self.path / MANIFEST}: these shards have {name} = {there.get(name)}, not "
