@@ -36,8 +36,8 @@ def evaluate(
     files: Annotated[
         list[Path],
         typer.Argument(
-            help="Molecules: SDF, XYZ (both also .gz) or NPZ files, folders of them, or - for standard input. "
-            "Particles: NPZ or NPY files."
+            help="Molecules: SDF, XYZ (both also .gz), NPZ or Parquet files, folders of them or of shards, or - for "
+            "standard input. Particles: NPZ or NPY files."
         ),
     ],
     reference: Annotated[
