@@ -125,8 +125,9 @@ def evaluate(
         bool,
         typer.Option(
             "--resume",
-            help="Molecules: continue an interrupted evaluation of the same files with the same options. Finished "
-            "molecules lie in .partial.jsonl beside the first file of --json, --details and --report, 3 kB each.",
+            help="Molecules: continue an interrupted evaluation of the same files with the same options. Until the "
+            "end, finished molecules lie beside the first file of --json, --details and --report, .partial.jsonl, 3 kB "
+            "each.",
         ),
     ] = False,
     json: Json = None,
