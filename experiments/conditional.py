@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_model
+from safetensors.torch import save_model as save_network
 from torch import Tensor, nn
 from torch_geometric.nn import SchNet
 from tqdm import tqdm
@@ -117,7 +118,7 @@ def train_regressor(arguments: argparse.Namespace) -> None:
                     break
             epoch += 1
     arguments.target.mkdir(parents=True, exist_ok=True)
-    save_file(averaged.module.state_dict(), arguments.target / "regressor.safetensors")
+    save_network(averaged.module, str(arguments.target / "regressor.safetensors"))  # SchNet shares tensors
     print(f"{seen:,} molecules, {epoch} epochs")  # noqa: T201
 
 
@@ -147,7 +148,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.guidance != 1:
         flow = flow.guided(arguments.guidance)
     regressor = Regressor(len(properties()))
-    regressor.load_state_dict(load_file(arguments.regressor / "regressor.safetensors"))
+    load_model(regressor, arguments.regressor / "regressor.safetensors")
     regressor.eval()
     train, test = load_qm9("train"), load_qm9("test").subset(slice(arguments.samples))
     wanted = values(test)

@@ -98,6 +98,7 @@ def test_help(molflow, command):
     assert (code, err) == (0, "")
     assert f"molflow {command}" in out
     assert "--json" in out
+    assert ("--quiet" in out) == ("--threads" in out) == (command not in ("models", "templates"))
 
 
 def test_help_without_a_command_lists_the_commands(molflow, monkeypatch):

@@ -102,6 +102,7 @@ def test_a_card_says_all_that_a_reader_asks(molflow, tmp_path, name):
     titles = [line.split("  ")[0] for line in text.splitlines() if not line.startswith(" ")]
     assert titles == ["model", "for", "trained on", "how", "scores", "beware", "cite", "use"]
     assert "core hours on " in text
+    assert ("qm9 itself: 95.28 %" in text) == name.startswith("qm9")
     assert max(map(len, text.splitlines())) < 120
     assert json.loads((tmp_path / "a.json").read_text())["name"] == name
 

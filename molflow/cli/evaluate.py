@@ -125,7 +125,9 @@ def evaluate(
         bool,
         typer.Option(
             "--resume",
-            help="Molecules: continue an interrupted evaluation of the same files, options and first output file.",
+            help="Molecules: continue an interrupted evaluation of the same files with the same options. Until the "
+            "end, finished molecules lie beside the first file of --json, --details and --report, .partial.jsonl, 3 kB "
+            "each.",
         ),
     ] = False,
     json: Json = None,

@@ -118,10 +118,10 @@ def sample(
         Literal["stable"] | None, typer.Option(help="Molecules: draw until N are stable, and keep those alone.")
     ] = None,
     correct: Annotated[
-        Literal["metropolis", "importance"] | None,
+        Literal["metropolis", "importance", "annealing"] | None,
         typer.Option(
-            help="Particles: turn samples into samples of the target, by a Metropolis chain or by resampling with "
-            "importance weights."
+            help="Particles: turn samples into samples of the target, by a Metropolis chain, by resampling with "
+            "importance weights, or by annealing: resampling and Hamiltonian moves, which evaluate the energy."
         ),
     ] = None,
     energy: Energy = None,
@@ -161,7 +161,7 @@ def sample(
     from molflow.chem.writing import format_of
     from molflow.cli.scores import show_samples
     from molflow.cli.shards import SIZE, ShardJob, part_of, sample_shards, shard_folder, show_shards
-    from molflow.energies import own_system
+    from molflow.energies import at_temperature, own_system
     from molflow.evaluation import EvaluationOptions
     from molflow.flows.acceleration import check
     from molflow.training.tasks import task_of
@@ -224,6 +224,8 @@ def sample(
     )
     if energy is not None:
         task = ParticlesTask(task.data, own_system(energy, flow.sample(4, seed=0).cpu(), kT))
+    elif kT != 1 and isinstance(task, ParticlesTask) and task.system is not None:
+        task = ParticlesTask(task.data, at_temperature(task.system, kT))
     if ask:  # refuse what cannot be before the work starts
         with usage():
             asked = flow.request(**ask)

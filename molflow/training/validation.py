@@ -1,5 +1,6 @@
 """Validation: held-out loss, exact likelihood where the objective trains it, and figures of samples."""
 
+import logging
 import math
 from typing import Any
 
@@ -13,6 +14,8 @@ from molflow.training.metrics import attempt
 from molflow.training.objectives.base import Objective
 from molflow.training.tasks.base import Splits
 
+log = logging.getLogger("molflow")
+
 Figures = dict[str, float | None]
 
 
@@ -24,9 +27,14 @@ def validate(flow: Flow[Any], splits: Splits[Any], teacher: nn.Module | None = N
     config = splits.config
     batch = splits.held_out(config.training.validation_molecules)
     objective = config.objective.build(flow, teacher=teacher, energy=splits.target)
-    figures = attempt(["validation_loss"], lambda: [_held_out_loss(objective, batch, config)])
-    if splits.validates_likelihood(config.objective):
-        figures |= attempt(objective.likelihood_names, lambda: objective.likelihood(batch.to(flow.device), config.seed))
+    figures: dict[str, Any] = {"validation_loss": math.nan}
+    if not len(batch):
+        log.warning("no validation loss: the model has the types and compositions of none of the validation data")
+    else:
+        figures = attempt(["validation_loss"], lambda: [_held_out_loss(objective, batch, config)])
+        if splits.validates_likelihood(config.objective):
+            names = objective.likelihood_names
+            figures |= attempt(names, lambda: objective.likelihood(batch.to(flow.device), config.seed))
     figures |= splits.sample_figures(flow, config.training.validation_samples, config.seed)
     values = {name: float(value) for name, value in figures.items()}
     return {name: value if math.isfinite(value) else None for name, value in values.items()}

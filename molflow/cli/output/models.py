@@ -7,6 +7,7 @@ from rich.table import Table
 from molflow.cli.output import Record, console, show, text
 from molflow.cli.output.molecules import interval
 from molflow.cli.output.particles import of_system, share, value
+from molflow.evaluation.reference import REFERENCES, recorded_scores
 
 _CARD_WIDTH = 100
 
@@ -34,7 +35,7 @@ def show_card(name: str, card: Record) -> None:
         "for": [about.get("purpose", "")],
         "trained on": [about.get("data") or card.get("data") or "", hours],
         "how": [card.get("how") or ""],
-        "scores": [f"{key}: {text(value)}" for key, value in scores.items()],
+        "scores": [f"{label}: {text(value)}{_reference(card, label)}" for label, value in scores.items()],
         "beware": about.get("caveats", ()),
         "cite": about.get("cite", ()),
         "use": [f"molflow sample --model {name}"],
@@ -46,6 +47,13 @@ def show_card(name: str, card: Record) -> None:
         for place, line in enumerate(filter(None, lines)):
             table.add_row("" if place else title, line)
     console.print(table)
+
+
+def _reference(card: Record, label: str) -> str:
+    """The score of the data themselves, where it is recorded."""
+    data = card.get("data")
+    value = recorded_scores(data).get(label.replace(" ", "_")) if data in REFERENCES else None
+    return "" if value is None else f"; {data} itself: {100 * value:.2f} %"
 
 
 def _further_scores(card: Record) -> Record:

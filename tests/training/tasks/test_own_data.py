@@ -52,6 +52,15 @@ def test_molecules(figures):
     assert {number for structure in read_structures(out) for number in structure.atomic_numbers.tolist()} <= {1, 8}
 
 
+def test_validation_data_that_the_model_cannot_make(figures, tmp_path, monkeypatch):
+    monkeypatch.setenv("MOLFLOW_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "a.csv").write_text("smiles,part\n" + "CCO,train\n" * 8 + "CCCN,validation\nCCF,test\n")
+    data = f"data={{file='{tmp_path / 'a.csv'}', split='part'}}"
+    card, record, _ = figures("a.sdf", data, "model.domain.kind=composed_molecules", "training.batch_size=4")
+    assert card["validation"]["validation_loss"] is None
+    assert record["n_molecules"] == 12
+
+
 @pytest.mark.usefixtures("few_particles")
 def test_an_energy(figures):
     name = "stiff-wells"
