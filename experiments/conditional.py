@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 import molflow
 from molflow.data import EqualCostBatches, MoleculeSet, load_qm9
-from molflow.flows.storage import save_model
+from molflow.flows.storage import read_card, save_model
 from molflow.pretrained import folder_of
 from molflow.training.config import load_experiment
 from molflow.training.tasks import load_splits
@@ -75,15 +75,20 @@ def values(molecules: MoleculeSet) -> Tensor:
 
 
 def start(arguments: argparse.Namespace) -> None:
-    """The conditional model with the weights of `qm9-environment`; the weights of the conditions are zero."""
+    """The conditional model with the weights of `qm9-environment`; the velocity's weights of the conditions are zero.
+
+    The model of compositions, which depends on the conditions, is fitted.
+    """
     splits = load_splits(load_experiment(EXPERIMENT))
     torch.manual_seed(0)
     flow = splits.config.model.build()
     own, old = flow.state_dict(), molflow.load_pretrained("qm9-environment").state_dict()
     of_time = old[TIMES]
     old[TIMES] = torch.cat([of_time, of_time.new_zeros(len(of_time), own[TIMES].shape[1] - of_time.shape[1])], 1)
-    flow.load_state_dict(own | old)
-    save_model(arguments.target, splits.config.model, flow, {"started_from": "qm9-environment"})
+    splits.fit(flow.domain)
+    fitted = {name: value for name, value in flow.state_dict().items() if name.startswith("domain.")}
+    flow.load_state_dict(own | old | fitted)
+    save_model(arguments.target, splits.config.model, flow, read_card(folder_of("qm9-environment")))
 
 
 def train_regressor(arguments: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ INTERVAL = 60.0
 """Seconds between lines."""
 
 _LINE = "{desc}: {n_fmt} of {total_fmt}, {elapsed} gone, {remaining} left{postfix}"
+_ENDLESS = "{desc}: {n_fmt}, {elapsed} gone{postfix}"
 _UP = "\x1b[A"
 
 _hidden = False
@@ -40,7 +41,8 @@ def progress_bar(
     disable = disable or _hidden
     if sys.stderr.isatty():
         return tqdm(items, desc=desc, disable=disable, dynamic_ncols=True, **options)
-    return tqdm(items, desc=desc, disable=disable, bar_format=_LINE, file=_Lines(), **options)
+    has_end = options.get("total") is not None or hasattr(items, "__len__")
+    return tqdm(items, desc=desc, disable=disable, bar_format=_LINE if has_end else _ENDLESS, file=_Lines(), **options)
 
 
 class _Lines:

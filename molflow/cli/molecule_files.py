@@ -13,7 +13,7 @@ from tqdm import tqdm
 from molflow import evaluation
 from molflow.chem import Record, Structure, iter_records
 from molflow.chem.reading import STANDARD_INPUT
-from molflow.cli.options import refuse, training_file_reference, training_reference, usage
+from molflow.cli.options import check_page, refuse, training_file_reference, training_reference, usage
 from molflow.cli.output import console, show_scores
 from molflow.errors import MolflowError
 from molflow.evaluation import DetailWriter, EvaluationOptions, Tally
@@ -21,8 +21,7 @@ from molflow.evaluation.details import check_details, check_suffix
 from molflow.evaluation.journal import Journal
 from molflow.evaluation.molecules import Each
 from molflow.evaluation.parallel import bar
-from molflow.extras import import_extra
-from molflow.files import check_writable, is_stream
+from molflow.files import is_stream
 from molflow.report import Draw, molecules_page
 from molflow.training.tasks.shards import MANIFEST, has_shards, is_intact, read_manifest
 
@@ -41,8 +40,7 @@ def evaluate_molecules(
 ) -> None:
     """Score the molecules in files, folders and standard input, each as it is read."""
     if report is not None:
-        import_extra("plotly.offline", "report", f"--report {report}")
-        check_writable(report)
+        check_page(report)
     for path in details:
         with usage():
             check_suffix(path)

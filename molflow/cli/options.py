@@ -176,6 +176,17 @@ def refuse(why: str, **options: Any) -> None:
             raise UsageError(f"--{name.replace('_', '-')} {why}")
 
 
+def check_page(path: Path) -> None:
+    """Fail early if a page cannot be written: another suffix than .html, no plotly, or no place for it."""
+    from molflow.extras import import_extra
+    from molflow.files import check_writable, is_stream
+
+    if path.suffix.lower() not in (".html", ".htm") and not is_stream(path):
+        raise UsageError(f"--report {path}: a page is an .html file")
+    import_extra("plotly.offline", "report", f"--report {path}")
+    check_writable(path)
+
+
 def refuse_other_tasks(task: str, subject: str, **options: Any) -> None:
     """Raise a usage error for the first of these options that was given and is for other tasks only.
 

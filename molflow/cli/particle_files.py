@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from molflow.cli.options import check_page
 from molflow.cli.output import console, show_boltzmann
 from molflow.data import DATASETS, NoArrayError, read_array, read_configurations, read_particles
 from molflow.energies import ENERGIES, System, check_convention, own_system
 from molflow.errors import MolflowError
 from molflow.evaluation import EvaluationOptions, histograms
-from molflow.extras import import_extra
-from molflow.files import check_writable
 from molflow.pretrained import load_named
 from molflow.training.tasks.particles import ParticlesTask, likelihoods
 from molflow.training.tasks.sampling import Samples
@@ -67,8 +66,7 @@ def _evaluate(
     json: Path | None,
 ) -> None:
     if report is not None:
-        import_extra("plotly.offline", "report", f"--report {report}")
-        check_writable(report)
+        check_page(report)
     if reference is None:
         reference = task.test_split()
     measured: dict[str, Any] = {}

@@ -164,14 +164,17 @@ def read_config(path: Path) -> dict[str, Any]:
         path = path / CONFIG
     content = read_json(path)
     parts = content if isinstance(content, dict) else {}
-    if not isinstance(parts.get("model"), dict) or not isinstance(parts.get("experiment", {}), dict | None):
+    if not isinstance(parts.get("model"), dict):
         raise MolflowError(f"{path}: has no model; expected format, model and experiment")
     version = content.get("format", 0)
     if version not in range(FORMAT + 1):
         raise MolflowError(
             f"{path}: has format {version!r}, this version of molflow reads up to {FORMAT}; update molflow"
         )
-    return _from_format_0(content) if version == 0 else {"experiment": None} | content
+    if version == 0:
+        return _from_format_0(content)
+    experiment = content.get("experiment")
+    return content | {"experiment": experiment if isinstance(experiment, dict) else None}
 
 
 def _from_format_0(content: dict[str, Any]) -> dict[str, Any]:

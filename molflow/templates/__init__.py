@@ -56,5 +56,7 @@ def experiment_file(name_or_file: str | Path) -> Path:
     name = str(name_or_file)
     if name not in (known := template_names()):
         hint = "; a file ends in .toml or .json or holds a slash" if Path(name).exists() else ""
+        if Path(name).exists() and Path(name).suffix:
+            hint += f"; for a file of molecules: molflow train --init {name} > mine.toml"
         raise MolflowError(f"unknown template {name!r}{known_names(name, known)}{hint}")
     return _HERE / f"{name}.toml"
