@@ -3,6 +3,8 @@
 All chains at all temperatures form one batch, so that a sweep is a few large tensor operations.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,6 +20,7 @@ TARGET_ACCEPTANCE = 0.8  # near the optimum of Hamiltonian Monte Carlo in tens o
 _FIRST_STEP = 0.02  # in standard deviations of the start; adapted in burn-in
 _JITTER = 0.2  # step sizes vary randomly, so that no vibration stays in phase with the length of a move
 _N_DESCENT = 200
+_WORTH_THREADS = 200_000  # numbers in a tensor of coordinates of pairs
 
 
 @dataclass(frozen=True)
@@ -135,9 +138,13 @@ def parallel_tempering(
     positions = start.new_empty(n_chains, n_samples, *start.shape[1:])
     energies, virials = torch.empty(2, n_chains, n_samples, dtype=torch.float64, device=start.device)
     accepted, swapped = [], []
-    with progress_bar(
-        total=settings.n_burn_in + n_samples * thinning, desc="sampling", unit=" sweeps", disable=not progress
-    ) as bar:
+    numbers = len(settings.temperatures) * start.numel() * (start.shape[1] - 1) // 2
+    with (
+        threads_for(numbers),
+        progress_bar(
+            total=settings.n_burn_in + n_samples * thinning, desc="sampling", unit=" sweeps", disable=not progress
+        ) as bar,
+    ):
         for sweep in range(settings.n_burn_in):
             replicas.adapt(replicas.move(), sweep)
             replicas.swap(sweep % 2)
@@ -200,6 +207,21 @@ class State(NamedTuple):
     x: Tensor
     energy: Tensor
     gradient: Tensor
+
+
+@contextmanager
+def threads_for(numbers: int) -> Iterator[None]:
+    """Compute with one thread in a block whose tensors have about so many numbers, if these are few.
+
+    Threads that share little work cost more than they gain: DW4 takes as long with two as with one, and twice the
+    processor time.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if numbers < _WORTH_THREADS else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def hamiltonian_move(
