@@ -30,6 +30,8 @@ def main() -> None:
         page, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": path.stem}})
         (SITE / "notebooks" / f"{path.stem}.html").write_text(page, encoding="utf-8")
     (SITE / "index.html").write_text(index(), encoding="utf-8")
+    for path in SITE.rglob("*.html"):
+        path.write_text(inherited(path.read_text(encoding="utf-8")), encoding="utf-8")
     broken = sorted(broken_links(SITE))
     for page, target in broken:
         sys.stderr.write(f"{page}: no such target: {target}\n")
@@ -68,6 +70,17 @@ def title(path: Path) -> str:
     """The first heading of a notebook."""
     heading: str = nbformat.read(path, as_version=4).cells[0].source.splitlines()[0]
     return escape(heading.removeprefix("# "))
+
+
+def inherited(page: str) -> str:
+    """A page whose links to inherited members, which pdoc does not repeat, lead to the class that has them."""
+    anchors = set(re.findall(r'\bid="([^"]+)"', page))
+
+    def target(link: re.Match[str]) -> str:
+        name, owner = link[1], link[1].rpartition(".")[0]
+        return f'href="#{owner}"' if name not in anchors and owner in anchors else link[0]
+
+    return re.sub(r'href="#([\w.]+)"', target, page)
 
 
 def broken_links(site: Path) -> set[tuple[str, str]]:

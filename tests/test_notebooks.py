@@ -37,11 +37,10 @@ def test_a_notebook_runs(name, script, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", SMALLER)
-def test_a_notebook_shows_its_outputs_and_its_parameters_are_replaced(name, script):
+def test_all_parameters_of_a_notebook_are_replaced(name, script):
     notebook = script.nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
     assert names(SMALLER[name]) == names(cell.source)
-    assert any(cell.get("outputs") for cell in notebook.cells)
 
 
 def names(assignments):
