@@ -176,8 +176,9 @@ def at_temperature(system: System, kT: float) -> System:
 
     Example:
         >>> warm = at_temperature(molflow.energies.get_system("dw4"), 1.5)
-        >>> warm.name, float(warm.energy(torch.tensor([[0.0, 0], [5, 0], [0, 5], [5, 5]])))
-        ('dw4 at kT = 1.5', -6.75...)
+        >>> x = torch.randn(3, 4, 2)
+        >>> warm.name, torch.allclose(1.5 * warm.energy(x), molflow.energies.DoubleWell()(x))
+        ('dw4 at kT = 1.5', True)
     """
     return System(f"{system.name} at kT = {kT:g}", _Scaled(system.energy, kT))
 
