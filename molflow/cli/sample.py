@@ -184,7 +184,7 @@ def sample(
         refuse("is not for shards", correct=correct, novelty=novelty, workers=workers)
         refuse("would delete the shards of other processes; use --resume", force=force and shard is not None)
     elif out is not None:
-        if format is None:
+        if format is None and not out.is_dir():
             with usage():
                 format_of(out)
         check_writable(out, format)
