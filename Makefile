@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
-EXTRAS := qm9,report,plot,parquet,xtb,posebusters,sbi,zoo,docs,dev
+EXTRAS := qm9,report,plot,parquet,xtb,posebusters,sbi,zoo,ase,docs,dev
 
 .PHONY: setup run lint types fast quick test coverage lowest docs notebooks clean
 

@@ -23,9 +23,10 @@ import torch._dynamo  # noqa: F401 (here, so that not each process loads it)
 from torch.utils import tensorboard  # noqa: F401
 
 from molflow import train
+from molflow.data.files import digest
 from molflow.flows.storage import CARD, WEIGHTS
 from molflow.training.config import ExperimentConfig
-from molflow.training.state import STATE
+from molflow.training.state import STATE, load_state
 
 POINTS = np.random.default_rng(0).normal(size=(256, 2)).astype(np.float32)
 NETWORK = {"kind": "resnet", "hidden": 16, "n_blocks": 1}
@@ -85,7 +86,7 @@ def results(folder: Path) -> dict[str, Any]:
         "weights": (folder / WEIGHTS).read_bytes(),
         "metrics": [{key: value for key, value in line.items() if key != "steps_per_s"} for line in lines],
         "card": (folder / CARD).read_bytes(),
-        "state": (folder / STATE).read_bytes(),
+        "state": digest(load_state(folder)),
         "nothing left behind": not list(folder.glob(".*.tmp")),
     }
 

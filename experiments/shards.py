@@ -3,8 +3,8 @@
     python experiments/shards.py -n 20000 --shard-size 1000 --kills 10
 
 It samples N molecules twice into folders of shards, kills one of the runs with SIGKILL at random moments and resumes it
-each time, compares all files, and prints for both runs the wall time, the peak memory, and the memory after a fifth of
-the molecules and at the end. With --ray it also makes the shards as tasks of a local Ray and compares them.
+each time, compares all files, and prints for both runs the wall time, and the peak of the memory, its size at half the
+time and at the end. With --ray it also makes the shards as tasks of a local Ray and compares them.
 """
 
 import argparse
@@ -21,26 +21,28 @@ from pathlib import Path
 
 @dataclass
 class Run:
-    """A run in one or more processes: its seconds and resident memory in MB at each look, every tenth of a second."""
+    """A run in one or more processes: its seconds, and its resident memory in MB every tenth of a second."""
 
     seconds: float = 0.0
     memory: list[float] = field(default_factory=list)
     kills: int = 0
 
     def figures(self) -> dict[str, float]:
-        early, late = self.memory[len(self.memory) // 5], self.memory[-1]
         return {
             "wall_s": round(self.seconds, 1),
             "kills": self.kills,
             "peak_mb": round(max(self.memory)),
-            "mb_after_a_fifth": round(early),
-            "mb_at_the_end": round(late),
+            "mb_at_half_time": round(self.memory[len(self.memory) // 2]),
+            "mb_at_the_end": round(self.memory[-1]),
         }
 
 
 def resident_mb(process: int) -> float:
-    """Resident memory of a process; Linux."""
-    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    """Resident memory of a process, 0 once it has ended; Linux."""
+    try:
+        pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    except FileNotFoundError:
+        return 0.0
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
@@ -53,10 +55,8 @@ def follow(command: list[str], run: Run, kill_after: float | None = None) -> boo
                 process.kill()
                 run.kills += 1
                 break
-            try:
-                run.memory.append(resident_mb(process.pid))
-            except (OSError, IndexError):
-                break
+            if memory := resident_mb(process.pid):
+                run.memory.append(memory)
             time.sleep(0.1)
         _, errors = process.communicate()
     run.seconds += time.monotonic() - begin

@@ -127,7 +127,9 @@ class MoleculeBatch:
         sizes = self.n_atoms
         kind = "atoms" if self.hydrogens is None else "united atoms"
         elements = " ".join(SYMBOLS[z - 1] for z in self.atomic_numbers.unique().tolist() if z)
-        return f"MoleculeBatch({len(self):,} molecules, {sizes.min()} to {sizes.max()} {kind}, {elements})"
+        low, high = sizes.min(), sizes.max()
+        span = f"{low} to {high}" if low < high else f"{low}"
+        return f"MoleculeBatch({len(self):,} molecules, {span} {kind}, {elements})"
 
     def _repr_html_(self) -> str:
         from molflow.plot.tables import html_table

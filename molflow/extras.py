@@ -6,6 +6,7 @@ from typing import Any
 from molflow.errors import MolflowError
 
 PACKAGES = {
+    "ase": "ase",
     "cluster": "ray",
     "frame": "pandas",
     "parquet": "pyarrow",

@@ -36,7 +36,8 @@ def _on_tensors(function: Map[P]) -> Callable[..., tuple[Tensor, ...]]:
 def exact_log_det(function: Map[P], at: P, space: Space[P]) -> tuple[P, Tensor]:
     """log |det J| of a map of a space to itself, from its Jacobian in an orthonormal basis.
 
-    It takes one forward-mode derivative per dimension, many at a time, then an LU decomposition. Differentiable.
+    It takes one derivative per dimension, many at a time, then an LU decomposition. They are in forward mode, which can
+    be differentiated, or in reverse mode within `torch.no_grad()`, which takes two thirds of the time.
 
     Args:
         function: the map.
@@ -53,11 +54,16 @@ def exact_log_det(function: Map[P], at: P, space: Space[P]) -> tuple[P, Tensor]:
         True
     """
     first = tensors_of(at)[0]
-    columns = _along_basis(lambda v: space.coordinates(jvp(function, at, v)[1]), at, space)
-    if columns is None:
-        return function(at), first.new_zeros(len(first))
+    if torch.is_grad_enabled():
+        value = function(at)
+        lines = _along_basis(lambda v: space.coordinates(jvp(function, at, v)[1]), at, space)  # columns
+    else:
+        value, pull_back = vjp(function, at)
+        lines = _along_basis(lambda v: space.coordinates(pull_back(v)), at, space)  # rows
+    if lines is None:
+        return value, first.new_zeros(len(first))
     padding = torch.diag_embed((~space.coordinate_mask()).to(first.dtype))
-    return function(at), torch.linalg.slogdet(columns.permute(1, 2, 0) + padding).logabsdet
+    return value, torch.linalg.slogdet(lines.permute(1, 2, 0) + padding).logabsdet
 
 
 def divergence(field: Map[P], at: P, space: Space[P], probes: Sequence[P] | None = None) -> tuple[P, Tensor]:

@@ -144,6 +144,19 @@ def test_sampled_scores_are_those_of_the_file(record, model, tmp_path):
     assert {key: sampled[key] for key in numbers} == pytest.approx(numbers, rel=1e-4)
 
 
+@pytest.mark.parametrize("kT", [1, 1.5])
+def test_annealed_samples(record, model, tmp_path, kT):
+    text, figures = record(
+        "sample", "-m", model, "-n", 100, "--correct", "annealing", "--kT", kT, "-o", tmp_path / "a.npz"
+    )
+    correction = figures["correction"]
+    assert f"took {correction['n_gradients']:,} evaluations of the energy and its gradient for each sample" in text
+    assert correction["inverse_temperatures"][-1] == 1
+    assert correction["n_distinct"] > 60
+    assert figures["system"]["name"] == ("dw4" if kT == 1 else "dw4 at kT = 1.5")
+    assert (figures["n_reference"] > 0) == (kT == 1)
+
+
 @pytest.mark.parametrize("kind", ["importance", "metropolis"])
 def test_corrected_samples_follow_the_target(record, model, tmp_path, kind):
     out, plain = tmp_path / "a.npz", tmp_path / "b.npz"

@@ -144,6 +144,15 @@ def test_ray_is_an_extra(fails, model, monkeypatch):
     assert (code, line) == (1, "--ray needs ray: pip install 'molflow[cluster]'")
 
 
+def test_a_failure_keeps_the_shards_before_it(sample, tmp_path):
+    (tmp_path / "shards").mkdir()
+    os.symlink("/dev/full", tmp_path / "shards" / "shard-000001.npz")
+    code, _, line = sample(*N, "-o", "shards", "--format", "npz", "--resume")
+    assert (code, sorted(os.listdir(tmp_path / "shards"))[:2]) == (1, ["manifest.json", "shard-000000.npz"])
+    expected = "shards/shard-000001.npz: cannot be written (No space left on device); shards keeps the 1 shards"
+    assert expected in line, line
+
+
 def test_a_damaged_shard_is_made_anew(sample, tmp_path):
     assert sample(*N, "-o", "shards")[0] == 0
     before = contents(tmp_path / "shards")

@@ -5,6 +5,7 @@ refused. The damage follows from the number of the case.
 """
 
 import gzip
+import json
 import logging
 import re
 import resource
@@ -23,6 +24,8 @@ from molflow.data.smiles import read_smiles
 from molflow.data.vectors import read_vectors, save_vectors
 from molflow.errors import MolflowError, printable
 from molflow.flows.storage import CARD, CONFIG, WEIGHTS, build_flow, read_card, read_model_config, save_model
+from molflow.sbi.posterior import POSTERIOR
+from molflow.sbi.posterior import load as load_posterior
 from molflow.training.config import load_experiment, read_experiment
 from molflow.training.state import STATE, load_state, save_state
 
@@ -124,6 +127,13 @@ def model(name):
     return make
 
 
+def posterior(folder):
+    model(CONFIG)(folder)
+    numbers = {"low": [0.0, None], "high": [1.0, None], "smallest": [0.0], "largest": [2.0], "offset": [None]}
+    (folder / POSTERIOR).write_text(json.dumps({"names": ["a", "b"], **numbers}))
+    return folder / POSTERIOR
+
+
 def arrays(name, **content):
     def make(folder):
         np.savez_compressed(folder / name, **content)
@@ -198,6 +208,7 @@ READERS = {
     "experiment": (text("a.toml", EXPERIMENT.encode()), experiment),
     "recipe": (text("a.toml", (TESTS / "training" / "tiny.toml").read_bytes()), load_experiment),
     "configuration": (model(CONFIG), configuration),
+    "posterior": (posterior, lambda path: load_posterior(path.parent)),
     "card": (model(CARD), lambda path: read_card(path.parent)),
     "weights": (model(WEIGHTS), lambda path: load(path.parent)),
     "state": (model(STATE), lambda path: load_state(path.parent)),

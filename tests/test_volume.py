@@ -67,6 +67,10 @@ def test_the_exact_pair_is_one(exact_pair):
     _, forward = exact_log_det(lambda p: pair(p, mask), points, space)
     _, backward = exact_log_det(lambda p: pair.inverse(p, mask), pair(points, mask), space)
     torch.testing.assert_close(forward, -backward, atol=1e-10, rtol=0)
+    with torch.no_grad():  # by reverse mode
+        image, log_det = exact_log_det(lambda p: pair(p, mask), points, space)
+    torch.testing.assert_close(log_det, forward.detach(), atol=1e-10, rtol=0)
+    torch.testing.assert_close(image, pair(points, mask))
 
 
 @pytest.mark.parametrize("surrogate", SURROGATES)

@@ -36,8 +36,8 @@ def evaluate(
     files: Annotated[
         list[Path],
         typer.Argument(
-            help="Molecules: SDF, XYZ (both also .gz) or NPZ files, folders of them, or - for standard input. "
-            "Particles: NPZ or NPY files."
+            help="Molecules: SDF, XYZ (both also .gz), NPZ or Parquet files, folders of them or of shards, or - for "
+            "standard input. Particles: NPZ or NPY files."
         ),
     ],
     reference: Annotated[
@@ -125,7 +125,9 @@ def evaluate(
         bool,
         typer.Option(
             "--resume",
-            help="Molecules: continue an interrupted evaluation of the same files, options and first output file.",
+            help="Molecules: continue an interrupted evaluation of the same files with the same options. Until the "
+            "end, finished molecules lie beside the first file of --json, --details and --report, .partial.jsonl, 3 kB "
+            "each.",
         ),
     ] = False,
     json: Json = None,

@@ -81,7 +81,13 @@ Energy = Annotated[
     ),
 ]
 ThermalEnergy = Annotated[
-    float, typer.Option("--kT", min=1e-12, help="Particles: the thermal energy in the unit of --energy.")
+    float,
+    typer.Option(
+        "--kT",
+        min=1e-12,
+        help="Particles: the thermal energy in the unit of the energy; another than a model was trained "
+        "at is reached by --correct.",
+    ),
 ]
 
 _TASKS_OF = {

@@ -118,10 +118,10 @@ def sample(
         Literal["stable"] | None, typer.Option(help="Molecules: draw until N are stable, and keep those alone.")
     ] = None,
     correct: Annotated[
-        Literal["metropolis", "importance"] | None,
+        Literal["metropolis", "importance", "annealing"] | None,
         typer.Option(
-            help="Particles: turn samples into samples of the target, by a Metropolis chain or by resampling with "
-            "importance weights."
+            help="Particles: turn samples into samples of the target, by a Metropolis chain, by resampling with "
+            "importance weights, or by annealing: resampling and Hamiltonian moves, which evaluate the energy."
         ),
     ] = None,
     energy: Energy = None,
@@ -160,8 +160,8 @@ def sample(
     from molflow.chem.io import check_writable
     from molflow.chem.writing import format_of
     from molflow.cli.scores import show_samples
-    from molflow.cli.shards import SIZE, ShardJob, sample_shards, show_shards
-    from molflow.energies import own_system
+    from molflow.cli.shards import SIZE, ShardJob, part_of, sample_shards, shard_folder, show_shards
+    from molflow.energies import at_temperature, own_system
     from molflow.evaluation import EvaluationOptions
     from molflow.flows.acceleration import check
     from molflow.training.tasks import task_of
@@ -176,15 +176,17 @@ def sample(
         console.stderr = True
         refuse("- is where the samples go", json=str(json) == STANDARD_STREAM)
     sharded = resume or ray or (shard or shard_size) is not None or (format is not None and not streamed)
-    part = _part(shard)
+    part = part_of(shard)
     if sharded:
-        out = _folder(out)
+        out = shard_folder(out)
         if ray:
             import_extra("ray", "cluster", "--ray")
-        refuse("is not for shards", correct=correct, novelty=novelty, workers=workers)
+        refuse("is not for shards", correct=correct, novelty=novelty, workers=workers, energy=energy)
         refuse("would delete the shards of other processes; use --resume", force=force and shard is not None)
     elif out is not None:
-        if format is None and not out.is_dir():
+        if out.is_dir():
+            raise MolflowError(f"{out}: is a directory; expected a file, or shards in it with --shard-size")
+        if format is None:
             with usage():
                 format_of(out)
         check_writable(out, format)
@@ -222,6 +224,8 @@ def sample(
     )
     if energy is not None:
         task = ParticlesTask(task.data, own_system(energy, flow.sample(4, seed=0).cpu(), kT))
+    elif kT != 1 and isinstance(task, ParticlesTask) and task.system is not None:
+        task = ParticlesTask(task.data, at_temperature(task.system, kT))
     if ask:  # refuse what cannot be before the work starts
         with usage():
             asked = flow.request(**ask)
@@ -281,23 +285,6 @@ def sample(
         probability = float(flow.domain.log_prob_of(**ask).exp())
         console.print(f"Without being asked, {model} makes such samples with probability {probability:.3g}.")
     console.print(f"{n:,} {task.noun} are in {'standard output' if streamed else out}")
-
-
-def _part(shard: str | None) -> tuple[int, int]:
-    """The numbers I and K of --shard I/K."""
-    i, slash, k = (shard or "1/1").partition("/")
-    if not (slash and i.isdecimal() and k.isdecimal() and 1 <= int(i) <= int(k)):
-        raise UsageError(f"--shard {shard}: expected I/K with I from 1 to K, such as 1/4")
-    return int(i), int(k)
-
-
-def _folder(out: Path | None) -> Path:
-    """The folder of shards."""
-    if out is None:
-        raise UsageError("shards need a folder; name it with --out")
-    if (out.exists() and not out.is_dir()) or out.suffix in (".sdf", ".sd", ".xyz", ".npz", ".parquet", ".gz"):
-        raise UsageError(f"--out {out}: shards go into a folder, not into a file")
-    return out
 
 
 def _free(path: Path, force: bool) -> Path:

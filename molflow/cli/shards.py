@@ -71,6 +71,23 @@ class ShardJob:
         }
 
 
+def part_of(shard: str | None) -> tuple[int, int]:
+    """The numbers I and K of --shard I/K; raises a usage error for others."""
+    i, slash, k = (shard or "1/1").partition("/")
+    if not (slash and i.isdecimal() and k.isdecimal() and 1 <= int(i) <= int(k)):
+        raise UsageError(f"--shard {shard}: expected I/K with I from 1 to K, such as 1/4")
+    return int(i), int(k)
+
+
+def shard_folder(out: Path | None) -> Path:
+    """The folder of --out; raises a usage error for a file."""
+    if out is None:
+        raise UsageError("shards need a folder; name it with --out")
+    if (out.exists() and not out.is_dir()) or out.suffix in (".sdf", ".sd", ".xyz", ".npz", ".parquet", ".gz"):
+        raise UsageError(f"--out {out}: shards go into a folder, not into a file")
+    return out
+
+
 class Made(NamedTuple):
     """A new shard: its entry in the manifest, and the seconds in which its samples were drawn."""
 
@@ -107,9 +124,9 @@ def sample_shards(
                 folder.add(made.entry)
                 n_made, n_drawn, seconds = n_made + 1, n_drawn + made.entry["n_drawn"], seconds + made.seconds
                 bar.update(made.entry["n"] if ray else 0)
-        except KeyboardInterrupt as error:
-            kept = f"{job.folder} keeps the {n_made} shards that were finished, and --resume goes on with the next"
-            raise MolflowError(f"interrupted; {kept}") from error
+        except (KeyboardInterrupt, MolflowError) as error:
+            kept = f"{job.folder} keeps the {n_made} shards that this run made, and --resume goes on with the next"
+            raise MolflowError(f"{str(error) or 'interrupted'}; {kept}") from error
     record = _record(job, folder.entries().values()) | {"n": n_drawn}
     record |= {"ms_per_sample": 1e3 * seconds / n_drawn if n_drawn else None, "ray": ray}
     return record | conditions(job.options.device, job.options.batch_size) | {"threads": job.threads}

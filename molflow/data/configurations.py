@@ -35,10 +35,13 @@ class Configurations(NamedTuple):
 def read_configurations(
     path: str | Path, n_particles: int | None = None, dim: int | None = None, key: str | None = "positions"
 ) -> Tensor:
-    """The positions of `read_particles`, float32 (n, N, D).
+    """Read the positions of `read_particles`, float32 (n, N, D).
 
     Args:
         path, n_particles, dim, key: as in `read_particles`.
+
+    Raises:
+        MolflowError: as `read_particles`.
 
     Example:
         >>> np.save("mine.npy", np.random.default_rng(0).normal(size=(5, 4, 2)))
@@ -73,9 +76,11 @@ def read_particles(
             configuration.
 
     Example:
-        >>> np.save("mine.npy", np.random.default_rng(0).normal(size=(5, 4, 2)))
-        >>> read_particles("mine.npy").positions.shape
-        torch.Size([5, 4, 2])
+        >>> frame = "2\\nProperties=species:S:1:pos:R:3\\nA 0 0 0\\nB 0 0 1.5\\n"
+        >>> _ = Path("two.xyz").write_text(3 * frame)
+        >>> positions, species = read_particles("two.xyz")
+        >>> positions.shape, species
+        (torch.Size([3, 2, 3]), ('A', 'B'))
     """
     path = Path(path)
     species: tuple[str, ...] = ()

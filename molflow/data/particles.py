@@ -6,6 +6,7 @@ datasets/README.md lists the built-in systems, how they are sampled, and how wel
 import json
 import time
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -138,7 +139,7 @@ class ParticleFile(DataSetConfig):
 
     def load(self, split: Split) -> Loaded[Tensor]:
         self.check_split(split)
-        return _load_file(self, self._read().positions, self.file, split)
+        return _load_file(self, self.content.positions, self.file, split)
 
     def from_model(self) -> Self:
         """The same as part of a model's config.json, whose energy is not executed."""
@@ -151,11 +152,11 @@ class ParticleFile(DataSetConfig):
             return None
         if self._is_from_model:
             raise MolflowError(f"the energy {self.energy} is code, which a config.json cannot ask for: give --energy")
-        return own_system(self.energy, self._read().positions, self.kT)
+        return own_system(self.energy, self.content.positions, self.kT)
 
     def species_numbers(self) -> tuple[int, ...]:
         """The species of each particle as numbers from 0; () where all are identical."""
-        found = self._read()
+        found = self.content
         n = found.positions.shape[1]
         if wrong := [pair for pair in self.bonds if not (0 <= min(pair) < max(pair) < n)]:
             raise MolflowError(f"data.bonds: {list(wrong[0])} is not a pair of two of the {n} particles, from 0")
@@ -168,7 +169,9 @@ class ParticleFile(DataSetConfig):
     def split_text(self, n_training: int) -> str:
         return _file_text(self.file, n_training)
 
-    def _read(self) -> Configurations:
+    @cached_property
+    def content(self) -> Configurations:
+        """What the file holds; it is read once."""
         return read_particles(self.file, None, self.dim, self.key, self.topology)
 
 

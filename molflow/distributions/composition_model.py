@@ -5,14 +5,14 @@ import math
 import torch
 from torch import Tensor, nn
 
-from molflow.distributions.compositions import Compositions
+from molflow.distributions.compositions import Compositions, Given
 from molflow.distributions.constraint import Constraint, Remainders
 from molflow.distributions.registry import COMPOSITIONS
 from molflow.errors import MolflowError
 from molflow.progress import progress_bar
 
 _HIDDEN = 192
-_CANDIDATES = 4096  # at least, for compositions that meet a constraint
+_CANDIDATES, _FEWEST_CANDIDATES = 4096, 64  # in all, and for each condition, where a constraint is met
 _STEPS, _BATCH, _LEARNING_RATE = 6000, 256, 3e-3  # a minute and a half on one core, for QM9
 
 
@@ -24,17 +24,29 @@ class CompositionModel(Compositions):
     probabilities of the next type and of the end from the numbers of points so far, the last type, and whether the
     number of bond ends of each kind is odd, which is hard to learn. Types below the last one, the end before the first
     point and more than `max_points` points have probability zero.
+
+    Conditions are further inputs of the network: C standardised values, and C flags that say which of them are given,
+    as in `molflow.flows.conditions`, or the values alone.
     """
+
+    takes_conditions = True
 
     ends: Tensor
     n_fitted: Tensor
 
-    def __init__(self, n_types: int, n_compositions: int = 0, max_points: int = 0, ends: Tensor | None = None):
-        super().__init__(n_types)
+    def __init__(
+        self,
+        n_types: int,
+        n_compositions: int = 0,
+        max_points: int = 0,
+        ends: Tensor | None = None,
+        n_conditions: int = 0,
+    ):
+        super().__init__(n_types, n_conditions=n_conditions)
         self.max_points = max_points
         self.register_buffer("ends", torch.zeros(n_types, 0).long() if ends is None else ends, persistent=False)
         self.network = nn.Sequential(
-            nn.Linear(2 * n_types + self.ends.shape[1], _HIDDEN),
+            nn.Linear(2 * n_types + self.ends.shape[1] + n_conditions, _HIDDEN),
             nn.SiLU(),
             nn.Linear(_HIDDEN, _HIDDEN),
             nn.SiLU(),
@@ -50,8 +62,13 @@ class CompositionModel(Compositions):
     def possible(composition: Tensor, table: Tensor) -> Tensor:
         return _n_points_fit(composition, CompositionModel.sizes(table)["max_points"])
 
-    def fit(self, table: Tensor, counts: Tensor, seed: int = 0, progress: bool = False) -> None:
-        """Maximise the likelihood by Adam on batches drawn by frequency, from the weights as they are."""
+    def fit(
+        self, table: Tensor, counts: Tensor, seed: int = 0, progress: bool = False, given: Given | None = None
+    ) -> None:
+        """Maximise the likelihood by Adam on batches drawn by frequency, from the weights as they are.
+
+        Of optional conditions half are hidden, those of each molecule with a probability of their own.
+        """
         generator = torch.Generator(table.device).manual_seed(seed)
         parameters = list(self.network.requires_grad_(True).parameters())
         optimizer = torch.optim.Adam(parameters, _LEARNING_RATE)
@@ -59,14 +76,27 @@ class CompositionModel(Compositions):
         steps = progress_bar(range(_STEPS), desc="compositions", unit="step", disable=not progress)
         with torch.enable_grad():
             for _ in steps:
-                rows = torch.multinomial(counts.double(), _BATCH, replacement=True, generator=generator)
+                rows, conditions = self._training_batch(counts, given, generator)
                 optimizer.zero_grad()
-                (-self._log_prob(table[rows]).mean()).backward()
+                (-self._log_prob(table[rows], conditions).mean()).backward()
                 optimizer.step()
                 schedule.step()
         optimizer.zero_grad()
         self.network.requires_grad_(False)
         self.n_fitted.fill_(int(counts.sum()))
+
+    def _training_batch(
+        self, counts: Tensor, given: Given | None, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor | None]:
+        if given is None:
+            return torch.multinomial(counts.double(), _BATCH, replacement=True, generator=generator), None
+        chosen = torch.randint(len(given.rows), (_BATCH,), generator=generator, device=counts.device)
+        if not given.optional:
+            return given.rows[chosen], given.conditions[chosen]
+        values, flags = given.conditions[chosen].chunk(2, 1)
+        share, random = (torch.rand(_BATCH, n, generator=generator, device=counts.device) for n in (1, flags.shape[1]))
+        kept = flags * (random > share)
+        return given.rows[chosen], torch.cat([values * kept, kept], 1)
 
     @property
     def is_fitted(self) -> bool:
@@ -74,22 +104,33 @@ class CompositionModel(Compositions):
 
     @torch.no_grad()
     def sample(
-        self, n: int, generator: torch.Generator | None, constraint: Constraint | None = None
+        self,
+        n: int,
+        generator: torch.Generator | None,
+        constraint: Constraint | None = None,
+        conditions: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Draw compositions; with a constraint by sampling-importance-resampling.
 
         Candidates are drawn type by type among the types that can still lead to the constraint. A candidate has the
         weight w = prod_i (probability of those types at step i), and n of at least 4,096 candidates are drawn with
         probabilities proportional to w. Their distribution comes arbitrarily near to p(c) / p(constraint) with more
-        candidates, and every one meets the constraint.
+        candidates, and every one meets the constraint. Compositions of other conditions have candidates of their own.
         """
         self.require_fit()
+        conditions = self._conditions(conditions, n)
         if constraint is None:
-            types, _ = self._draw(n, generator, None)
+            types, _ = self._draw(n, generator, None, conditions)
         else:
-            types, log_weights = self._candidates(max(n, _CANDIDATES), generator, constraint)
-            chosen = torch.multinomial(log_weights.softmax(0), n, replacement=True, generator=generator)
-            types = types[chosen]
+            types = torch.zeros(n, self.max_points + 1, dtype=torch.int64, device=self.n_fitted.device)
+            kinds = dict.fromkeys(map(tuple, conditions.tolist()))
+            for kind in kinds:
+                one = conditions.new_tensor(kind)
+                places = (conditions == one).all(1).nonzero().squeeze(1)
+                n_candidates = max(len(places), _CANDIDATES // len(kinds), _FEWEST_CANDIDATES)
+                found, log_weights = self._candidates(n_candidates, generator, constraint, one)
+                weights = log_weights.softmax(0)
+                types[places] = found[torch.multinomial(weights, len(places), replacement=True, generator=generator)]
         mask = types < self.n_types
         width = int(mask.sum(1).max())
         return (types * mask)[:, :width], mask[:, :width]
@@ -103,18 +144,29 @@ class CompositionModel(Compositions):
         self.require_fit()
         generator = torch.Generator(self.n_fitted.device).manual_seed(0)
         try:
-            _, log_weights = self._candidates(_CANDIDATES, generator, constraint)
+            none = self._conditions(None, 1)[0]
+            _, log_weights = self._candidates(_CANDIDATES, generator, constraint, none)
         except MolflowError:
             return torch.tensor(-math.inf, dtype=torch.float64)
         return log_weights.logsumexp(0) - math.log(_CANDIDATES)
 
-    def _candidates(self, n: int, generator: torch.Generator | None, constraint: Constraint) -> tuple[Tensor, Tensor]:
+    def _conditions(self, conditions: Tensor | None, n: int) -> Tensor:
+        """Conditions as the network takes them, (n, Q): zero where none is given, and without columns where Q is 0."""
+        if conditions is None or not self.n_conditions:
+            return torch.zeros(n, self.n_conditions, device=self.n_fitted.device)
+        return conditions
+
+    def _candidates(
+        self, n: int, generator: torch.Generator | None, constraint: Constraint, condition: Tensor
+    ) -> tuple[Tensor, Tensor]:
         remainders = Remainders(constraint, self.max_points)
         if not remainders.can_add(torch.zeros(1, self.n_types, dtype=torch.int64, device=self.n_fitted.device)).any():
             raise constraint.impossible()
-        return self._draw(n, generator, remainders)
+        return self._draw(n, generator, remainders, condition.expand(n, -1))
 
-    def _draw(self, n: int, generator: torch.Generator | None, remainders: Remainders | None) -> tuple[Tensor, Tensor]:
+    def _draw(
+        self, n: int, generator: torch.Generator | None, remainders: Remainders | None, conditions: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Sequences of types (n, max_points + 1), T from their end on, and the log weights of candidates (n,)."""
         stop, device = self.n_types, self.n_fitted.device
         counts = torch.zeros(n, stop, dtype=torch.int64, device=device)
@@ -122,7 +174,7 @@ class CompositionModel(Compositions):
         log_weights = torch.zeros(n, dtype=torch.float64, device=device)
         going = torch.ones(n, dtype=torch.bool, device=device)
         for i in range(self.max_points + (remainders is not None)):  # a candidate pays for its end as well
-            log_p = self._log_next(counts)
+            log_p = self._log_next(counts, conditions)
             if remainders is not None:
                 possible = torch.cat([remainders.can_add(counts), remainders.is_complete(counts).unsqueeze(1)], 1)
                 log_p = log_p.masked_fill(~possible, -math.inf)
@@ -137,26 +189,27 @@ class CompositionModel(Compositions):
         return types, log_weights
 
     @torch.no_grad()
-    def log_prob(self, composition: Tensor) -> Tensor:
+    def log_prob(self, composition: Tensor, conditions: Tensor | None = None) -> Tensor:
         self.require_fit()
         fits = _n_points_fit(composition, self.max_points)
-        return torch.where(fits, self._log_prob(composition * fits.unsqueeze(-1)), -math.inf)
+        return torch.where(fits, self._log_prob(composition * fits.unsqueeze(-1), conditions), -math.inf)
 
-    def _log_prob(self, composition: Tensor) -> Tensor:
+    def _log_prob(self, composition: Tensor, conditions: Tensor | None) -> Tensor:
         """log p(c) of compositions that are possible."""
         ends = composition.long().cumsum(-1)
         slots = torch.arange(self.max_points + 1, device=ends.device)
         types = (ends.unsqueeze(1) <= slots[:, None]).sum(-1)  # T from the end of the sequence on, where it stops
         points = _one_hot(types, self.n_types)
         so_far = points.cumsum(1) - points
-        log_p = self._log_next(so_far).gather(-1, types.unsqueeze(-1)).squeeze(-1)
+        given = self._conditions(conditions, len(composition)).unsqueeze(1).expand(-1, so_far.shape[1], -1)
+        log_p = self._log_next(so_far, given).gather(-1, types.unsqueeze(-1)).squeeze(-1)
         return torch.where(slots <= ends[:, -1:], log_p, 0.0).sum(1)
 
-    def _log_next(self, counts: Tensor) -> Tensor:
-        """Log probabilities of the next type and, at index T, of the end: (..., T) -> float64 (..., T + 1)."""
+    def _log_next(self, counts: Tensor, conditions: Tensor) -> Tensor:
+        """Log p of the next type and, at index T, of the end: (..., T) and (..., Q) -> float64 (..., T + 1)."""
         n, types = counts.sum(-1, keepdim=True), torch.arange(self.n_types, device=counts.device)
         last = ((counts > 0) * types).amax(-1)
-        features = counts, _one_hot(last, self.n_types) * (n > 0), self._n_ends(counts) % 2
+        features = counts, _one_hot(last, self.n_types) * (n > 0), self._n_ends(counts) % 2, conditions
         dtype = next(self.network.parameters()).dtype
         logits: Tensor = self.network(torch.cat(features, -1).to(dtype)).double()
         allowed = torch.cat([(types >= last.unsqueeze(-1)) & (n < self.max_points), n > 0], -1)

@@ -1,6 +1,7 @@
 """Distributions of compositions, multisets of types: the first factor of the likelihood where types are given."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +23,24 @@ class Compositions(nn.Module, ABC):
         n_compositions: distinct compositions of the training data.
         max_points: most points of a composition of the training data.
         ends: bond ends of each type, of E kinds, (T, E) integers: a molecule has an even number of each kind.
+        n_conditions: Q, numbers that the distribution may depend on, p(c | q).
+
+    Attributes:
+        takes_conditions: whether it can depend on conditions.
     """
 
-    def __init__(self, n_types: int, n_compositions: int = 0, max_points: int = 0, ends: Tensor | None = None):
+    takes_conditions: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        n_types: int,
+        n_compositions: int = 0,
+        max_points: int = 0,
+        ends: Tensor | None = None,
+        n_conditions: int = 0,
+    ):
         super().__init__()
-        self.n_types = n_types
+        self.n_types, self.n_conditions = n_types, n_conditions
 
     @staticmethod
     @abstractmethod
@@ -39,8 +53,12 @@ class Compositions(nn.Module, ABC):
         """Whether compositions (B, T) have a probability after training on those of a table (K, T), bool (B,)."""
 
     @abstractmethod
-    def fit(self, table: Tensor, counts: Tensor, seed: int = 0, progress: bool = False) -> None:
+    def fit(
+        self, table: Tensor, counts: Tensor, seed: int = 0, progress: bool = False, given: "Given | None" = None
+    ) -> None:
         """Learn from distinct compositions (K, T) and how often each occurs (K,); the same seed gives the same result.
+
+        With `given` each molecule has its own conditions.
 
         Raises:
             MolflowError: more points of one type than can be stored.
@@ -53,9 +71,13 @@ class Compositions(nn.Module, ABC):
 
     @abstractmethod
     def sample(
-        self, n: int, generator: torch.Generator | None, constraint: Constraint | None = None
+        self,
+        n: int,
+        generator: torch.Generator | None,
+        constraint: Constraint | None = None,
+        conditions: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Draw n compositions, of those that meet a constraint: p(c) / p(constraint).
+        """Draw n compositions, each under its conditions (n, Q), of those that meet a constraint: p(c) / p(constraint).
 
         Returns:
             Types (n, N) in ascending order, zero at padding, and their mask (n, N).
@@ -69,13 +91,32 @@ class Compositions(nn.Module, ABC):
         """log p(constraint) in nats, the probability that a composition meets it, float64 (); -inf if none does."""
 
     @abstractmethod
-    def log_prob(self, composition: Tensor) -> Tensor:
-        """log p(c) in nats, float64 (B,), for numbers of points of each type (B, T); -inf for one that cannot be."""
+    def log_prob(self, composition: Tensor, conditions: Tensor | None = None) -> Tensor:
+        """log p(c), or log p(c | q) with conditions (B, Q), in nats, float64 (B,).
+
+        Args:
+            composition: numbers of points of each type (B, T); one that cannot be has -inf.
+            conditions: by default none is given.
+        """
 
     def require_fit(self) -> None:
         """Raise MolflowError if nothing was learned yet."""
         if not self.is_fitted:
             raise MolflowError("this model has no compositions yet: train it, or load its weights")
+
+
+class Given(NamedTuple):
+    """Conditions of training molecules.
+
+    Attributes:
+        conditions: of M molecules, all given (M, Q).
+        rows: of the table, the composition of each molecule (M,).
+        optional: whether the second half of the conditions says which of the first are given.
+    """
+
+    conditions: Tensor
+    rows: Tensor
+    optional: bool
 
 
 @COMPOSITIONS.register("table")
@@ -85,8 +126,15 @@ class CompositionTable(Compositions):
     table: Tensor
     counts: Tensor
 
-    def __init__(self, n_types: int, n_compositions: int = 0, max_points: int = 0, ends: Tensor | None = None):
-        super().__init__(n_types)
+    def __init__(
+        self,
+        n_types: int,
+        n_compositions: int = 0,
+        max_points: int = 0,
+        ends: Tensor | None = None,
+        n_conditions: int = 0,
+    ):
+        super().__init__(n_types)  # its frequencies depend on no conditions
         self.register_buffer("table", torch.zeros(n_compositions, n_types, dtype=torch.uint8))
         self.register_buffer("counts", torch.zeros(n_compositions, dtype=torch.int64))
 
@@ -98,7 +146,9 @@ class CompositionTable(Compositions):
     def possible(composition: Tensor, table: Tensor) -> Tensor:
         return _places(composition, table)[1]
 
-    def fit(self, table: Tensor, counts: Tensor, seed: int = 0, progress: bool = False) -> None:
+    def fit(
+        self, table: Tensor, counts: Tensor, seed: int = 0, progress: bool = False, given: Given | None = None
+    ) -> None:
         """Store the compositions and their frequencies; nothing is random.
 
         Raises:
@@ -116,7 +166,11 @@ class CompositionTable(Compositions):
         return bool(self.counts.any())
 
     def sample(
-        self, n: int, generator: torch.Generator | None, constraint: Constraint | None = None
+        self,
+        n: int,
+        generator: torch.Generator | None,
+        constraint: Constraint | None = None,
+        conditions: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         self.require_fit()
         weights = self.counts.double()
@@ -131,7 +185,7 @@ class CompositionTable(Compositions):
         self.require_fit()
         return ((self.counts * constraint.holds(self.table)).sum().double() / self.counts.sum()).log()
 
-    def log_prob(self, composition: Tensor) -> Tensor:
+    def log_prob(self, composition: Tensor, conditions: Tensor | None = None) -> Tensor:
         if not len(self.counts):
             self.require_fit()
         place, is_known = _places(composition, self.table)

@@ -3,6 +3,8 @@
 All chains at all temperatures form one batch, so that a sweep is a few large tensor operations.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,10 +16,11 @@ from molflow.errors import MolflowError
 from molflow.geometry import MeanFreeSpace
 from molflow.progress import progress_bar
 
-_TARGET_ACCEPTANCE = 0.8  # near the optimum of Hamiltonian Monte Carlo in tens of dimensions
+TARGET_ACCEPTANCE = 0.8  # near the optimum of Hamiltonian Monte Carlo in tens of dimensions
 _FIRST_STEP = 0.02  # in standard deviations of the start; adapted in burn-in
 _JITTER = 0.2  # step sizes vary randomly, so that no vibration stays in phase with the length of a move
 _N_DESCENT = 200
+_WORTH_THREADS = 200_000  # numbers in a tensor of coordinates of pairs
 
 
 @dataclass(frozen=True)
@@ -135,9 +138,13 @@ def parallel_tempering(
     positions = start.new_empty(n_chains, n_samples, *start.shape[1:])
     energies, virials = torch.empty(2, n_chains, n_samples, dtype=torch.float64, device=start.device)
     accepted, swapped = [], []
-    with progress_bar(
-        total=settings.n_burn_in + n_samples * thinning, desc="sampling", unit=" sweeps", disable=not progress
-    ) as bar:
+    numbers = len(settings.temperatures) * start.numel() * (start.shape[1] - 1) // 2
+    with (
+        threads_for(numbers),
+        progress_bar(
+            total=settings.n_burn_in + n_samples * thinning, desc="sampling", unit=" sweeps", disable=not progress
+        ) as bar,
+    ):
         for sweep in range(settings.n_burn_in):
             replicas.adapt(replicas.move(), sweep)
             replicas.swap(sweep % 2)
@@ -194,12 +201,77 @@ def _mean_and_error(values: Tensor) -> tuple[float, float]:
     return float(means.mean()), float(means.std() / len(means) ** 0.5)
 
 
-class _State(NamedTuple):
+class State(NamedTuple):
     """Positions (K C, N, D), energies (K C,) and gradients (K C, N, D), temperature after temperature."""
 
     x: Tensor
     energy: Tensor
     gradient: Tensor
+
+
+@contextmanager
+def threads_for(numbers: int) -> Iterator[None]:
+    """Compute with one thread in a block whose tensors have about so many numbers, if these are few.
+
+    Threads that share little work cost more than they gain: DW4 takes as long with two as with one, and twice the
+    processor time.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if numbers < _WORTH_THREADS else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def hamiltonian_move(
+    energy: Potential,
+    state: State,
+    beta: Tensor,
+    step: Tensor,
+    n_leapfrog: int,
+    space: MeanFreeSpace,
+    generator: torch.Generator,
+) -> tuple[State, Tensor]:
+    """One move of each configuration in the density exp(-b U), with unit masses; the state, and the acceptance (B,).
+
+    Args:
+        energy: U.
+        state: of B configurations.
+        beta: b of each, (B,).
+        step: mean step size of each, (B,).
+        n_leapfrog: steps.
+        space: of the configurations.
+        generator: source of step sizes, momenta and decisions.
+    """
+
+    def rand() -> Tensor:
+        return torch.rand(beta.shape, generator=generator, dtype=beta.dtype, device=beta.device)
+
+    step = step * (1 + _JITTER * (2 * rand() - 1))
+    drift, kick = step[:, None, None], (step * beta)[:, None, None]
+    momentum = space.randn(generator, beta.dtype).x
+    before, first = beta * state.energy + 0.5 * momentum.square().sum((1, 2)), state
+    momentum = momentum - 0.5 * kick * state.gradient
+    for _ in range(n_leapfrog):
+        x = state.x + drift * momentum
+        state = State(x, *energy_and_gradient(energy, x))
+        momentum = momentum - kick * state.gradient
+    momentum = momentum + 0.5 * kick * state.gradient  # the last kick is half of one
+
+    after = beta * state.energy + 0.5 * momentum.square().sum((1, 2))
+    probability = (before - after).clamp(max=0).exp().nan_to_num(0)
+    accept = rand() < probability
+    wide = accept[:, None, None]
+    x = space.project((state.x, state.x[..., :0])).x  # without it, rounding errors would add up
+    return (
+        State(
+            torch.where(wide, x, first.x),
+            torch.where(accept, state.energy, first.energy),
+            torch.where(wide, state.gradient, first.gradient),
+        ),
+        probability,
+    )
 
 
 class _Replicas:
@@ -221,33 +293,15 @@ class _Replicas:
 
     def move(self) -> Tensor:
         """One Hamiltonian move of every replica; returns the acceptance at each temperature, (K,)."""
-        beta = self._per_replica(self.beta)
-        step = self._per_replica(self.step_sizes) * (1 + _JITTER * (2 * self._rand(beta.shape) - 1))
-        drift, kick = step[:, None, None], (step * beta)[:, None, None]
-        momentum = self.space.randn(self.generator, beta.dtype).x
-        before = beta * self.state.energy + 0.5 * momentum.square().sum((1, 2))
-
-        state = self.state
-        momentum = momentum - 0.5 * kick * state.gradient
-        for _ in range(self.n_leapfrog):
-            state = self._evaluate(state.x + drift * momentum)
-            momentum = momentum - kick * state.gradient
-        momentum = momentum + 0.5 * kick * state.gradient  # the last kick is half of one
-
-        after = beta * state.energy + 0.5 * momentum.square().sum((1, 2))
-        probability = (before - after).clamp(max=0).exp().nan_to_num(0)
-        accept = self._rand(beta.shape) < probability
-        wide = accept[:, None, None]
-        self.state = _State(
-            torch.where(wide, self._project(state.x), self.state.x),  # without projection, rounding errors would add up
-            torch.where(accept, state.energy, self.state.energy),
-            torch.where(wide, state.gradient, self.state.gradient),
+        beta, step = self._per_replica(self.beta), self._per_replica(self.step_sizes)
+        self.state, probability = hamiltonian_move(
+            self.energy, self.state, beta, step, self.n_leapfrog, self.space, self.generator
         )
         return probability.view(len(self.beta), -1).mean(1)
 
     def adapt(self, acceptance: Tensor, sweep: int) -> None:
         """Adjust the step sizes towards the target acceptance, with a gain that decreases over sweeps."""
-        self.log_step = self.log_step + (acceptance - _TARGET_ACCEPTANCE) * max(0.05, (1 + sweep / 10) ** -0.5)
+        self.log_step = self.log_step + (acceptance - TARGET_ACCEPTANCE) * max(0.05, (1 + sweep / 10) ** -0.5)
 
     def swap(self, first: int) -> Tensor:
         """Try to swap temperatures `first` and `first` + 1, and every second pair from there.
@@ -262,13 +316,13 @@ class _Replicas:
         source = torch.arange(u.numel(), device=u.device).view(u.shape)
         source[:-1] += accept * u.shape[1]
         source[1:] -= accept * u.shape[1]
-        self.state = _State(*(values[source.flatten()] for values in self.state))
+        self.state = State(*(values[source.flatten()] for values in self.state))
         rates = probability.mean(1)
         rates[1 - first :: 2] = torch.nan
         return rates
 
-    def _evaluate(self, x: Tensor) -> _State:
-        return _State(x, *energy_and_gradient(self.energy, x))
+    def _evaluate(self, x: Tensor) -> State:
+        return State(x, *energy_and_gradient(self.energy, x))
 
     def _project(self, x: Tensor) -> Tensor:
         return self.space.project((x, x[..., :0])).x

@@ -48,7 +48,7 @@ class OwnEnergy(Energy):
         ...     return (x**2).sum(axis=(-2, -1)) / 2, -x
         >>> energy = OwnEnergy(springs, torch.randn(2, 3, 2), kT=0.5)
         >>> energy.way
-        'numpy arrays, batched, with forces'
+        'torch tensors, batched, with forces'
         >>> energy(torch.tensor([[[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]]]))
         tensor([2.])
     """
@@ -135,6 +135,12 @@ def own_system(path: str, example: Tensor, kT: float = 1.0) -> System:
 
     Raises:
         MolflowError: nothing can be imported there, or something else than an energy of these particles.
+
+    Example:
+        >>> code = "def u(x): return (x - x.mean(-2, keepdim=True)).square().sum((-2, -1))"
+        >>> _ = Path("my_energy.py").write_text(code)
+        >>> own_system("my_energy:u", torch.randn(2, 3, 2)).energy.way
+        'torch tensors, batched, gradients by autograd'
     """
     found = _import(path)
     if isinstance(found, System | Energy):
@@ -148,6 +154,32 @@ def own_system(path: str, example: Tensor, kT: float = 1.0) -> System:
     if not callable(found):
         raise MolflowError(f"{path}: is a {type(found).__name__}, expected a function of configurations")
     return System(path, OwnEnergy(found, example, kT, path))
+
+
+class _Scaled(Energy):
+    """U / kT."""
+
+    def __init__(self, energy: Energy, kT: float):
+        super().__init__(energy.n_particles, energy.dim)
+        self.original, self.kT = energy, kT
+
+    def _energy(self, x: Tensor) -> Tensor:
+        return self.original.energy(x) / self.kT
+
+
+def at_temperature(system: System, kT: float) -> System:
+    """The system of U / kT, of which no figures are known.
+
+    Args:
+        system: that of U.
+        kT: thermal energy, in units of that of `system`.
+
+    Example:
+        >>> warm = at_temperature(molflow.energies.get_system("dw4"), 1.5)
+        >>> warm.name, float(warm.energy(torch.tensor([[0.0, 0], [5, 0], [0, 5], [5, 5]])))
+        ('dw4 at kT = 1.5', -6.75...)
+    """
+    return System(f"{system.name} at kT = {kT:g}", _Scaled(system.energy, kT))
 
 
 def _import(path: str) -> Any:
@@ -176,6 +208,15 @@ class AseEnergy:
 
     Raises:
         MolflowError: periodic atoms, no calculator, or a temperature that is not positive.
+
+    Example:
+        A module `argon.py` for `--energy argon:energy`, with the extra `ase`:
+
+        >>> from ase import Atoms  # doctest: +SKIP
+        >>> from ase.calculators.lj import LennardJones  # doctest: +SKIP
+        >>> atoms = Atoms("Ar3", [[0, 0, 0], [4, 0, 0], [0, 4, 0]])  # doctest: +SKIP
+        >>> atoms.calc = LennardJones(sigma=3.4, epsilon=0.0103, rc=100)  # doctest: +SKIP
+        >>> energy = AseEnergy(atoms, temperature=30)  # doctest: +SKIP
     """
 
     def __init__(self, atoms: Any, temperature: float):

@@ -452,7 +452,8 @@ class Flow(nn.Module, ABC, Generic[Data]):
                 missing one.
         """
         points, context, correction = self.domain.to_points_in(self.dtype, data, generator)
-        return points, context._replace(condition=self.standardized(condition, len(context.mask))), correction
+        context = context._replace(condition=self.standardized(condition, len(context.mask)))
+        return points, context, correction + self.domain.log_prob_of_condition(context).to(correction)
 
     def noisy_points(
         self, data: Data, generator: torch.Generator | None, condition: Any = None, noise: float | None = None

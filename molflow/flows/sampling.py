@@ -41,9 +41,10 @@ def latents(
         raise ValueError(f"n and batch_size must be at least 1, got {n} and {batch_size}")
     conditions, asked = flow.standardized(condition, n), flow.request(**ask or {})
     for start in range(0, n, batch_size):
-        context = flow.domain.sample_context(min(batch_size, n - start), generator, flow.device, flow.dtype, asked)
-        if conditions is not None:
-            context = context._replace(condition=conditions[start : start + batch_size])
+        condition = None if conditions is None else conditions[start : start + batch_size]
+        at_once = min(batch_size, n - start)
+        context = flow.domain.sample_context(at_once, generator, flow.device, flow.dtype, asked, condition)
+        context = context._replace(condition=condition)
         latent = StandardNormal(flow.domain.space(context.mask), temperature)
         z = latent.sample(generator, flow.dtype)
         yield z, context, flow.domain.log_prob_context(context).to(flow.dtype) + latent.log_prob(z)

@@ -17,7 +17,7 @@ def html_table(rows: Iterable[Sequence[object]], head: Sequence[str] = (), capti
     """
     above = "".join(f"<th{_LEFT}>{escape(word)}</th>" for word in head)
     lines = "".join(f"<tr><th{_LEFT}>{_shown(first)}</th>{''.join(map(_cell, cells))}</tr>" for first, *cells in rows)
-    title = f"<caption{_LEFT}>{escape(caption)}</caption>" if caption else ""
+    title = f"<caption style='text-align:left;white-space:nowrap'>{escape(caption)}</caption>" if caption else ""
     return f"<table>{title}{f'<thead><tr>{above}</tr></thead>' if head else ''}<tbody>{lines}</tbody></table>"
 
 

@@ -197,6 +197,8 @@ def load(folder: str | Path, device: torch.device | str = "cpu") -> Posterior:
             torch.tensor([empty[key] if v is None else v for v in content[key]], dtype=torch.float64) for key in keys
         )
         names = [str(name) for name in content["names"]]
-    except (KeyError, TypeError, ValueError) as error:
+        if not low.shape == high.shape == (len(names),) or len({tensor.shape for tensor in observed}) > 1:
+            raise ValueError("different lengths")
+    except (ArithmeticError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise MolflowError(f"{path}: not the file of a posterior") from error
     return Posterior(load_flow(folder, device), Bounds(low, high), Observations(*observed), names)

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from molflow.distributions import COMPOSITIONS, CompositionModel, composition_model
+from molflow.distributions.compositions import Given
+from molflow.distributions.constraint import Constraint
 from molflow.errors import MolflowError
 
 TABLE = torch.tensor([[2, 0, 1], [0, 3, 0], [1, 1, 1], [0, 1, 0]])
@@ -128,3 +130,31 @@ def test_bond_ends_that_must_pair_up_are_learned(monkeypatch):
         shares.append(float((mask.sum(1) % 2 == 0).double().mean()))
     assert shares[0] > 0.97
     assert shares[0] > shares[1]
+
+
+def test_a_model_learns_how_compositions_depend_on_conditions(monkeypatch):
+    """q decides between two compositions; without q each has its share; probabilities sum to one under every q."""
+    table, counts = torch.tensor([[2, 0, 0], [0, 1, 1]]), torch.tensor([30, 10])
+    rows = torch.tensor([0, 0, 0, 1]).repeat(50)
+    q = torch.stack([2.0 * rows - 1 + 0.1 * torch.randn(200, generator=rng()), torch.ones(200)], 1)
+    made = CompositionModel(3, max_points=2, n_conditions=2)
+    monkeypatch.setattr(composition_model, "_STEPS", 300)
+    made.fit(table, counts, given=Given(q, rows, optional=True))
+    for condition, shares in (([1.0, 1.0], [0, 1]), ([-1.0, 1.0], [1, 0]), ([0.0, 0.0], [0.75, 0.25])):
+        given = torch.tensor([condition]).expand(2, -1)
+        assert made.log_prob(table, given).exp().tolist() == pytest.approx(shares, abs=0.05)
+        types, mask = made.sample(400, rng(), conditions=torch.tensor([condition]).expand(400, -1))
+        is_pair = (mask.sum(1) == 2) & (types[:, 0] == 0)
+        assert float(is_pair.float().mean()) == pytest.approx(shares[0], abs=0.08)
+        every = torch.tensor([[a, b, c] for a in range(3) for b in range(3) for c in range(3) if 0 < a + b + c <= 2])
+        total = made.log_prob(every, torch.tensor([condition]).expand(len(every), -1)).exp().sum()
+        assert float(total) == pytest.approx(1, abs=1e-6)
+    assert torch.equal(made.log_prob(table), made.log_prob(table, torch.zeros(2, 2)))
+
+
+def test_a_constraint_holds_under_each_condition():
+    made = CompositionModel(3, max_points=2, n_conditions=1)
+    made.n_fitted.fill_(1)
+    asked = Constraint(torch.ones(3, dtype=torch.bool), torch.tensor([[1, 1, 1]]), torch.tensor([2]), "two points")
+    _, mask = made.sample(50, rng(), asked, torch.arange(50.0).unsqueeze(1) % 3)
+    assert (mask.sum(1) == 2).all()

@@ -22,6 +22,7 @@ from molflow.training.objectives.accumulation import accumulate_gradients
 from molflow.training.state import load_state
 
 DRIVER = Path(__file__).with_name("ranks.py")
+pytestmark = pytest.mark.timeout(900)  # the runs of all objectives, some 55 processes
 
 
 @pytest.fixture(scope="module")

@@ -271,9 +271,10 @@ def test_roll_back_and_then_an_error(tmp_path, caplog, checkpoint_every):
     with pytest.raises(MolflowError, match=r"not finite at step 11, training data \[\d+, .* after 5 roll-backs"):
         train(tiny(EXPLODING, f"training.checkpoint_every={checkpoint_every}"), tmp_path)
     assert load_state(tmp_path)["step"] == 0
-    steps = [int(re.search("at step ([0-9]+)", message)[1]) for message in caplog.messages]
+    rolled_back = [message for message in caplog.messages if "no validation_nll" not in message]
+    steps = [int(re.search("at step ([0-9]+)", message)[1]) for message in rolled_back]
     assert steps == [1, 3, 5, 7, 9]
-    assert all("rolled back to the weights of step 0" in message for message in caplog.messages)
+    assert all("rolled back to the weights of step 0" in message for message in rolled_back)
     dataset = load_splits(read_experiment(tmp_path))
     begun = new_run_(dataset, torch.device("cpu"), 1, None).objective.flow.state_dict()
     assert all(torch.equal(tensor, begun[name]) for name, tensor in load(tmp_path).state_dict().items())

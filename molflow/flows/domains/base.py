@@ -86,13 +86,21 @@ class Domain(nn.Module, ABC, Generic[Data]):
 
     @abstractmethod
     def sample_context(
-        self, n: int, generator: torch.Generator | None, device: torch.device, dtype: torch.dtype, asked: Any = None
+        self,
+        n: int,
+        generator: torch.Generator | None,
+        device: torch.device,
+        dtype: torch.dtype,
+        asked: Any = None,
+        condition: Tensor | None = None,
     ) -> Context:
         """Draw the contexts of n new configurations, such as sizes and types.
 
         Args:
             n, generator, device, dtype: of the contexts.
             asked: what they must have, as `request` gives it.
+            condition: standardised conditions of the configurations, (n, C), where contexts may depend on them. They
+                are not put into the contexts.
 
         Raises:
             MolflowError: no configuration has what is asked.
@@ -119,6 +127,10 @@ class Domain(nn.Module, ABC, Generic[Data]):
 
     def log_prob_context(self, context: Context) -> Tensor:
         """Log probability of a context, (B,); by default 0, for contexts that are not random."""
+        return torch.zeros(len(context.mask), device=context.mask.device)
+
+    def log_prob_of_condition(self, context: Context) -> Tensor:
+        """What the condition of a context adds to `log_prob_context`, (B,); 0 where contexts do not depend on it."""
         return torch.zeros(len(context.mask), device=context.mask.device)
 
     @abstractmethod

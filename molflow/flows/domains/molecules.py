@@ -63,10 +63,14 @@ class ComposedMoleculesConfig(_MoleculesConfig):
     max_points: int = Field(
         0, ge=0, description="points of the largest composition of the model, filled in by training"
     )
+    n_conditions: int = Field(
+        0, ge=0, description="numbers that the model of compositions depends on, filled in by training"
+    )
 
     def build(self) -> "ComposedMoleculeDomain":
         make = COMPOSITIONS[self.compositions]
-        compositions = make(len(self.types), self.n_compositions, self.max_points, bond_ends(self.types))
+        ends = bond_ends(self.types)
+        compositions = make(len(self.types), self.n_compositions, self.max_points, ends, self.n_conditions)
         return ComposedMoleculeDomain(self.types, self.representation, self.scale, compositions)
 
 
@@ -225,6 +229,7 @@ class MoleculeDomain(_Molecules):
         device: torch.device,
         dtype: torch.dtype,
         asked: int | None = None,
+        condition: Tensor | None = None,
     ) -> Context:
         if asked is None:
             sizes = self.atom_counts.sample(n, generator)
@@ -330,10 +335,11 @@ class ComposedMoleculeDomain(_Molecules):
         device: torch.device,
         dtype: torch.dtype,
         asked: Request | None = None,
+        condition: Tensor | None = None,
     ) -> Context:
         constraint, room = asked or Request()
         if room is None:
-            return self._context(*self.compositions.sample(n, generator, constraint), dtype)
+            return self._context(*self.compositions.sample(n, generator, constraint, condition), dtype)
         types, mask = room.sample(n, lambda m: self.compositions.sample(m, generator, constraint), generator)
         fixed = room.positions.to(dtype).expand(n, -1, -1)
         return self._context(types, mask, dtype)._replace(fixed=fixed)
@@ -341,7 +347,13 @@ class ComposedMoleculeDomain(_Molecules):
     def log_prob_context(self, context: Context) -> Tensor:
         composition = context.labels.sum(1).round().long()
         log_factorials = torch.lgamma(torch.cat([composition.sum(-1, keepdim=True), composition], -1).double() + 1)
-        return self.compositions.log_prob(composition) - (log_factorials[:, 0] - log_factorials[:, 1:].sum(-1))
+        log_p = self.compositions.log_prob(composition, context.condition)
+        return log_p - (log_factorials[:, 0] - log_factorials[:, 1:].sum(-1))
+
+    def log_prob_of_condition(self, context: Context) -> Tensor:
+        if not self.compositions.n_conditions:
+            return super().log_prob_of_condition(context)
+        return self.log_prob_context(context) - self.log_prob_context(context._replace(condition=None))
 
     def _context(self, types: Tensor, mask: Tensor, dtype: torch.dtype) -> Context:
         labels = one_hot(types.clamp(min=0), len(self.types)) * mask.unsqueeze(-1)

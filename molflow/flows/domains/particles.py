@@ -83,7 +83,13 @@ class ParticleDomain(Domain[Tensor]):
         return points.x * self.scale
 
     def sample_context(
-        self, n: int, generator: torch.Generator | None, device: torch.device, dtype: torch.dtype, asked: Any = None
+        self,
+        n: int,
+        generator: torch.Generator | None,
+        device: torch.device,
+        dtype: torch.dtype,
+        asked: Any = None,
+        condition: Tensor | None = None,
     ) -> Context:
         return self._context(n, device, dtype)
 

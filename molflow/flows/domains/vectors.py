@@ -79,7 +79,13 @@ class VectorDomain(Domain[Tensor]):
         return points * self.std.to(points.dtype) + self.mean.to(points.dtype)
 
     def sample_context(
-        self, n: int, generator: torch.Generator | None, device: torch.device, dtype: torch.dtype, asked: Any = None
+        self,
+        n: int,
+        generator: torch.Generator | None,
+        device: torch.device,
+        dtype: torch.dtype,
+        asked: Any = None,
+        condition: Tensor | None = None,
     ) -> Context:
         return self._context(n, device, dtype)
 

@@ -17,6 +17,7 @@ from molflow.data.base import Loaded
 from molflow.data.loaders import Batches, EqualCostBatches, EqualSizeBatches, MixedSizeBatches
 from molflow.data.structures import MoleculeSet
 from molflow.distributions import COMPOSITIONS
+from molflow.distributions.compositions import Given
 from molflow.errors import MolflowError
 from molflow.evaluation import METRICS, EvaluationOptions, MoleculeMetric, MoleculeReport, evaluate
 from molflow.evaluation.background import BackgroundEvaluation
@@ -76,11 +77,13 @@ class MoleculesTask(Task[MoleculeBatch]):
             rows, held_out = (
                 _compositions(loaded[split].data, codes[split], known) for split in ("train", "validation")
             )
-            table, counts = map(torch.from_numpy, np.unique(rows, axis=0, return_counts=True))
+            table, inverse, counts = map(
+                torch.from_numpy, np.unique(rows, axis=0, return_inverse=True, return_counts=True)
+            )
             possible = distribution.possible(torch.from_numpy(held_out), table)
             condition = None if validation.condition is None else validation.condition[possible]
             validation = Loaded(validation.data.subset(possible.numpy()), condition)
-            compositions = table, counts
+            compositions = table, counts, inverse.reshape(-1)
             found |= distribution.sizes(table)
         else:
             found["atom_counts"] = domain.atom_counts or tuple(np.bincount(training.data.n_atoms).tolist())
@@ -143,9 +146,10 @@ class MoleculeSplits(Splits[MoleculeBatch]):
     """Training and validation molecules.
 
     Attributes:
-        compositions: the distinct compositions of the training data (K, T) and how often each occurs (K,), where types
-            are given; else None. The validation set then lacks the molecules whose composition has probability zero:
-            with a table of united atoms 1.2 % of QM9's, with a model those larger than all training molecules.
+        compositions: the distinct compositions of the training data (K, T), how often each occurs (K,), and which of
+            them each molecule has (M,), where types are given; else None. The validation set then lacks the molecules
+            whose composition has probability zero: with a table of united atoms 1.2 % of QM9's, with a model those
+            larger than all training molecules.
     """
 
     training: MoleculeSet
@@ -157,15 +161,28 @@ class MoleculeSplits(Splits[MoleculeBatch]):
         config: "ExperimentConfig",
         training: Loaded[MoleculeSet],
         validation: Loaded[MoleculeSet],
-        compositions: tuple[Tensor, Tensor] | None,
+        compositions: tuple[Tensor, Tensor, Tensor] | None,
     ):
         super().__init__(task, config, training, validation)
         self.compositions = compositions
+        domain: Any = self.config.model.domain
+        if compositions is not None and COMPOSITIONS[domain.compositions].takes_conditions:
+            conditions = self.config.model.conditions
+            n = 0 if conditions is None else conditions.build().n_inputs
+            self.config = with_model(self.config, domain=domain.model_copy(update={"n_conditions": n}))
 
     def fit(self, domain: Domain[Any]) -> None:
         if self.compositions is not None:
             assert isinstance(domain, ComposedMoleculeDomain)
-            domain.compositions.fit(*self.compositions, seed=self.config.seed, progress=True)
+            table, counts, rows = self.compositions
+            given = None
+            if domain.compositions.n_conditions:
+                assert self.conditions is not None
+                assert self.config.model.conditions is not None
+                conditions = self.config.model.conditions.build()
+                values = conditions(self.conditions[0], len(rows), torch.float32)
+                given = Given(values, rows, conditions.optional)
+            domain.compositions.fit(table, counts, seed=self.config.seed, progress=True, given=given)
 
     @property
     def _mixed(self) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 from molflow.data.base import DataSetConfig, Loaded
 from molflow.data.files import cache_path
 from molflow.data.particles import load_particles, prepare_particles
-from molflow.energies import System, check_energy, independent_metropolis, log_weights, resample, softened
+from molflow.energies import System, anneal, check_energy, independent_metropolis, log_weights, resample, softened
 from molflow.energies.base import Potential
 from molflow.energies.checks import distinguishable
 from molflow.energies.reweighting import effective_sample_size, weigh
@@ -291,6 +291,11 @@ class ParticleSampling(Sampling[Tensor]):
         if self.options.correct == "importance":
             x, log_prob = self._propose(n, seed)
             x = resample(x, log_weights(energy, x, log_prob), n, seed ^ 1)  # other random numbers than the noise's
+        elif self.options.correct == "annealing":
+            x, log_prob = self._propose(n, seed)
+            annealed = anneal(potential, x.double(), log_prob, seed ^ 1)
+            x = annealed.x.to(x.dtype)
+            details = {name: value for name, value in annealed._asdict().items() if name != "x"}
         else:
             n_chains = -(-n // _CHAIN_LENGTH)
             x, acceptance = independent_metropolis(energy, self._propose, n, n_chains, seed)
@@ -316,6 +321,13 @@ class ParticleSampling(Sampling[Tensor]):
         text = f"{found['n_proposals']:,} samples were drawn, with an effective sample size of {ess}"
         if found["kind"] == "importance":
             text += "; each was taken in proportion to its weight"
+        elif found["kind"] == "annealing":
+            start, kept = found["inverse_temperatures"][0], 100 * min(found["ess_fractions"])
+            text += (
+                f"; {len(found['inverse_temperatures'])} stages of resampling and moves began at the inverse "
+                f"temperature {start:.3g}, kept at least {kept:.3g} % each and took {found['n_gradients']:,} "
+                f"evaluations of the energy and its gradient for each sample; log Z is {found['log_z']:.5g}"
+            )
         else:
             text += f"; {found['n_chains']:,} chains accepted {100 * found['acceptance']:.3g} % of them"
         text += f". {found['n_distinct']:,} of the {self.options.n:,} configurations are distinct."

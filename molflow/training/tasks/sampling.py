@@ -55,7 +55,7 @@ class SamplingOptions:
     temperature: float = 1.0
     density: bool = True
     only: Literal["stable"] | None = None
-    correct: Literal["metropolis", "importance"] | None = None
+    correct: Literal["metropolis", "importance", "annealing"] | None = None
     condition: Mapping[str, float | str] | None = None
     compile: bool | None = None
     precision: Precision = "float32"
