@@ -174,7 +174,7 @@ def read_config(path: Path) -> dict[str, Any]:
     if version == 0:
         return _from_format_0(content)
     experiment = content.get("experiment")
-    return content | {"experiment": experiment if isinstance(experiment, dict) else None}
+    return parts | {"experiment": experiment if isinstance(experiment, dict) else None}
 
 
 def _from_format_0(content: dict[str, Any]) -> dict[str, Any]:
