@@ -181,10 +181,10 @@ def check_page(path: Path) -> None:
     from molflow.extras import import_extra
     from molflow.files import check_writable, is_stream
 
-    if path.suffix.lower() not in (".html", ".htm") and not is_stream(path):
-        raise UsageError(f"--report {path}: a page is an .html file")
     import_extra("plotly.offline", "report", f"--report {path}")
     check_writable(path)
+    if path.suffix.lower() not in (".html", ".htm") and not is_stream(path):
+        raise UsageError(f"--report {path}: a page is an .html file")
 
 
 def refuse_other_tasks(task: str, subject: str, **options: Any) -> None:

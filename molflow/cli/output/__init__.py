@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from molflow import files
@@ -51,12 +52,25 @@ def write_json(path: Path | None, content: Any) -> None:
 
 
 def show(records: Sequence[Record], json: Path | None = None) -> None:
-    """Print one line for each figure, with one column for each record."""
-    table = Table(box=None, show_header=False)
-    for key in records[0] if records else ():
-        table.add_row(key.replace("_", " "), *(text(record.get(key)) for record in records))
-    console.print(table)
+    """Print one line for each figure, with one column for each record; those that do not fit go to a further table."""
+    left = list(records)
+    while left:
+        n = next((n for n in range(len(left), 1, -1) if _width(_table(left[:n])) <= console.width), 1)
+        console.print(_table(left[:n]))
+        left = left[n:]
     write_json(json, records[0] if len(records) == 1 else records)
+
+
+def _table(records: Sequence[Record]) -> Table:
+    table = Table(box=None, show_header=False)
+    for key in records[0]:
+        table.add_row(key.replace("_", " "), *(text(record.get(key)) for record in records))
+    return table
+
+
+def _width(table: Table) -> int:
+    """Characters that a table takes if nothing in it is cut."""
+    return Measurement.get(console, console.options.update(max_width=10_000), table).maximum
 
 
 def show_lines(lines: Sequence[tuple[str, ...]]) -> None:

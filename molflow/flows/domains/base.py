@@ -140,4 +140,7 @@ class Domain(nn.Module, ABC, Generic[Data]):
 
 def _check_finite(values: Any) -> None:
     if isinstance(values, Tensor) and not (finite := values.isfinite()).all():
-        raise MolflowError(f"configuration {int((~finite).nonzero()[0, 0])} of the batch: expected finite numbers")
+        first = int((~finite).nonzero()[0, 0])
+        raise MolflowError(
+            f"configuration {first} of the batch: expected finite numbers, but it is not finite at time 0, the data"
+        )

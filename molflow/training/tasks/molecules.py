@@ -71,7 +71,7 @@ class MoleculesTask(Task[MoleculeBatch]):
         if domain.types:
             known = _codes_with(known, domain.types)
         found: Record = {"types": tuple(code_name(code) for code in known.tolist())}
-        compositions = None
+        compositions = rows_of = None
         if isinstance(domain, ComposedMoleculesConfig):
             distribution = COMPOSITIONS[domain.compositions]
             rows, held_out = (
@@ -83,12 +83,12 @@ class MoleculesTask(Task[MoleculeBatch]):
             possible = distribution.possible(torch.from_numpy(held_out), table)
             condition = None if validation.condition is None else validation.condition[possible]
             validation = Loaded(validation.data.subset(possible.numpy()), condition)
-            compositions = table, counts, inverse.reshape(-1)
+            compositions, rows_of = (table, counts), inverse.reshape(-1)
             found |= distribution.sizes(table)
         else:
             found["atom_counts"] = domain.atom_counts or tuple(np.bincount(training.data.n_atoms).tolist())
         config = with_model(config, domain=domain.model_copy(update=found))
-        return MoleculeSplits(self, config, training, validation, compositions)
+        return MoleculeSplits(self, config, training, validation, compositions, rows_of)
 
     def sampling(self, flow: Flow[MoleculeBatch], options: SamplingOptions) -> "MoleculeSampling":
         return MoleculeSampling(flow, options, self.noun)
@@ -146,10 +146,10 @@ class MoleculeSplits(Splits[MoleculeBatch]):
     """Training and validation molecules.
 
     Attributes:
-        compositions: the distinct compositions of the training data (K, T), how often each occurs (K,), and which of
-            them each molecule has (M,), where types are given; else None. The validation set then lacks the molecules
-            whose composition has probability zero: with a table of united atoms 1.2 % of QM9's, with a model those
-            larger than all training molecules.
+        compositions: the distinct compositions of the training data (K, T) and how often each occurs (K,), where types
+            are given; else None. The validation set then lacks the molecules whose composition has probability zero:
+            with a table of united atoms 1.2 % of QM9's, with a model those larger than all training molecules.
+        rows: of the compositions, that of each training molecule (M,); None as for `compositions`.
     """
 
     training: MoleculeSet
@@ -161,10 +161,11 @@ class MoleculeSplits(Splits[MoleculeBatch]):
         config: "ExperimentConfig",
         training: Loaded[MoleculeSet],
         validation: Loaded[MoleculeSet],
-        compositions: tuple[Tensor, Tensor, Tensor] | None,
+        compositions: tuple[Tensor, Tensor] | None,
+        rows: Tensor | None,
     ):
         super().__init__(task, config, training, validation)
-        self.compositions = compositions
+        self.compositions, self.rows = compositions, rows
         domain: Any = self.config.model.domain
         if compositions is not None and COMPOSITIONS[domain.compositions].takes_conditions:
             conditions = self.config.model.conditions
@@ -174,15 +175,15 @@ class MoleculeSplits(Splits[MoleculeBatch]):
     def fit(self, domain: Domain[Any]) -> None:
         if self.compositions is not None:
             assert isinstance(domain, ComposedMoleculeDomain)
-            table, counts, rows = self.compositions
             given = None
             if domain.compositions.n_conditions:
                 assert self.conditions is not None
+                assert self.rows is not None
                 assert self.config.model.conditions is not None
                 conditions = self.config.model.conditions.build()
-                values = conditions(self.conditions[0], len(rows), torch.float32)
-                given = Given(values, rows, conditions.optional)
-            domain.compositions.fit(table, counts, seed=self.config.seed, progress=True, given=given)
+                values = conditions(self.conditions[0], len(self.training), torch.float32)
+                given = Given(values, self.rows, conditions.optional)
+            domain.compositions.fit(*self.compositions, seed=self.config.seed, progress=True, given=given)
 
     @property
     def _mixed(self) -> bool:
