@@ -124,6 +124,6 @@ def distinguishable(x: Tensor, species: Tensor) -> tuple[int, int] | None:
     for i in range(len(species)):
         for j in range(i):
             off = (profile[i] - profile[j]).abs()
-            if species[i] == species[j] and (off > 5 * error.max() + 0.1 * mean.max()).any():
+            if species[i] == species[j] and (off > 5 * error.max() + 0.05 * mean.max()).any():
                 return j, i
     return None
