@@ -19,7 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from experiments import save_experiment
+from experiments import TINY, TYPES, save_experiment, save_small_molecules
 from molflow import evaluation, pretrained
 from molflow.chem import lookup, read_structures
 from molflow.cli import main
@@ -30,8 +30,6 @@ from molflow.report.tables import number
 from molflow.training.config import load_experiment
 
 QM9 = Path(__file__).parent / "fixtures" / "qm9_200.npz"
-TINY = Path(__file__).parent / "training" / "tiny.toml"
-TYPES = 'model.domain.types=["H", "C", "N", "O", "F"]'
 COMMANDS = ("data", "train", "sample", "evaluate", "models", "templates", "benchmark sampling", "benchmark training")
 SCORES = {
     "n_molecules", "atom_stability", "molecule_stability", "validity", "connected_validity", "uniqueness", "novelty",
@@ -46,11 +44,7 @@ SPEEDS = {
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    config = load_experiment(TINY, [TYPES, "model.domain.atom_counts=[0, 0, 1, 2, 0, 3, 5]"])
-    torch.manual_seed(0)
-    save_experiment(folder, config, card={"data": "nothing", "steps": 0})
-    return folder
+    return save_small_molecules(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

@@ -9,16 +9,13 @@ import time
 
 import numpy as np
 import pytest
-import torch
-from test_cli import TINY, TYPES
 
-from experiments import save_experiment
+from experiments import save_small_molecules
 from molflow.chem import read_structures
 from molflow.data.files import read_array
 from molflow.evaluation import EvaluationOptions
 from molflow.evaluation.background import BackgroundEvaluation
 from molflow.flows.storage import load
-from molflow.training.config import load_experiment
 from molflow.training.tasks.shards import ShardPlan, read_manifest, sha256, shard_seed
 
 N = ("-n", 25, "--batch-size", 4, "--shard-size", 10)
@@ -27,11 +24,7 @@ SCORED = ("molecule_stability", "atom_stability", "connected_validity", "validit
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    config = load_experiment(TINY, [TYPES, "model.domain.atom_counts=[0, 0, 1, 2, 0, 3, 5]"])
-    torch.manual_seed(0)
-    save_experiment(folder, config, card={"data": "nothing", "steps": 0})
-    return folder
+    return save_small_molecules(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture
