@@ -1,6 +1,7 @@
 """Plots by matplotlib: training curves, energies, densities in the plane, and scores with their intervals.
 
-matplotlib is imported when a plot is drawn. `ax` is a `matplotlib.axes.Axes`, by default the current one.
+matplotlib is imported when a plot is drawn. `ax` is a `matplotlib.axes.Axes`, by default the current one, or that of
+a new figure if something is drawn there already.
 """
 
 import json
@@ -181,4 +182,5 @@ def _array(values: Any) -> np.ndarray:
 def _axes(ax: Any) -> Any:
     if ax is not None:
         return ax
-    return import_extra("matplotlib.pyplot", "plot", "a plot").gca()
+    pyplot = import_extra("matplotlib.pyplot", "plot", "a plot")
+    return pyplot.subplots()[1] if pyplot.gca().has_data() else pyplot.gca()
