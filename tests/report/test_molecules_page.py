@@ -172,7 +172,7 @@ def test_each_set_has_a_sentence_and_its_statuses(sets, compared):
     text, statuses = unescape(words_of(compared)), rows_of(compared)[1]
     for name, record in sets[0].items():
         assert f"{name}: {percent(record['molecule_stability'])} of 30 molecules are stable, " in text
-        assert f"{record['n_atoms']:,} atoms; bonds by EDM look-up bonds" in text
+        assert f"{record['n_atoms']:,} atoms; bonds: EDM look-up bonds" in text
         shown = {status: cells[name].split() for status, cells in statuses.items()}
         assert {status: int(words[2]) for status, words in shown.items() if words[0] != "0"} == record["statuses"]
     assert text.count("qm9 itself") == 3
