@@ -97,7 +97,8 @@ def _reference(records: Mapping[str, Record]) -> Record:
 def _verdict(name: str, record: Record, known: Record, several: bool) -> str:
     """How many molecules are stable, how far that is from the reference, and what the others are."""
     value, ceiling = record["molecule_stability"], known.get("molecule_stability")
-    text = f"{percent(value)} of {record['n_molecules']:,} {'molecule is' if record['n_molecules'] == 1 else 'molecules are'} stable"
+    counted = "1 molecule is" if record["n_molecules"] == 1 else f"{record['n_molecules']:,} molecules are"
+    text = f"{percent(value)} of {counted} stable"
     if None not in (value, ceiling):
         gap = 100 * (value - ceiling)
         text += f", {abs(gap):.1f} points {'below' if gap < 0 else 'above'} {known['name']} itself"

@@ -203,9 +203,18 @@ def test_bins_of_different_widths_are_drawn_as_densities(sets, tmp_path):
     spec = plots_of(tmp_path / "a.html")["QED"]
     assert spec["layout"]["yaxis"]["title"]["text"] == "density"
     reference, fine, coarse = (trace["y"] for trace in spec["data"])
-    assert reference == [1, 1, 1, 1, 0]
-    assert fine == pytest.approx([0.4, 0.8, 1.2, 1.6, 0])
-    assert coarse == pytest.approx([0.6, 1.4, 0])
+    assert reference == [0, 1, 1, 1, 1, 0]
+    assert fine == pytest.approx([0, 0.4, 0.8, 1.2, 1.6, 0])
+    assert coarse == pytest.approx([0, 0.6, 1.4, 0])
+
+
+def test_a_single_value_is_drawn_as_a_bar_with_room_beside_it(sets, tmp_path):
+    histogram = {"edges": [1.5, 2.5], "samples": [1.0], "reference": None}
+    record = sets[0]["c"] | {"distributions": {"atoms": {"unit": "atoms", "histogram": histogram}}}
+    molecules_page({"mine": record}, tmp_path / "a.html", statuses=STATUSES)
+    spec = plots_of(tmp_path / "a.html")["atoms"]
+    assert (spec["data"][0]["x"], spec["data"][0]["y"]) == ([1.5, 1.5, 2.5], [0, 1, 0])
+    assert spec["layout"]["xaxis"]["range"] == [0.5, 3.5]
 
 
 def test_screening_shows_the_quantiles_of_every_descriptor_and_of_strain(sets, tmp_path):
