@@ -197,9 +197,10 @@ def _terminal_bonds() -> Chem.Mol:
 def _embeds(mol: Chem.Mol) -> bool:
     """Whether RDKit embeds one conformer within `ATTEMPTS`, made as PoseBusters makes its fifty."""
     from rdkit import Chem
-    from rdkit.Chem import rdDistGeom
+    from rdkit.Chem import inchi, rdDistGeom
 
-    parsed = Chem.MolFromInchi(Chem.MolToInchi(mol))
+    names: Any = inchi  # has no types
+    parsed = names.MolFromInchi(names.MolToInchi(mol))
     if parsed is None:
         return False
     settings: Any = rdDistGeom.ETKDGv3()

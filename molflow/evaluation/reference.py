@@ -40,7 +40,7 @@ def recorded_scores(name: str, bonds: Bonds = "lookup") -> dict[str, Any]:
     """
     check_reference(name)
     scores: dict[str, Any] = json.loads(_FOLDER.joinpath(f"{name}{_SCORES}").read_text(encoding="utf-8"))
-    chosen = scores.pop("bonds", {}).get("file" if bonds == "auto" else bonds, {})
+    chosen: dict[str, Any] = scores.pop("bonds", {}).get("file" if bonds == "auto" else bonds, {})
     return scores | chosen | {"metrics": scores["metrics"] | chosen.get("metrics", {})}
 
 
