@@ -1,35 +1,54 @@
 """The scores of QM9 itself, shown beside those of samples: molflow/evaluation/qm9_reference.{json,npz}.
 
-    python experiments/qm9_reference.py [--workers 2] [--all | --add]
+    python experiments/qm9_reference.py protocols strain energy gfn2 [--workers 2] [--most N] [--folder FOLDER]
 
-Look-up scores are of all 130,831 molecules. Scores on perceived bonds and the histograms are of the 13,083 of the test
-split, and strain by GFN2-xTB of its first 1,000. Novelty is that of the test split against the training split. Metrics
-that compare with a reference compare as many of the validation split with the test split, so they show the noise.
+Each stage renews its part of the record and leaves the others; FOLDER keeps finished molecules of an interrupted one.
+
+protocols   all 130,831 molecules under every protocol of bonds, with PoseBusters' checks. The bonds of a file are those
+            of the data set's SMILES, laid onto the atoms; molecules on which they do not fit have none. Novelty is that
+            of the test split against the training split. The histogram is of the 13,083 test molecules; w1_* and js_*
+            compare as many of the validation split with it, so they show the noise.
+strain      by MMFF94, of the test split
+energy      PoseBusters' internal energy, of the first 2,000 of the test split
+gfn2        strain by GFN2-xTB, of the first 1,000 of the test split
 """
 
 import argparse
 import json
 import re
-import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import metadata
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rdkit import Chem
 
-from molflow.chem import Structure
-from molflow.data import load_qm9
-from molflow.evaluation import METRICS, EvaluationOptions, MoleculeReport, Tally, distributions, evaluate, inspect_all
+from molflow.chem import Record, Structure
+from molflow.chem.perception import connected
+from molflow.chem.structure import Stated
+from molflow.data import load_qm9, prepare_qm9
+from molflow.data.structures import MoleculeSet
+from molflow.evaluation import METRICS, EvaluationOptions, MoleculeReport, Tally, distributions
+from molflow.evaluation.journal import Journal
 from molflow.evaluation.novelty import qm9_training_reference
+from molflow.evaluation.options import Bonds
+from molflow.evaluation.parallel import inspected
+from molflow.evaluation.protocols import headline
 from molflow.evaluation.reference import recorded_histogram
 
 SCORES = Path(__file__).parents[1] / "molflow" / "evaluation" / "qm9_reference.json"
-GFN2_OF = 1000
+ENERGY_OF, GFN2_OF = 2000, 1000
+SPLITS = ("test", "validation", "train")
+"""The order of molecules, so that a part of them is a random one: the splits are of a random permutation."""
+
 TRIVIAL = ("novelty", "validity_x_uniqueness_x_novelty", "edm_validity_x_uniqueness_x_novelty")
 """Metrics without a reference: the molecules of QM9 differ, so those of one split are new to another."""
+
+APART = ("strain_per_atom", "posebusters_energy")
+"""Metrics of the other stages."""
 
 KEYS = (
     "n_molecules", "n_atoms", "atom_stability", "molecule_stability", "validity", "connected_validity", "uniqueness",
@@ -39,69 +58,146 @@ KEYS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stages", nargs="+", choices=STAGES)
     parser.add_argument("--workers", type=int, default=None)
-    parser.add_argument("--all", action="store_true", help="renew validity and uniqueness of all, not stability alone")
-    parser.add_argument("--add", action="store_true", help="measure only metrics and quantities that are not recorded")
-    options = parser.parse_args()
-    workers = options.workers
-    if options.add:
-        add_missing(workers)
-        return
-
-    test, everything = load_qm9("test"), list(load_qm9("all").structures())
-    failures: list[tuple[int, MoleculeReport]] = []
-    training = qm9_training_reference(progress=True)
-    tested = tally(test.structures(), workers, "test", failures, training=training, strain="mmff94", posebusters=True)
-    add_gfn2(tested.histogram, test.structures(), workers)
-    write_histogram(tested.histogram)
-    show(failures, test.smiles)
-
-    scores = evaluate(everything, scope="stability").to_dict()
-    looked_up = json.loads(SCORES.read_text(encoding="utf-8"))
-    if options.all:
-        looked_up = evaluate(everything, scope="lookup", progress=True).to_dict()
-    if any(rounded(scores[key]) != rounded(looked_up[key]) for key in ("atom_stability", "molecule_stability")):
-        raise SystemExit("stability is not what is recorded; run with --all")
-    of_test = tested.scores().to_dict()
-    metrics = of_test["metrics"] | scores["metrics"] | compared(workers)
-    record = {
-        "name": "qm9",
-        **{key: rounded(looked_up[key]) for key in KEYS},
-        "measured": "experiments/qm9_reference.py: evaluate over all molecules of qm9pack 1.0.3, positions as float32; "
-        f"RDKit {metadata.version('rdkit')}. A reference for itself has no novelty. metrics: stability of all, the "
-        "others of the 13,083 test molecules, and their novelty against the training split; w1_*, js_*, validity_3d, "
-        "rare_ring_sizes: as many validation molecules against them",
-        "metrics": recorded(metrics),
-        "distributions": summaries(of_test["distributions"]),
-    }
-    SCORES.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    parser.add_argument("--most", type=int, default=None, help="molecules of the stage protocols, by default all")
+    parser.add_argument("--folder", type=Path, default=Path("qm9_reference"))
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    for stage in arguments.stages:
+        record = json.loads(SCORES.read_text(encoding="utf-8"))
+        STAGES[stage](record, arguments)
+        SCORES.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-def add_missing(workers: int | None) -> None:
-    """Measure what the record lacks, but for PoseBusters and GFN2-xTB, and leave all that it has."""
-    record, test = json.loads(SCORES.read_text(encoding="utf-8")), load_qm9("test")
-    training = qm9_training_reference(progress=True)
-    tested = tally(test.structures(), workers, "test", training=training, strain="mmff94")
-    histogram = recorded_histogram("qm9")
+def protocols(record: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Everything but strain and energies."""
+    n_test, training = len(load_qm9("test")), qm9_training_reference(progress=True)
+    everything = {bonds: Tally(EvaluationOptions(bonds=bonds, posebusters=True)) for bonds in PROTOCOLS}
+    tested = {bonds: Tally(EvaluationOptions(bonds=bonds, training=training)) for bonds in PROTOCOLS}
+    records = chain.from_iterable(records_of(load_qm9(name)) for name in SPLITS)
+    reports = kept("protocols", islice(records, arguments.most), arguments, posebusters=True)
+    of_test = list(islice(reports, n_test))
+    for report in of_test:
+        for bonds in PROTOCOLS:
+            tested[bonds].add(headline(report, bonds))
+    write_histogram(tested["lookup"].histogram, kept="strain")
+    show(enumerate(of_test), load_qm9("test").smiles)
+    judged, compared = (Tally(EvaluationOptions(reference="qm9")) for _ in range(2))
+    for place, report in enumerate(chain(of_test, reports)):
+        judged.add(report)
+        if n_test <= place < 2 * n_test:
+            compared.add(report)
+        for bonds in PROTOCOLS:
+            everything[bonds].add(headline(report, bonds))
+
+    distances = of_reference(compared, ("w1_", "js_"), " of the validation split")
+    usual = of_reference(judged, ("validity_3d", "rare_"), "")
+    record["metrics"] = {name: metric for name, metric in record["metrics"].items() if name in APART}
+    for bonds in PROTOCOLS:
+        scores = everything[bonds].scores().to_dict()
+        found = recorded(tested[bonds].scores().to_dict()["metrics"] | scores["metrics"] | usual | distances)
+        if bonds == "lookup":
+            part, known = record, record["metrics"]
+        else:
+            part, known = record.setdefault("bonds", {}).setdefault(bonds, {}), record["metrics"]
+            found = {name: metric for name, metric in found.items() if metric != known.get(name)}
+            part["metrics"] = {}
+        part |= {key: rounded(scores[key]) for key in KEYS}
+        part["metrics"] |= found
+    record["distributions"] |= summaries(tested["lookup"].scores().to_dict()["distributions"])
+    record["measured"] = (
+        f"experiments/qm9_reference.py: {scores['n_molecules']:,} molecules of qm9pack 1.0.3, positions as float32; "
+        f"RDKit {metadata.version('rdkit')}. A reference for itself has no novelty. metrics: of all, but novelty of "
+        "the 13,083 test molecules against the training split; w1_*, js_*: as many validation molecules against the "
+        "test split; strain of the test split; posebusters_energy of its first 2,000. distributions: test split"
+    )
+
+
+def strain(record: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Strain by MMFF94."""
+    structures = load_qm9("test").structures()
+    add_strain(record, kept("strain", structures, arguments, strain="mmff94"), "strain", "mmff94")
+
+
+def gfn2(record: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Strain by GFN2-xTB, of few molecules as it takes a hundred times as long."""
+    structures = islice(load_qm9("test").structures(), GFN2_OF)
+    add_strain(record, kept("gfn2", structures, arguments, strain="gfn2-xtb"), "GFN2-xTB", "gfn2-xtb")
+
+
+def energy(record: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """PoseBusters' internal energy, of few molecules as it takes fifty times as long as everything else."""
+    total = Tally(EvaluationOptions(posebusters_energy=True))
+    structures = islice(load_qm9("test").structures(), ENERGY_OF)
+    for report in kept("energy", structures, arguments, posebusters_energy=True):
+        total.add(report)
+    metrics = recorded(total.scores().to_dict()["metrics"])
+    record["metrics"] |= {"posebusters_energy": metrics["posebusters_energy"]}
+
+
+STAGES = {"protocols": protocols, "strain": strain, "energy": energy, "gfn2": gfn2}
+PROTOCOLS: tuple[Bonds, ...] = ("lookup", "perceived", "file")
+
+
+def records_of(molecules: MoleculeSet) -> Iterator[Record]:
+    """Molecules as a file with bonds has them."""
+    assert molecules.smiles is not None
+    for place, (structure, smiles) in enumerate(zip(molecules.structures(), molecules.smiles, strict=True), start=1):
+        yield Record("", place, None, structure, None, bonds_of(structure, str(smiles)))
+
+
+def bonds_of(structure: Structure, smiles: str) -> Stated | None:
+    """The bonds and charges of a SMILES on the atoms of a structure; None where its graph has other bonds."""
+    intended = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    Chem.Kekulize(intended, clearAromaticFlags=True)
+    graph = Chem.RWMol(intended)
+    for bond in graph.GetBonds():
+        bond.SetBondType(Chem.BondType.SINGLE)
+    for atom in graph.GetAtoms():
+        atom.SetFormalCharge(0)
+    place = connected(structure.positions.astype(np.float64), structure.atomic_numbers).GetSubstructMatch(graph)
+    if len(place) != len(structure.atomic_numbers) or intended.GetNumAtoms() != len(place):
+        return None
+    bonds = [(place[b.GetBeginAtomIdx()], place[b.GetEndAtomIdx()], int(b.GetBondType())) for b in intended.GetBonds()]
+    charges = np.zeros(len(place), dtype=np.int64)
+    charges[list(place)] = [atom.GetFormalCharge() for atom in intended.GetAtoms()]
+    return Stated(np.array(bonds, dtype=np.int64), charges)
+
+
+def kept(
+    name: str, molecules: Iterable[Structure | Record], arguments: argparse.Namespace, **settings: Any
+) -> Iterator[MoleculeReport]:
+    """Reports on molecules, in order; those of an interrupted run are read from the folder."""
+    options = EvaluationOptions(workers=arguments.workers, progress=True, **settings)
+    with Journal(arguments.folder / f"{name}.jsonl", [prepare_qm9()], options, resume=True) as journal:
+        for _, report in journal.continued(molecules, options, inspected):
+            yield report
+
+
+def add_strain(record: dict[str, Any], reports: Iterable[MoleculeReport], prefix: str, method: str) -> None:
+    """Renew the quantities whose names begin with `prefix`, and the metric of the default method."""
+    total = Tally(EvaluationOptions(strain=method))
+    for report in reports:
+        total.add(report)
+    histogram = recorded_histogram("qm9").copy()
     for name in distributions.QUANTITIES:
-        if not distributions.counts_of(histogram, name).any():
-            distributions.counts_of(histogram, name)[:] = distributions.counts_of(tested.histogram, name)
+        if name.startswith(prefix):
+            distributions.counts_of(histogram, name)[:] = distributions.counts_of(total.histogram, name)
     write_histogram(histogram)
-    scores = tested.scores().to_dict()
-    record["metrics"] = recorded(scores["metrics"] | compared(workers)) | record["metrics"]
-    record["distributions"] = summaries(scores["distributions"]) | record["distributions"]
-    SCORES.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    scores = total.scores().to_dict()
+    record["distributions"] |= {k: v for k, v in summaries(scores["distributions"]).items() if k.startswith(prefix)}
+    if method == "mmff94":
+        record["metrics"]["strain_per_atom"] = recorded(scores["metrics"])["strain_per_atom"]
 
 
-def compared(workers: int | None) -> dict[str, dict[str, Any]]:
-    """Metrics of the validation split that compare it with the recorded histogram, which is of the test split."""
-    recorded_histogram.cache_clear()
-    structures = load_qm9("validation").subset(range(len(load_qm9("test")))).structures()
-    metrics = tally(structures, workers, "validation", reference="qm9").scores().to_dict()["metrics"]
+def of_reference(total: Tally, names: tuple[str, ...], further: str) -> dict[str, dict[str, Any]]:
+    """Metrics that compare with the recorded histogram."""
+    metrics = total.scores().to_dict()["metrics"]
     return {
-        name: metric | {"what": f"{metric['what']} of the validation split"}
+        name: metric | {"what": f"{metric['what']}{further}"}
         for name, metric in metrics.items()
-        if METRICS[name].needs == "reference"
+        if name.startswith(names) and METRICS[name].needs == "reference"
     }
 
 
@@ -122,53 +218,33 @@ def summaries(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     }
 
 
-def write_histogram(histogram: np.ndarray) -> None:
+def write_histogram(histogram: np.ndarray, kept: str | None = None) -> None:
+    """Write the histogram; quantities with `kept` in their names stay as they are."""
+    for name in distributions.QUANTITIES:
+        if kept is not None and kept in name:
+            distributions.counts_of(histogram, name)[:] = distributions.counts_of(recorded_histogram("qm9"), name)
     bins = np.flatnonzero(histogram)
     np.savez_compressed(
         SCORES.with_suffix(".npz"),
         bins=np.diff(bins, prepend=0).astype(np.uint32),
         counts=histogram[bins].astype(np.uint32),
     )
-
-
-def add_gfn2(histogram: np.ndarray, structures: Iterable[Structure], workers: int | None) -> None:
-    """The strain by GFN2-xTB, of few molecules as it takes a hundred times as long."""
-    few = tally(islice(structures, GFN2_OF), workers, "GFN2-xTB", strain="gfn2-xtb")
-    for name in distributions.QUANTITIES:
-        if name.startswith("GFN2-xTB"):
-            distributions.counts_of(histogram, name)[:] = distributions.counts_of(few.histogram, name)
-
-
-def tally(
-    structures: Iterable[Structure],
-    workers: int | None,
-    name: str,
-    failures: list[tuple[int, MoleculeReport]] | None = None,
-    **options: Any,
-) -> Tally:
-    """Count all molecules, collect those that fail under one of the protocols, and print the time."""
-    chosen = EvaluationOptions(workers=workers, **options)
-    total, before = Tally(chosen), time.perf_counter()
-    for place, report in enumerate(inspect_all(structures, options=chosen)):
-        total.add(report)
-        if failures is not None and not (report.connected and report.perceived_stable and report.default_connected):
-            failures.append((place, report))
-    print(f"{name}: {total.n_molecules:,} molecules in {time.perf_counter() - before:.0f} s")  # noqa: T201
-    return total
+    recorded_histogram.cache_clear()
 
 
 def rounded(value: Any) -> Any:
     return round(value, 6) if isinstance(value, float) else value
 
 
-def show(failures: list[tuple[int, MoleculeReport]], smiles: np.ndarray) -> None:
+def show(reports: Iterable[tuple[int, MoleculeReport]], smiles: np.ndarray) -> None:
     """Failures of connected validity by class with an example, and those on perceived bonds."""
+    found = list(reports)
     for title, fails, reason in (
         ("connected validity (look-up)", lambda r: not r.connected, lambda r: classed(r.reason)),
         ("valence stability (perceived)", lambda r: not r.perceived_stable, lambda r: classed(r.perception)),
         ("RDKit's defaults", lambda r: not r.default_connected, lambda r: ""),
     ):
-        chosen = [(place, report) for place, report in failures if fails(report)]
+        chosen = [(place, report) for place, report in found if fails(report)]
         examples = {reason(report): f"{smiles[place]} (test molecule {place})" for place, report in reversed(chosen)}
         print(f"\n{title}: {len(chosen)} failures")  # noqa: T201
         for words, count in Counter(reason(report) for _, report in chosen).most_common():

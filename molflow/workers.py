@@ -67,6 +67,7 @@ def outcomes(
     seconds: float,
     options: dict[str, Any] | None = None,
     prepare: Callable[..., Any] | None = None,
+    lighter: Callable[[Any], Any] | None = None,
 ) -> Generator[Any | Failure]:
     """Yield function(item, **options) for each item, in order; the same for any number of workers.
 
@@ -81,6 +82,7 @@ def outcomes(
         seconds: limit of processor time for one item, at most a million. A busy machine changes no result.
         options: keyword arguments of the function, values for JSON.
         prepare: function that each worker calls with the options before time counts, to load libraries.
+        lighter: returns an item with less work that is tried in place of one that failed, or None.
 
     Raises:
         MolflowError: an impossible number of workers or seconds, or a worker that could not be started.
@@ -91,9 +93,13 @@ def outcomes(
         )
     options = options or {}
     if not workers:
-        yield from (_attempt(function, item, options) for item in items)
+        for item in items:
+            result = _attempt(function, item, options)
+            if isinstance(result, Failure) and lighter and (less := lighter(item)) is not None:
+                result = _attempt(function, less, options)
+            yield result
         return
-    crew = _Crew(_Job(name_of(function), options, prepare and name_of(prepare), seconds), workers)
+    crew = _Crew(_Job(name_of(function), options, prepare and name_of(prepare), seconds), workers, lighter)
     try:
         yield from crew.run(items)
     finally:
@@ -178,10 +184,10 @@ class _Worker:
 class _Crew:
     """Workers, their items, and results that wait for their turn."""
 
-    def __init__(self, job: _Job, workers: int):
-        self.job, self.size = job, workers
+    def __init__(self, job: _Job, workers: int, lighter: Callable[[Any], Any] | None):
+        self.job, self.size, self.lighter = job, workers, lighter
         self.workers: list[_Worker] = []
-        self.again: deque[tuple[int, Any]] = deque()  # sent to a worker that ended before it reached them
+        self.again: deque[tuple[int, Any]] = deque()  # lighter ones, or sent to a worker that ended before them
         self.done: dict[int, Any] = {}
         self.failure: Exception | None = (
             None  # error of the source of items, raised after the results of the items before it
@@ -246,7 +252,7 @@ class _Crew:
                 worker.wait_longer()
                 if worker.ready:
                     result, failure = answer
-                    self.done[worker.todo.popleft()[0]] = Failure(*failure) if failure else result
+                    self._finish(*worker.todo.popleft(), Failure(*failure) if failure else result)
                 worker.ready = True
         except (EOFError, OSError, ValueError, TypeError):  # it ended, or its answer is not one
             self._drop(worker)
@@ -268,8 +274,15 @@ class _Crew:
         else:
             ending = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
             failure = Failure("crashed", f"its worker process {ending}")
-        self.done[worker.todo.popleft()[0]] = failure
+        self._finish(*worker.todo.popleft(), failure)
         self.again.extend(worker.todo)
+
+    def _finish(self, place: int, item: Any, result: Any | Failure) -> None:
+        """Keep the result of an item, or try a lighter one."""
+        if isinstance(result, Failure) and self.lighter and (less := self.lighter(item)) is not None:
+            self.again.append((place, less))
+        else:
+            self.done[place] = result
 
     def dismiss(self) -> None:
         for worker in self.workers:

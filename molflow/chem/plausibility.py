@@ -35,7 +35,7 @@ def geometry_problem(positions: np.ndarray, atomic_numbers: np.ndarray) -> str:
     Example:
         >>> half = np.array([[0, 0, 0.067], [0, 0.092, 0.124], [0, -0.092, 0.124]])
         >>> geometry_problem(np.vstack([half, -half]), np.array([6, 1, 1, 6, 1, 1]))  # ethylene
-        'the coordinates fit nanometres, not angstrom'
+        'the coordinates fit nanometres, not angstrom; --unit nm converts them'
     """
     if len(positions) < _FEWEST:
         return ""
@@ -48,7 +48,7 @@ def geometry_problem(positions: np.ndarray, atomic_numbers: np.ndarray) -> str:
     if _unit_of(relative.min(1)):
         return ""
     fits = next((name for name, size in UNITS.items() if _is_molecule(relative * size, atomic_numbers)), None)
-    return f"the coordinates fit {_NAMES[fits]}, not angstrom" if fits else ""
+    return f"the coordinates fit {_NAMES[fits]}, not angstrom; --unit {fits} converts them" if fits else ""
 
 
 def missing_hydrogens(structure: Structure, stated: Stated | None) -> int:

@@ -124,6 +124,8 @@ def with_hydrogens(mol: Chem.Mol) -> tuple[Chem.RWMol, int]:
             atom.SetNoImplicit(False)
         whole.UpdatePropertyCache(strict=False)
         missing = sum(atom.GetNumImplicitHs() for atom in whole.GetAtoms())
+        Chem.SetConjugation(whole)
+        Chem.SetHybridization(whole)  # without it RDKit places some hydrogens at the origin
         return Chem.RWMol(Chem.AddHs(whole, addCoords=True)), missing
 
 

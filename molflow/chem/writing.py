@@ -233,8 +233,8 @@ def _field_name(name: str) -> str:
 
 
 def _field_value(value: object) -> str:
-    """A value as one line that neither ends its record nor begins another field."""
-    text = " ".join(printable(str(value)).split())
+    """A value as one line that neither ends its record nor begins another field; a flag is 1 or 0."""
+    text = " ".join(printable(str(int(value) if isinstance(value, bool | np.bool_) else value)).split())
     return f" {text}" if text.startswith(("$$$$", ">")) else text
 
 

@@ -105,6 +105,14 @@ def evaluate(
     posebusters: Annotated[
         bool, typer.Option("--posebusters", help="Molecules: also run PoseBusters' checks, an extra.")
     ] = False,
+    posebusters_energy: Annotated[
+        bool,
+        typer.Option(
+            "--posebusters-energy",
+            help="Molecules: also compare the internal energy with that of conformers, as PoseBusters does, in 0.2 s "
+            "each; molecules whose conformers take long are left out.",
+        ),
+    ] = False,
     details: Annotated[
         list[Path] | None,
         typer.Option(
@@ -150,6 +158,7 @@ def evaluate(
             refuse("needs more than --scope stability", details=details, report=report, resume=resume)
         if scope != "all":
             refuse("needs --scope all", strain=strain, posebusters=posebusters, charge=charge)
+            refuse("needs --scope all", posebusters_energy=posebusters_energy)
             refuse("needs --scope all", bonds=None if bonds == "lookup" else bonds)
         options = EvaluationOptions(
             reference=reference,
@@ -160,6 +169,7 @@ def evaluate(
             add_hydrogens=add_hydrogens,
             strain=strain,
             posebusters=posebusters,
+            posebusters_energy=posebusters_energy,
             workers=workers,
             seconds=seconds,
             progress=True,
@@ -180,6 +190,7 @@ def evaluate(
             add_hydrogens=add_hydrogens,
             strain=strain,
             posebusters=posebusters,
+            posebusters_energy=posebusters_energy,
             details=details,
             workers=workers,
         )

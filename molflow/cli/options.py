@@ -96,6 +96,7 @@ _TASKS_OF = {
     "training": ("molecules",),
     "strain": ("molecules",),
     "posebusters": ("molecules",),
+    "posebusters_energy": ("molecules",),
     "details": ("molecules",),
     "workers": ("molecules",),
     "bonds": ("molecules",),

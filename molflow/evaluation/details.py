@@ -36,7 +36,8 @@ class DetailWriter(Closing):
 
     A table has a row for every record, with the columns `COLUMNS`. Words and figures that do not apply are empty, and
     flags that do not apply are False. An SDF has the molecules with their look-up bonds and all values that are not
-    empty as properties; it leaves out records that could not be read and molecules without finite coordinates.
+    empty as properties, flags as 1 or 0; it leaves out records that could not be read and molecules without finite
+    coordinates.
 
     Pass its `write` to `molflow.evaluate` as `each`.
 

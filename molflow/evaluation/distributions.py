@@ -6,6 +6,7 @@ cumulative sums. Nothing here imports torch or RDKit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations, combinations_with_replacement
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -177,7 +178,7 @@ def bond_bins(mol: Chem.Mol) -> np.ndarray:
     found.append(bins_of(kinds, _angle(x[a] - x[j], x[b] - x[j]), _FIRST["angle"]))
     a, i, j, b = _columns(dihedrals, 4, rows)
     axis = x[j] - x[i]
-    turned = _angle(np.cross(x[a] - x[i], axis), np.cross(x[b] - x[j], axis))
+    turned = _angle(_cross(x[a] - x[i], axis), _cross(x[b] - x[j], axis))
     found.append(bins_of(_PAIR[rows[i], rows[j]], turned, _FIRST["dihedral"]))
     found.append(bins_of(0, [len(ring) for ring in mol.GetRingInfo().AtomRings()], _FIRST["ring size"]))
     return np.concatenate(found)
@@ -185,9 +186,12 @@ def bond_bins(mol: Chem.Mol) -> np.ndarray:
 
 def value_bins(values: dict[str, float]) -> np.ndarray:
     """Bins of values of single quantities by name."""
-    return np.concatenate(
-        [np.zeros(0, np.int64), *(bins_of([0], [value], QUANTITIES[name]) for name, value in values.items())]
-    )
+    found = []
+    for name, value in values.items():
+        quantity = QUANTITIES[name]
+        place = math.floor((value - quantity.low) / quantity.width)
+        found.append(quantity.first + min(max(place, 0), quantity.bins - 1))
+    return np.array(found, dtype=np.int64)
 
 
 def _columns(tuples: Sequence[tuple[int, ...]], atoms: int, rows: np.ndarray, further: int = 0) -> np.ndarray:
@@ -198,9 +202,15 @@ def _columns(tuples: Sequence[tuple[int, ...]], atoms: int, rows: np.ndarray, fu
 
 def _angle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Angles between vectors (n, 3) in degrees, accurate also for small angles."""
-    sine = np.linalg.norm(np.cross(u, v), axis=1)
+    sine = np.linalg.norm(_cross(u, v), axis=1)
     degrees: np.ndarray = np.degrees(np.arctan2(sine, (u * v).sum(1)))
     return degrees
+
+
+def _cross(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Cross products of vectors (n, 3); np.cross takes twice as long for so few."""
+    product: np.ndarray = u[:, [1, 2, 0]] * v[:, [2, 0, 1]] - u[:, [2, 0, 1]] * v[:, [1, 2, 0]]
+    return product
 
 
 def counts_of(histogram: np.ndarray, name: str) -> np.ndarray:

@@ -52,7 +52,9 @@ def explicit_smiles(raw: Chem.Mol, *, largest: bool = False) -> str | None:
 
 
 def geom_stable_atoms(positions: np.ndarray, atomic_numbers: np.ndarray) -> np.ndarray:
-    """Whether each atom is stable by `EDM_GEOM`, as `BondRules.stability` says, for a single molecule.
+    """Whether each atom is stable by `EDM_GEOM`: `BondRules.stability` for a single molecule, without torch.
+
+    Worker processes, which load no torch, need it for molecules that `EDM_QM9` does not cover.
 
     Args:
         positions: finite, (n, 3), Å.

@@ -16,7 +16,7 @@ from molflow.chem.build import bond_list, bonded_mol, canonical_smiles, is_conne
 from molflow.chem.elements import formula, symbol
 from molflow.chem.perception import Perceived, accepted_by_default, is_charge_separated, perceive
 from molflow.chem.plausibility import geometry_problem, missing_hydrogens
-from molflow.chem.posebusters import failed_checks
+from molflow.chem.posebusters import failed_checks, passes_energy
 from molflow.chem.relaxation import Strain
 from molflow.chem.relaxation import strain as strain_of
 from molflow.chem.structure import LARGEST, Stated, Structure
@@ -47,6 +47,7 @@ def inspect(
     charge: int | None = None,
     strain: str | None = None,
     posebusters: bool = False,
+    posebusters_energy: bool = False,
 ) -> MoleculeReport:
     """Inspect one molecule in this process, where RDKit may hang on damaged input; see `inspect_all`.
 
@@ -56,7 +57,8 @@ def inspect(
         bonds: the protocol of the main figures.
         charge: net charge, by default the stated one, else 0.
         strain: method of `molflow.chem.relaxation.METHODS` for the strain; "mmff94" doubles the time.
-        posebusters: run the checks of PoseBusters, which take several times as long.
+        posebusters: run the checks of PoseBusters, which take about as long as everything else.
+        posebusters_energy: check the internal energy as PoseBusters does, which takes fifty times as long.
 
     Raises:
         MolflowError: an unknown method, or one whose package is not installed.
@@ -67,13 +69,21 @@ def inspect(
         >>> report.status, report.reason
         ('invalid', 'RDKit refuses the look-up bonds: atom 1 (N) has valence 4, expected 3')
     """
-    check_extras(strain, posebusters)
+    check_extras(strain, posebusters or posebusters_energy)
     rejected = reject_invalid(structure)
     if rejected is not None:
         return rejected
     if structure.bonds is None and is_covered(structure.atomic_numbers):
         structure = structure._replace(bonds=bond_list(orders_of_one(*structure[:2])))
-    return inspect_bonded(structure, stated=stated, bonds=bonds, charge=charge, strain=strain, posebusters=posebusters)
+    return inspect_bonded(
+        structure,
+        stated=stated,
+        bonds=bonds,
+        charge=charge,
+        strain=strain,
+        posebusters=posebusters,
+        posebusters_energy=posebusters_energy,
+    )
 
 
 def is_covered(atomic_numbers: np.ndarray) -> bool:
@@ -121,6 +131,7 @@ def inspect_bonded(
     charge: int | None = None,
     strain: str | None = None,
     posebusters: bool = False,
+    posebusters_energy: bool = False,
 ) -> MoleculeReport:
     """`inspect` for a molecule with its look-up bonds, which are None if an element is outside the tables."""
     positions, numbers, looked_up = structure
@@ -145,6 +156,7 @@ def inspect_bonded(
         descriptors=screened,
         strain=strained,
         posebusters=failed_checks(whole) if posebusters and whole is not None else None,
+        posebusters_energy=passes_energy(whole) if posebusters_energy and whole is not None else None,
         measured=counted(bins),
     )
     return headline(report, bonds)
@@ -163,13 +175,17 @@ def inspect_lookup(structure: Structure) -> MoleculeReport:
     valid = is_sanitised(mol)
     fragments = len(Chem.GetMolFrags(raw))
     smiles = canonical_smiles(mol) if valid else None
+    if valid and fragments == 1 and stable.all():  # then EDM's code implies no hydrogen
+        by_edm: str | None = Chem.MolToSmiles(mol, isomericSmiles=False)
+    else:
+        by_edm = explicit_smiles(raw, largest=True) if valid else None
     return replace(
         _report(structure, stable, *_status(structure, stable, valid, fragments)),
         valid=valid,
         connected=valid and fragments == 1,
         fragments=fragments,
         smiles=smiles,
-        edm_smiles=explicit_smiles(raw, largest=True) if valid else None,
+        edm_smiles=by_edm,
         largest_fragment_valid=valid or (fragments > 1 and is_sanitised(_largest(raw))),
     )
 

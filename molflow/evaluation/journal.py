@@ -14,7 +14,7 @@ from molflow.evaluation.parallel import Inspected, prepared
 from molflow.evaluation.reports import MoleculeReport
 from molflow.files import Closing, fingerprint, whole_lines
 
-_VERSION = 1  # change it whenever reports change
+_VERSION = 2  # change it whenever reports change
 
 Inspect = Callable[[Iterable[Structure | Record], EvaluationOptions], Generator[Inspected]]
 

@@ -34,6 +34,11 @@ def measure(samples: ArrayLike, energy: Potential, log_prob: ArrayLike | None, r
     log_q = None if log_prob is None else vector(log_prob, "log_prob", len(x))
     y = None if reference is None else _configurations(reference, "reference", x.shape[1:])
     u = energies_of(energy, x)
+    finite = finite_configurations(x)
+    if finite.any() and np.isnan(u[finite]).all():
+        raise MolflowError(
+            f"samples: the energy of all {int(finite.sum()):,} finite configurations is NaN; expected numbers"
+        )
     weights = None
     if log_q is not None:
         log_w = weigh(torch.from_numpy(u), torch.from_numpy(log_q))

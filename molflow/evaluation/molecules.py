@@ -190,8 +190,8 @@ def _count_stability(tally: Tally, items: Iterable[Structure | Record]) -> None:
                 structure, stated = structure_in(item), item.stated if isinstance(item, Record) else None
                 if structure is None:
                     tally.add_unreadable()
-                elif not reject_invalid(structure) and reject_unscored(structure, stated):
-                    tally.add_unscored()
+                elif not reject_invalid(structure) and (rejected := reject_unscored(structure, stated)):
+                    tally.add_unscored(rejected.reason)
                 else:
                     scored.append(structure)
             tally.add_stability(scored)

@@ -217,10 +217,6 @@ def _looked_up(structures: Sequence[Structure]) -> Iterator[tuple[str | None, st
                 yield canonical_smiles(mol), explicit_smiles(raw)
 
 
-def _standard(smiles: str) -> str:
-    return canonical_smiles(_parsed(smiles))
-
-
 def _with_hydrogens(mol: "Chem.Mol") -> str:
     from rdkit import Chem
 

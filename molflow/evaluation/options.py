@@ -21,6 +21,9 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 SECONDS = 10.0
 """Default limit of processor time for one molecule."""
 
+EXTRAS = ("strain", "posebusters", "posebusters_energy")
+"""What is computed on demand; a molecule that fails with them is inspected without them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationOptions:
@@ -41,7 +44,9 @@ class EvaluationOptions:
         add_hydrogens: complete molecules that have no hydrogens and lack some, by `molflow.chem.stated.completed`.
         strain: method of `molflow.chem.relaxation.METHODS` for strain energies. "mmff94" doubles the time,
             "gfn2-xtb" (extra `xtb`) takes far longer.
-        posebusters: run the checks of PoseBusters (extra `posebusters`), which take longer than everything else.
+        posebusters: run the checks of PoseBusters (extra `posebusters`), 4 ms a molecule of QM9.
+        posebusters_energy: also compare the internal energy with that of conformers, as PoseBusters does, 0.2 s;
+            left out where RDKit takes long to embed them, see `molflow.chem.posebusters.passes_energy`.
         workers: number of worker processes, by default one for each core with the scope "all", and none with "lookup".
             0 inspects in this process, where a molecule that hangs cannot be stopped; this is the default on Windows.
         seconds: limit of processor time for one molecule.
@@ -61,6 +66,7 @@ class EvaluationOptions:
     add_hydrogens: bool = False
     strain: str | None = None
     posebusters: bool = False
+    posebusters_energy: bool = False
     workers: int | None = None
     seconds: float = SECONDS
     progress: bool = False
@@ -72,13 +78,13 @@ class EvaluationOptions:
             raise MolflowError(f"unknown bonds {self.bonds!r}; expected one of {' '.join(BONDS)}")
         if self.scope != "all" and (self.bonds != "lookup" or self.charge is not None):
             raise MolflowError(f"bonds and charge need the scope 'all', not {self.scope!r}")
-        if self.scope != "all" and (self.strain is not None or self.posebusters):
+        if self.scope != "all" and any(getattr(self, name) for name in EXTRAS):
             raise MolflowError(f"strain and posebusters need the scope 'all', not {self.scope!r}")
         if self.reference is not None:
             from molflow.evaluation.reference import check_reference
 
             check_reference(self.reference)
-        check_extras(self.strain, self.posebusters)
+        check_extras(self.strain, self.posebusters or self.posebusters_energy)
 
     def covers(self, scope: Scope) -> bool:
         """Whether this scope includes another."""
@@ -92,13 +98,13 @@ class EvaluationOptions:
     @property
     def inspection(self) -> dict[str, Any]:
         """What the report on a molecule depends on."""
-        names = ("scope", "bonds", "charge", "unit", "add_hydrogens", "strain", "posebusters", "seconds")
+        names = ("scope", "bonds", "charge", "unit", "add_hydrogens", "seconds", *EXTRAS)
         return {name: getattr(self, name) for name in names}
 
     @property
-    def extras(self) -> dict[str, Any]:
+    def keywords(self) -> dict[str, Any]:
         """Keyword arguments of `inspect` that differ from their defaults."""
-        found: dict[str, Any] = {"strain": self.strain or None, "posebusters": self.posebusters or None}
+        found: dict[str, Any] = {name: getattr(self, name) or None for name in EXTRAS}
         found |= {"bonds": None if self.bonds == "lookup" else self.bonds, "charge": self.net_charge}
         return {name: value for name, value in found.items() if value is not None}
 

@@ -12,7 +12,7 @@ from molflow.chem.io import Record, Structure
 from molflow.evaluation.chunks import look_up
 from molflow.evaluation.inspection import failed_report, inspect_bonded, reject_invalid, reject_unscored
 from molflow.evaluation.options import EvaluationOptions
-from molflow.evaluation.remote import answer, to_message, warm_up
+from molflow.evaluation.remote import answer, to_message, warm_up, without_extras
 from molflow.evaluation.reports import MoleculeReport
 from molflow.progress import progress_bar
 from molflow.workers import Failure, default_workers, name_of, outcomes
@@ -32,13 +32,14 @@ def inspect_all(
     """Inspect molecules in worker processes and yield one report for each, in order.
 
     A molecule that RDKit hangs on has the status "timed out", one that ends the process "crashed". Both keep their
-    look-up stability, and all others are as if they had not been there. The reports do not depend on the number of
+    look-up stability, and all others are as if they had not been there. One that fails with strain or PoseBusters is
+    inspected again without them. The reports do not depend on the number of
     workers, and the memory does not grow with the number of molecules.
 
     Args:
         structures: positions (n, 3) in Å and atomic_numbers (n,) of each, or records; may be endless. A record that
             could not be read has a report that says so.
-        options: evaluation options; `workers`, `seconds`, `strain`, `posebusters` and `progress` matter here.
+        options: evaluation options; `workers`, `seconds`, `progress` and those of the inspection matter here.
         inspector: the function that the workers run; they import it by its name.
         settings: fields of `EvaluationOptions`, which replace those of `options`.
 
@@ -75,8 +76,9 @@ def inspected(
         messages(),
         workers=default_workers() if options.workers is None else options.workers,
         seconds=options.seconds,
-        options={"inspector": name_of(inspector), **options.extras},
+        options={"inspector": name_of(inspector), **options.keywords},
         prepare=warm_up,
+        lighter=without_extras,
     )
     with closing(results), bar(items, "inspecting", options) as progress:
         for result in results:

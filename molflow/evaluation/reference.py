@@ -13,6 +13,7 @@ import numpy as np
 
 from molflow.errors import MolflowError
 from molflow.evaluation.distributions import N_BINS
+from molflow.evaluation.options import Bonds
 
 _FOLDER = resources.files("molflow.evaluation")
 _SCORES = "_reference.json"
@@ -29,11 +30,18 @@ def check_reference(name: str) -> None:
         raise MolflowError(f"unknown reference {name!r}; known are {' '.join(REFERENCES)}")
 
 
-def recorded_scores(name: str) -> dict[str, Any]:
-    """Scores of a reference data set under their own names. Raises MolflowError for an unknown name."""
+def recorded_scores(name: str, bonds: Bonds = "lookup") -> dict[str, Any]:
+    """Scores of a reference data set under their own names, with the main figures by these bonds.
+
+    Those of "auto" are those of "file", as the references have bonds.
+
+    Raises:
+        MolflowError: an unknown name.
+    """
     check_reference(name)
     scores: dict[str, Any] = json.loads(_FOLDER.joinpath(f"{name}{_SCORES}").read_text(encoding="utf-8"))
-    return scores
+    chosen: dict[str, Any] = scores.pop("bonds", {}).get("file" if bonds == "auto" else bonds, {})
+    return scores | chosen | {"metrics": scores["metrics"] | chosen.get("metrics", {})}
 
 
 @cache

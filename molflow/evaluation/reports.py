@@ -67,6 +67,8 @@ class MoleculeReport:
         descriptors: None if not perceived_connected.
         strain: None if not asked for, not perceived_connected, or without parameters for the molecule.
         posebusters: names of the failed checks; None if not asked for or not perceived_connected.
+        posebusters_energy: whether the internal energy passes; None if not asked for, not perceived_connected, or left
+            out, see `molflow.chem.posebusters.passes_energy`.
         measured: bins of `molflow.evaluation.distributions` and their counts, (2, k); not compared.
         stated: what the file states of the molecule; not compared, and not sent between processes.
     """
@@ -116,6 +118,7 @@ class MoleculeReport:
     descriptors: Descriptors | None = None
     strain: Strain | None = None
     posebusters: tuple[str, ...] | None = None
+    posebusters_energy: bool | None = None
     measured: Any = field(default=None, repr=False, compare=False)
     stated: Stated | None = field(default=None, repr=False, compare=False)
 

@@ -77,6 +77,7 @@ class MoleculeScores:
         distributions: by quantity, the number of values, their mean and their 5, 50 and 95 % quantiles; with a
             reference the Wasserstein distance to it; for atom counts and descriptors also a coarse histogram.
         statuses: number of molecules by status, see `molflow.evaluation.STATUSES`.
+        unscored: number of molecules that are in no figure by the reason.
 
     Example:
         >>> scores = MoleculeScores(n_molecules=2, n_atoms=6, protocol="", reference_scores=None, metrics={
@@ -97,6 +98,7 @@ class MoleculeScores:
     metrics: dict[str, Score] = field(default_factory=dict)
     distributions: dict[str, dict[str, Any]] = field(default_factory=dict)
     statuses: dict[str, int] = field(default_factory=dict)
+    unscored: dict[str, int] = field(default_factory=dict)
 
     def __getattr__(self, name: str) -> Any:
         """The value, interval or count of a metric by name; None where it was not computed."""
@@ -115,7 +117,7 @@ class MoleculeScores:
     def to_dict(self) -> dict[str, Any]:
         """All scores under their own names, ready for JSON."""
         record = asdict(self)
-        parts = {name: record.pop(name) for name in ("metrics", "distributions", "statuses")}
+        parts = {name: record.pop(name) for name in ("metrics", "distributions", "statuses", "unscored")}
         record |= {name: getattr(self, name) for name in _VIEWS}
         return record | {f"{name}_interval": getattr(self, f"{name}_interval") for name in _INTERVALS} | parts
 

@@ -51,17 +51,16 @@ def descriptors(mol: Chem.Mol) -> Descriptors:
     """
     from rdkit import Chem, rdBase
     from rdkit.Chem import QED, rdMolDescriptors
-    from rdkit.Chem.Crippen import MolLogP  # type: ignore[attr-defined]
-    from rdkit.Chem.Descriptors import MolWt  # type: ignore[attr-defined]
 
-    quantitative_estimate: Any = QED.qed  # has no types
+    qed: Any = QED  # has no types
     with rdBase.BlockLogs():
         heavy = Chem.RemoveHs(mol)
+        found = qed.properties(heavy)  # most of the time; it has Crippen's logP and the weight as well
         return Descriptors(
-            qed=quantitative_estimate(heavy),
+            qed=qed.qed(heavy, qedProperties=found),
             sa_score=_sa_scorer().calculateScore(heavy),
-            logp=MolLogP(heavy),
-            molecular_weight=MolWt(heavy),
+            logp=found.ALOGP,
+            molecular_weight=found.MW,
             rings=rdMolDescriptors.CalcNumRings(heavy),
             aromatic_rings=rdMolDescriptors.CalcNumAromaticRings(heavy),
         )

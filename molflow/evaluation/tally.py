@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -49,6 +50,7 @@ class Tally:
         self.options = options or EvaluationOptions()
         self.n_molecules = self.n_atoms = 0
         self.statuses: Counter[str] = Counter()
+        self.unscored: Counter[str] = Counter()
         self._counted: dict[str, MoleculeMetric] = {}
         self._collected: dict[str, SetMetric[Any]] = {}
         for name, metric in METRICS.items():
@@ -74,7 +76,7 @@ class Tally:
             self.add_unreadable(copies)
             return
         if report.status == "unscored":
-            self.add_unscored(copies)
+            self.add_unscored(report.reason, copies)
             return
         if report.status:
             self.statuses[report.status] += copies
@@ -93,10 +95,10 @@ class Tally:
         if records:
             self.statuses["unreadable"] += records
 
-    def add_unscored(self, molecules: int = 1) -> None:
-        """Count molecules that are in no figure."""
-        if molecules:
-            self.statuses["unscored"] += molecules
+    def add_unscored(self, reason: str, molecules: int = 1) -> None:
+        """Count molecules that are in no figure, by the kind of their reason."""
+        self.statuses["unscored"] += molecules
+        self.unscored[re.sub(r"^\d+ ", "", reason).partition(":")[0]] += molecules
 
     def add_stability(self, structures: Sequence[Structure]) -> None:
         """Count many molecules by look-up stability and composition alone, without RDKit and without workers.
@@ -118,6 +120,7 @@ class Tally:
         self.n_molecules += other.n_molecules
         self.n_atoms += other.n_atoms
         self.statuses.update(other.statuses)
+        self.unscored.update(other.unscored)
         for name, (count, of) in other._ratios.items():
             self._ratios[name][0] += count
             self._ratios[name][1] += of
@@ -133,7 +136,7 @@ class Tally:
         if not self.n_molecules and not self.statuses["unscored"]:
             raise MolflowError("no molecules to evaluate; expected at least one")
         reference, training = self.options.reference, self.options.training
-        recorded = None if reference is None else recorded_scores(reference)
+        recorded = None if reference is None else recorded_scores(reference, self.options.bonds)
         if recorded is not None and training is not None and training.name != f"the training split of {reference}":
             recorded = _without_novelty(recorded)
         found: dict[str, Ratio | Figure] = {name: Ratio(*ratio) for name, ratio in self._ratios.items()}
@@ -150,6 +153,7 @@ class Tally:
             metrics={name: _score(metrics[name], found[name], recorded) for name in METRICS if name in metrics},
             distributions=self._distributions() if self.options.covers("all") else {},
             statuses=dict(sorted(self.statuses.items())),
+            unscored=dict(self.unscored.most_common()),
         )
 
     def _distributions(self) -> dict[str, dict[str, Any]]:

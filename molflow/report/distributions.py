@@ -32,10 +32,10 @@ def _plot(name: str, found: Mapping[str, Record], sets: Sequence[str], known: Re
 
     def trace(label: str, each: str, key: str, line: dict[str, Any]) -> dict[str, Any]:
         scale = 1 if kind == "share" else widths[each]
-        heights = [share / scale for share in histograms[each][key]]
+        edges, heights = histograms[each]["edges"], [share / scale for share in histograms[each][key]]
         return {
             "type": "scatter", "mode": "lines", "name": _in_plot(label), "line": line,
-            "x": histograms[each]["edges"], "y": [*heights, 0], "hovertemplate": "%{y:.3g}",
+            "x": [edges[0], *edges], "y": [0, *heights, 0], "hovertemplate": "%{y:.3g}",
         }  # fmt: skip
 
     compared = [each for each in histograms if histograms[each]["reference"] is not None]
@@ -48,7 +48,13 @@ def _plot(name: str, found: Mapping[str, Record], sets: Sequence[str], known: Re
         labels.append(each if len(sets) > 1 else "samples")
         traces.append(trace(labels[-1], each, "samples", _line(sets.index(each))))
     axis = with_unit(name, found)
-    layout = {"xaxis": {"title": {"text": axis}}, "yaxis": {"title": {"text": kind}, "rangemode": "tozero"}}
+    margin = max(widths.values())  # so that a single bin is seen as one
+    ends = [edge for histogram in histograms.values() for edge in (histogram["edges"][0], histogram["edges"][-1])]
+    span = [min(ends) - margin, max(ends) + margin]
+    layout = {
+        "xaxis": {"title": {"text": axis}, "range": span},
+        "yaxis": {"title": {"text": kind}, "rangemode": "tozero"},
+    }
     listed = joined(labels)
     caption = f"{name}: {kind} of {listed} in each bin."
     return plot(traces, layout, label=f"Histogram of {name}: {listed}", caption=caption)

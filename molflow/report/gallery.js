@@ -60,7 +60,9 @@
     // A viewer, or false where the browser has no WebGL: the stage then says so.
     function create() {
       try {
-        return $3Dmol.createViewer(stage, {backgroundAlpha: 0, antialias: true}) || false;
+        const made = $3Dmol.createViewer(stage, {backgroundAlpha: 0, antialias: true});
+        made?.rotate(30, "y").rotate(20, "x");  // many files have molecules along the axes
+        return made || false;
       } catch {
         stage.replaceChildren();
         return false;

@@ -97,13 +97,14 @@ def _reference(records: Mapping[str, Record]) -> Record:
 def _verdict(name: str, record: Record, known: Record, several: bool) -> str:
     """How many molecules are stable, how far that is from the reference, and what the others are."""
     value, ceiling = record["molecule_stability"], known.get("molecule_stability")
-    text = f"{percent(value)} of {record['n_molecules']:,} molecules are stable"
+    counted = "1 molecule is" if record["n_molecules"] == 1 else f"{record['n_molecules']:,} molecules are"
+    text = f"{percent(value)} of {counted} stable"
     if None not in (value, ceiling):
         gap = 100 * (value - ceiling)
         text += f", {abs(gap):.1f} points {'below' if gap < 0 else 'above'} {known['name']} itself"
     failed = [f"{n:,} {status}" for status, n in record["statuses"].items() if n and status != "stable"]
-    details = f"{record['n_atoms']:,} atoms; bonds by {record['protocol']}. "
-    details += f"Not stable: {', '.join(failed)}." if failed else ""
+    details = f"{record['n_atoms']:,} atoms; bonds: {record['protocol']}. "
+    details += f"Other statuses: {', '.join(failed)}." if failed else ""
     kind, lead = ("verdict several", f"{escape(name)}: ") if several else ("verdict", "")
     return f'<p class="{kind}">{lead}{running(text)}.<small>{running(details)}</small></p>\n'
 
@@ -144,10 +145,6 @@ def notes_on(record: Record) -> list[str]:
             f"{count:,} of {record['n_molecules']:,} molecules are outside the look-up tables. Scores by look-up bonds "
             f"count them as failures: read those {wider}named valence or perceived, whose bonds cover all elements."
         )
-    if count := record["statuses"].get("unscored", 0):
-        notes.append(
-            f"{count:,} further molecules are in no score: drawings in two dimensions, coordinates that are not in "
-            "angstrom (--unit), molecules without hydrogens (--add-hydrogens), or without the bonds asked for. "
-            "--details has the reason of each."
-        )
+    for reason, count in record["unscored"].items():
+        notes.append(f"{count:,} {'molecule is' if count == 1 else 'molecules are'} in no score: {reason}.")
     return notes

@@ -233,6 +233,7 @@ def test_scores_that_were_not_requested_are_none():
         ({"nll_encoder": np.zeros((2, 1))}, r"nll_encoder: expected shape \(k,\), got \(2, 1\)"),
         ({"reconstruction_error": []}, r"reconstruction_error: expected shape \(k,\), got \(0,\)"),
         ({"energy": lambda x: x.sum()}, r"energy of \(3, 4, 2\): expected shape \(3,\), got \(\)"),
+        ({"energy": lambda x: x.sum((1, 2)) * np.nan}, "samples: the energy of all 3 finite configurations is NaN"),
         ({"reference": np.full((2, 4, 2), np.nan)}, "reference configuration 1: energy nan; expected a finite one"),
     ],
 )

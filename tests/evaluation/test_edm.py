@@ -8,6 +8,7 @@ from rdkit import Chem
 from rdkit.Chem import AllChem
 
 from molflow.chem import EDM_GEOM, EDM_QM9, Structure, read_structures, stability
+from molflow.chem.build import bonded_mol, is_sanitised
 from molflow.evaluation import TrainingReference, evaluate, inspect
 from molflow.evaluation.edm import explicit_smiles, geom_stable_atoms
 from molflow.report.molecules import notes_on
@@ -79,6 +80,14 @@ def test_one_molecule_is_looked_up_as_a_batch_is(smiles):
 
 
 # SMILES with explicit hydrogens
+
+
+def test_the_smiles_of_a_stable_molecule_need_no_implied_hydrogens():
+    """`inspect` writes them from the molecule that it has sanitised already."""
+    for structure in [s for molecule in read_structures(QM9)[::5] for s in (molecule, without_last_atom(molecule))]:
+        raw = bonded_mol(*structure[:2])
+        expected = explicit_smiles(raw, largest=True) if is_sanitised(Chem.Mol(raw)) else None
+        assert inspect(structure).edm_smiles == expected
 
 
 def test_edm_counts_a_radical_and_the_whole_molecule_apart():

@@ -44,7 +44,7 @@ KEYS = {
     "nearest_training_similarity_median", "novel_compositions", "protocol", "training", "reference_scores",
     "atom_stability_interval", "molecule_stability_interval", "validity_interval", "connected_validity_interval",
     "validity_x_uniqueness_interval", "novelty_interval", "novel_compositions_interval", "metrics", "distributions",
-    "statuses",
+    "statuses", "unscored",
 }  # fmt: skip
 METRIC_KEYS = {
     "atom_stability", "molecule_stability", "validity", "connected_validity", "valence_atom_stability",

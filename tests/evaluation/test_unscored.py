@@ -61,9 +61,11 @@ def test_missing_hydrogens_are_recognised_and_added(tmp_path):
     bare = write(tmp_path / "bare.sdf", mols(hydrogens=False))
     found = evaluate(bare, workers=0)
     assert (found.n_molecules, found.n_unscored, found.molecule_stability) == (0, 5, None)
+    assert found.unscored == {"hydrogens are missing, and there are none; --add-hydrogens adds them": 5}
     whole = evaluate(bare, workers=0, add_hydrogens=True, bonds="file")
     reference = evaluate(write(tmp_path / "whole.sdf", mols()), workers=0, bonds="file")
-    assert whole.n_unscored == 0
+    assert whole.statuses == {"stable": 5}
+    assert whole.metrics["valence_molecule_stability"].value == 1  # the hydrogens are where bonds are perceived
     assert whole.molecule_stability == reference.molecule_stability == 1
 
 
@@ -71,7 +73,7 @@ def test_drawings_are_recognised(tmp_path, molflow):
     flat = write(tmp_path / "flat.sdf", mols(hydrogens=False, flat=True))
     code, text, err = molflow("evaluate", flat, "--workers", 1, "--scope", "lookup", "--json", tmp_path / "a.json")
     assert code == 0, err
-    assert "unscored" in text
+    assert "5 molecules are in no score: the coordinates are two-dimensional." in text
     assert evaluate(flat, workers=0).to_dict()["statuses"] == {"unscored": 5}
 
 

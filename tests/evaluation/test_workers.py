@@ -71,6 +71,25 @@ def test_processor_time_is_limited_and_not_only_the_clock(monkeypatch):
     assert found == [0.0, Failure("timed out", "not finished within 0.5 s"), 0.0]
 
 
+def test_an_item_that_fails_is_tried_with_less_work():
+    for workers in (0, 1):
+        items = ["x", "1", "y", "2"]
+        found = list(outcomes(int, items, workers=workers, seconds=5.0, lighter={"x": "7"}.get))
+        assert found[0::2][0] == 7
+        assert found[1::2] == [1, 2]
+        assert isinstance(found[2], Failure)
+    assert list(outcomes(inspectors.burn, [60.0, 0.0], workers=1, seconds=0.5, lighter={60.0: 0.1}.get)) == [0.1, 0.0]
+
+
+def test_a_molecule_on_which_an_extra_fails_keeps_all_other_results(monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no strain")
+
+    plain = list(inspect_all([water()], workers=0))
+    monkeypatch.setattr("molflow.evaluation.inspection.strain_of", fail)
+    assert list(inspect_all([water()], workers=0, strain="mmff94")) == plain
+
+
 def test_memory_is_limited():
     sizes = [1 << 20, MEMORY + (1 << 28), 1 << 20]
     first, second, third = outcomes(inspectors.allocate, sizes, workers=1, seconds=60.0)

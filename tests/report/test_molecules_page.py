@@ -172,7 +172,7 @@ def test_each_set_has_a_sentence_and_its_statuses(sets, compared):
     text, statuses = unescape(words_of(compared)), rows_of(compared)[1]
     for name, record in sets[0].items():
         assert f"{name}: {percent(record['molecule_stability'])} of 30 molecules are stable, " in text
-        assert f"{record['n_atoms']:,} atoms; bonds by EDM look-up bonds" in text
+        assert f"{record['n_atoms']:,} atoms; bonds: EDM look-up bonds" in text
         shown = {status: cells[name].split() for status, cells in statuses.items()}
         assert {status: int(words[2]) for status, words in shown.items() if words[0] != "0"} == record["statuses"]
     assert text.count("qm9 itself") == 3
@@ -203,9 +203,18 @@ def test_bins_of_different_widths_are_drawn_as_densities(sets, tmp_path):
     spec = plots_of(tmp_path / "a.html")["QED"]
     assert spec["layout"]["yaxis"]["title"]["text"] == "density"
     reference, fine, coarse = (trace["y"] for trace in spec["data"])
-    assert reference == [1, 1, 1, 1, 0]
-    assert fine == pytest.approx([0.4, 0.8, 1.2, 1.6, 0])
-    assert coarse == pytest.approx([0.6, 1.4, 0])
+    assert reference == [0, 1, 1, 1, 1, 0]
+    assert fine == pytest.approx([0, 0.4, 0.8, 1.2, 1.6, 0])
+    assert coarse == pytest.approx([0, 0.6, 1.4, 0])
+
+
+def test_a_single_value_is_drawn_as_a_bar_with_room_beside_it(sets, tmp_path):
+    histogram = {"edges": [1.5, 2.5], "samples": [1.0], "reference": None}
+    record = sets[0]["c"] | {"distributions": {"atoms": {"unit": "atoms", "histogram": histogram}}}
+    molecules_page({"mine": record}, tmp_path / "a.html", statuses=STATUSES)
+    spec = plots_of(tmp_path / "a.html")["atoms"]
+    assert (spec["data"][0]["x"], spec["data"][0]["y"]) == ([1.5, 1.5, 2.5], [0, 1, 0])
+    assert spec["layout"]["xaxis"]["range"] == [0.5, 3.5]
 
 
 def test_screening_shows_the_quantiles_of_every_descriptor_and_of_strain(sets, tmp_path):

@@ -36,20 +36,19 @@ def show_scores(records: dict[str, Record], json: Path | None, several: bool = F
         rows = [(name, *(_quantiles(c, name) for c in shown)) for name in quantities]
         _add_group(table, f"{group}: median [5 %, 95 %]", rows, len(sets))
     _add_group(table, "Speed", [(label(key), *(_figure(c, key) for c in shown)) for key in _SPEEDS], len(sets))
-    console.print(table)
-    _show_notes(records)
-    write_json(json, records if several else sets[0])
-
-
-def _show_notes(records: dict[str, Record]) -> None:
-    first = next(iter(records.values()))
-    perceived = "; of perceived, valence and rdkit default by RDKit" if "perceived_validity" in first["metrics"] else ""
-    console.print(f"Bonds by {first['protocol']}{perceived}. In brackets the 95 % interval.")
-    if first["training"]:
-        console.print(f"Novelty and similarity against {first['training']}.")
     for name, record in records.items():
         for note in notes_on(record):
             console.print(f"{name}: {note}")
+    console.print(table)
+    _show_protocols(next(iter(records.values())))
+    write_json(json, records if several else sets[0])
+
+
+def _show_protocols(first: Record) -> None:
+    perceived = "; of perceived, valence and rdkit default by RDKit" if "perceived_validity" in first["metrics"] else ""
+    console.print(f"Bonds: {first['protocol']}{perceived}. In brackets the 95 % interval.")
+    if first["training"]:
+        console.print(f"Novelty and similarity against {first['training']}.")
 
 
 def _add_group(table: Table, heading: str, rows: Sequence[tuple[str, ...]], n_sets: int) -> None:

@@ -49,7 +49,7 @@ _FAMILIES = {
         "nearest_neighbour_novelty",
     ),
     "diversity": ("scaffold_novelty", "internal_diversity", "without_alerts"),
-    "shape": ("without_clashes", "posebusters"),
+    "shape": ("without_clashes", "posebusters", "posebusters_energy"),
     "geometry": ("validity_3d", "strain_per_atom", "rare_ring_sizes"),
     "distances": (
         "w1_bond_lengths",

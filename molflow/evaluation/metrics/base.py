@@ -64,7 +64,7 @@ class Metric(ABC):
     kind: ClassVar[str | None] = None
     group: ClassVar[str] = FURTHER
     scope: ClassVar[Scope] = "lookup"
-    needs: ClassVar[Literal["", "reference", "training", "strain", "posebusters"]] = ""
+    needs: ClassVar[Literal["", "reference", "training", "strain", "posebusters", "posebusters_energy"]] = ""
     protocol: ClassVar[str]
     denominator: ClassVar[str] = "molecules"
     unit: ClassVar[str] = ""

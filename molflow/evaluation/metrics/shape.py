@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from molflow.chem.posebusters import PROTOCOL
+from molflow.chem.posebusters import ENERGY_PROTOCOL, PROTOCOL
 from molflow.evaluation.contacts import CLASH_PROTOCOL
 from molflow.evaluation.metrics import METRICS
 from molflow.evaluation.metrics.base import MoleculeMetric
@@ -27,7 +27,7 @@ class WithoutClashes(MoleculeMetric):
 
 @METRICS.register("posebusters")
 class PoseBusters(MoleculeMetric):
-    """Molecules that pass all checks of PoseBusters / molecules that are one fragment by perceived bonds."""
+    """Molecules that pass all checks of PoseBusters / molecules that were checked, one fragment by perceived bonds."""
 
     group, scope, needs = "Shape", "all", "posebusters"
     protocol, denominator = PROTOCOL, "perceived connected molecules"
@@ -36,4 +36,18 @@ class PoseBusters(MoleculeMetric):
         return report.posebusters == ()
 
     def of(self, report: "MoleculeReport") -> int:
-        return report.perceived_connected
+        return report.posebusters is not None
+
+
+@METRICS.register("posebusters_energy")
+class PoseBustersEnergy(MoleculeMetric):
+    """Molecules whose internal energy passes PoseBusters' check / those of which it was compared with conformers."""
+
+    group, scope, needs, label = "Shape", "all", "posebusters_energy", "posebusters internal energy"
+    protocol, denominator = ENERGY_PROTOCOL, "perceived connected molecules that were compared with conformers"
+
+    def counts(self, report: "MoleculeReport") -> int:
+        return report.posebusters_energy is True
+
+    def of(self, report: "MoleculeReport") -> int:
+        return report.posebusters_energy is not None
