@@ -121,6 +121,7 @@ def train(config: ExperimentConfig, seconds: float) -> Trained:
             generator = torch.Generator().manual_seed(step_seed(config.seed, run.step + skipped))
             batch = prepare(splits.batch(next(indices)), generator)
             run.optimizer.zero_grad(set_to_none=True)
+            run.objective.share = share
             try:
                 loss, _ = accumulate_gradients(run.objective, batch, generator)
                 finite = all(bool(p.grad.isfinite().all()) for p in run.parameters if p.grad is not None)

@@ -23,7 +23,7 @@ import torch._dynamo  # noqa: F401 (here, so that not each process loads it)
 from torch.utils import tensorboard  # noqa: F401
 
 from molflow import train
-from molflow.data.files import digest
+from molflow.checksums import digest
 from molflow.flows.storage import CARD, WEIGHTS
 from molflow.training.config import ExperimentConfig
 from molflow.training.state import STATE, load_state

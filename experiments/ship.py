@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
 
 import molflow
 from molflow.data import load_particles, load_qm9
@@ -28,7 +27,7 @@ from molflow.evaluation import TrainingReference, evaluate_boltzmann, qm9_traini
 from molflow.evaluation.throughput import count_stable, sampling_record, seconds
 from molflow.files import read_json, write_json
 from molflow.flows import AdaptiveSolver, ODEFlow, ParticleDomain
-from molflow.flows.storage import CARD, CONFIG, WEIGHTS
+from molflow.flows.storage import CARD, CONFIG, WEIGHTS, read_weights, save_weights
 from molflow.memory import keep_freed_memory
 from molflow.training.config import read_experiment
 
@@ -39,8 +38,7 @@ SPEEDS = ("ms_per_molecule", "ms_per_stable_molecule", "stable_molecules_per_s",
 
 def write_half(source: Path, target: Path) -> None:
     """Copy weights as 16-bit numbers: half the size, and scores of molecules do not change beyond their intervals."""
-    weights = {name: t.half() if t.is_floating_point() else t for name, t in load_file(source).items()}
-    target.write_bytes(save(weights))
+    save_weights({name: t.half() if t.is_floating_point() else t for name, t in read_weights(source).items()}, target)
 
 
 def score(

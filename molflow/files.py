@@ -1,7 +1,6 @@
 """Write files whole or not at all, check beforehand whether they can be written, and lock folders."""
 
 import glob
-import hashlib
 import json
 import os
 import secrets
@@ -10,7 +9,7 @@ import stat
 import sys
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -229,27 +228,6 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise MolflowError(
             f"{path}: cannot be written ({error.strerror or error}); expected a writable place"
         ) from error
-
-
-def fingerprint(files: Mapping[str, Path]) -> str:
-    """SHA-256 of the content of files, and of the files in folders, each by the name that it is given here.
-
-    Raises:
-        MolflowError: one that is missing or cannot be read.
-    """
-    total = hashlib.sha256()
-    for name, source in files.items():
-        if not source.exists():
-            raise MolflowError(f"{source}: no such file; expected a file or folder of molecules")
-        inside = sorted(p for p in source.iterdir() if p.is_file()) if source.is_dir() else [source]
-        for path in inside:
-            total.update(f"{name}:{path.name}:".encode(errors="surrogateescape"))
-            try:
-                with path.open("rb") as file:
-                    total.update(hashlib.file_digest(file, "sha256").digest())
-            except OSError as error:
-                raise MolflowError(f"{path}: cannot be read: {error.strerror}") from error
-    return total.hexdigest()
 
 
 def whole_lines(path: Path) -> int:

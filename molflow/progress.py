@@ -42,7 +42,9 @@ def progress_bar(
     if sys.stderr.isatty():
         return tqdm(items, desc=desc, disable=disable, dynamic_ncols=True, **options)
     has_end = options.get("total") is not None or hasattr(items, "__len__")
-    return tqdm(items, desc=desc, disable=disable, bar_format=_LINE if has_end else _ENDLESS, file=_Lines(), **options)
+    form = _LINE if has_end else _ENDLESS
+    # the mean rate of the whole work: the last minute may have been a checkpoint
+    return tqdm(items, desc=desc, disable=disable, bar_format=form, file=_Lines(), smoothing=0, **options)
 
 
 class _Lines:

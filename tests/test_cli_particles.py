@@ -292,10 +292,26 @@ def test_the_likelihood_of_a_model(record, model, exact, tmp_path, monkeypatch):
 def test_a_report(molflow, model, tmp_path):
     out, page = tmp_path / "a.npz", tmp_path / "new" / "page.html"
     assert molflow("sample", "-m", model, "-n", 50, "-o", out)[0] == 0
-    code, text, _ = molflow("evaluate", out, "--report", page)
+    code, text, _ = molflow("evaluate", out, "--report", page, "--distance", "3-0")
     assert code == 0
     assert f"The report is in {page}" in text
-    assert "Boltzmann evaluation: dw4" in page.read_text(encoding="utf-8")
+    html = page.read_text(encoding="utf-8")
+    assert "Boltzmann evaluation: dw4" in html
+    assert "along the distance r of particles 0 and 3, in kT" in html
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--distance", "0-1"], 2, "--distance is for the page of --report"),
+        (["--distance", "0:1", "--report", "PAGE"], 2, "--distance 0:1: expected two particles, from 0, such as 0-4"),
+        (["--distance", "1-4", "--report", "PAGE"], 1, "the distance 1-4: expected two of the 4 particles, from 0"),
+    ],
+)
+def test_a_distance_that_does_not_exist(fails, exact, tmp_path, options, code, message):
+    options = [str(tmp_path / "a.html") if word == "PAGE" else word for word in options]
+    found, line = fails("evaluate", exact(), "--reference", "dw4", *options)
+    assert (found, message in line) == (code, True)
 
 
 def test_benchmark_sampling(record, model):

@@ -11,6 +11,7 @@ from molflow.cli.options import (
     Energy,
     Json,
     ThermalEnergy,
+    UsageError,
     Workers,
     data_set_or_file,
     data_sets,
@@ -122,7 +123,16 @@ def evaluate(
     ] = None,
     report: Annotated[
         Path | None,
-        typer.Option(help="Also write a page, .html: figures, histograms, and molecules that can be rotated."),
+        typer.Option(
+            help="Also write a page, .html: figures, histograms, and molecules or configurations that can be rotated."
+        ),
+    ] = None,
+    distance: Annotated[
+        str | None,
+        typer.Option(
+            help="Particles: I-J, two of them, from 0: the free-energy profile of --report is along their distance; by "
+            "default along that of any two."
+        ),
     ] = None,
     workers: Workers = None,
     seconds: Annotated[
@@ -153,7 +163,7 @@ def evaluate(
     if system is None:
         from molflow.cli.molecule_files import evaluate_molecules
 
-        refuse("is for particles; name their system with --reference", model=model)
+        refuse("is for particles; name their system with --reference", model=model, distance=distance)
         if scope == "stability":
             refuse("needs more than --scope stability", details=details, report=report, resume=resume)
         if scope != "all":
@@ -194,10 +204,22 @@ def evaluate(
             details=details,
             workers=workers,
         )
+        if report is None:
+            refuse("is for the page of --report", distance=distance)
+        pair = (distance and _pair(distance)) or None
         if energy is None:
-            evaluate_particles(files, system, model, report, json)
+            evaluate_particles(files, system, model, report, pair, json)
         else:
-            evaluate_own_particles(files, energy, kT, Path(reference) if reference else None, model, report, json)
+            evaluate_own_particles(files, energy, kT, Path(reference) if reference else None, model, report, pair, json)
+
+
+def _pair(text: str) -> tuple[int, int]:
+    """Two particles, such as 0-4."""
+    numbers = re.fullmatch(r"(\d{1,6})-(\d{1,6})", text.strip())
+    if numbers is None:
+        raise UsageError(f"--distance {text}: expected two particles, from 0, such as 0-4")
+    i, j = sorted(map(int, numbers.groups()))
+    return i, j
 
 
 def _number_or_name(text: str | None) -> int | str | None:

@@ -16,7 +16,8 @@ from molflow.cli.output import console, show_boltzmann
 from molflow.data import DATASETS, NoArrayError, read_array, read_configurations, read_particles
 from molflow.energies import ENERGIES, System, check_convention, own_system
 from molflow.errors import MolflowError
-from molflow.evaluation import EvaluationOptions, histograms
+from molflow.evaluation import EvaluationOptions, particle_figures
+from molflow.evaluation.particles import check_pair
 from molflow.pretrained import load_named
 from molflow.training.tasks.particles import ParticlesTask, likelihoods
 from molflow.training.tasks.sampling import Samples
@@ -25,13 +26,18 @@ SUFFIXES = (".npz", ".npy")
 
 
 def evaluate_particles(
-    files: Sequence[Path], name: str, model: str | None, report: Path | None, json: Path | None
+    files: Sequence[Path],
+    name: str,
+    model: str | None,
+    report: Path | None,
+    pair: tuple[int, int] | None,
+    json: Path | None,
 ) -> None:
     """Score files of configurations against a system, and a model by the likelihood of the system's test split."""
     task = ParticlesTask(DATASETS[name])
     assert task.system is not None
     samples = {str(file): read_samples(file, name, task.system) for file in files}
-    _evaluate(task, samples, None, model, report, json)
+    _evaluate(task, samples, None, model, report, pair, json)
 
 
 def evaluate_own_particles(
@@ -41,6 +47,7 @@ def evaluate_own_particles(
     reference: Path | None,
     model: str | None,
     report: Path | None,
+    pair: tuple[int, int] | None,
     json: Path | None,
 ) -> None:
     """Score files of configurations against a user's energy and, if there are any, reference configurations.
@@ -54,7 +61,7 @@ def evaluate_own_particles(
     other = None if reference is None else read_particles(reference, *shape, key=None).positions
     if model is not None and other is None:
         raise MolflowError("--model is scored by the likelihood of reference configurations; give --reference FILE")
-    _evaluate(ParticlesTask(None, system), samples, other, model, report, json)
+    _evaluate(ParticlesTask(None, system), samples, other, model, report, pair, json)
 
 
 def _evaluate(
@@ -63,10 +70,13 @@ def _evaluate(
     reference: torch.Tensor | None,
     model: str | None,
     report: Path | None,
+    pair: tuple[int, int] | None,
     json: Path | None,
 ) -> None:
+    assert task.system is not None
     if report is not None:
         check_page(report)
+        check_pair(pair, task.system.energy.n_particles)
     if reference is None:
         reference = task.test_split()
     measured: dict[str, Any] = {}
@@ -85,8 +95,7 @@ def _evaluate(
 
         (file,) = samples
         x, log_prob = samples[file]
-        assert task.system is not None
-        drawn = histograms(x, task.system.energy, log_prob=log_prob, reference=reference)
+        drawn = particle_figures(x, task.system.energy, log_prob=log_prob, reference=reference, pair=pair)
         boltzmann_page(records[file], drawn, report)
         console.print(f"The report is in {report}")
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from molflow.batch import MoleculeBatch
+from molflow.checksums import fingerprint, sha256
 from molflow.cli.options import UsageError, data_of, load_flow
 from molflow.cli.output import Record, console, show
 from molflow.errors import MolflowError
@@ -22,7 +23,7 @@ from molflow.pretrained import folder_of
 from molflow.progress import progress_bar
 from molflow.training.tasks import task_of
 from molflow.training.tasks.sampling import Samples, SamplingOptions
-from molflow.training.tasks.shards import Entry, ShardFolder, ShardPlan, limited_threads, processor, sha256, shard_seed
+from molflow.training.tasks.shards import Entry, ShardFolder, ShardPlan, limited_threads, processor, shard_seed
 
 SIZE = 100_000
 """Samples in a shard by default."""
@@ -59,7 +60,7 @@ class ShardJob:
         options["ask"] = {name: _plain(value) for name, value in self.options.ask.items()}
         return {
             "model": self.options.model,
-            "model_sha256": sha256(model / CONFIG, model / WEIGHTS),
+            "model_sha256": fingerprint({"config": model / CONFIG, "weights": model / WEIGHTS}),
             **{name: value for name, value in options.items() if name not in apart},
             "guidance": self.guidance,
             "shard_size": self.plan.size,

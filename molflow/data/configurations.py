@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -192,15 +193,17 @@ def _columns(comment: str, where: str) -> tuple[int, int]:
 
 def _read_trajectory(path: Path, topology: str | Path | None) -> tuple[np.ndarray, tuple[str, ...]]:
     """Frames (n, N, 3) in angstrom and the elements or names of the atoms."""
-    if not path.exists():
-        raise MolflowError(f"{path}: no such file")
+    for file in (path, topology):
+        if file is not None and not Path(file).exists():
+            raise MolflowError(f"{file}: no such file")
+    read = next((read for package, read in _READERS.items() if find_spec(package)), None)
+    if read is None:
+        raise MolflowError(f"{path}: trajectories need mdtraj or MDAnalysis: pip install mdtraj")
     try:
-        frames, names, box = _by_mdtraj(path, topology)
-    except ImportError:
-        try:
-            frames, names, box = _by_mdanalysis(path, topology)
-        except ImportError as error:
-            raise MolflowError(f"{path}: trajectories need mdtraj or MDAnalysis: pip install mdtraj") from error
+        frames, names, box = read(path, topology)
+    except Exception as error:  # the readers raise many kinds of errors, with texts of many lines
+        hint = "name its topology by data.topology" if topology is None else f"its topology is {topology}"
+        raise MolflowError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}; {hint}") from error
     if box:
         raise MolflowError(f"{path}: {_NO_BOX}")
     return frames, names
@@ -209,21 +212,20 @@ def _read_trajectory(path: Path, topology: str | Path | None) -> tuple[np.ndarra
 def _by_mdtraj(path: Path, topology: str | Path | None) -> tuple[np.ndarray, tuple[str, ...], bool]:
     import mdtraj  # type: ignore[import-not-found]
 
-    try:
-        trajectory: Any = mdtraj.load(str(path), **({} if topology is None else {"top": str(topology)}))
-    except Exception as error:  # its readers raise many kinds of errors
-        raise MolflowError(f"{path}: MDTraj cannot read it: {error}; name its topology by data.topology") from error
+    trajectory: Any = mdtraj.load(str(path), **({} if topology is None else {"top": str(topology)}))
     names = tuple(atom.element.symbol if atom.element else atom.name for atom in trajectory.topology.atoms)
-    return 10 * trajectory.xyz, names, trajectory.unitcell_lengths is not None
+    return 10 * trajectory.xyz, names, trajectory.unitcell_lengths is not None  # MDTraj has nm
 
 
 def _by_mdanalysis(path: Path, topology: str | Path | None) -> tuple[np.ndarray, tuple[str, ...], bool]:
     import MDAnalysis  # type: ignore[import-not-found]
 
-    try:
-        universe: Any = MDAnalysis.Universe(*map(str, (path,) if topology is None else (topology, path)))
-        frames = np.stack([step.positions.copy() for step in universe.trajectory])
-    except Exception as error:  # its readers raise many kinds of errors
-        raise MolflowError(f"{path}: MDAnalysis cannot read it: {error}; name its topology by data.topology") from error
+    universe: Any = MDAnalysis.Universe(*map(str, (path,) if topology is None else (topology, path)))
+    frames = np.stack([step.positions.copy() for step in universe.trajectory])
+    elements = getattr(universe.atoms, "elements", [""])
+    names = elements if all(elements) else getattr(universe.atoms, "names", [])
     box = universe.trajectory.ts.dimensions
-    return frames, tuple(map(str, universe.atoms.names)), box is not None and bool(np.any(box[:3]))
+    return frames, tuple(map(str, names)), box is not None and bool(np.any(box[:3]))
+
+
+_READERS = {"mdtraj": _by_mdtraj, "MDAnalysis": _by_mdanalysis}

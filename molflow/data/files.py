@@ -1,14 +1,12 @@
 """Cache files of data sets, and arrays in .npz and .npy files."""
 
-import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import platformdirs
-import torch
 
 from molflow.chem.arrays import open_arrays
 from molflow.errors import MolflowError
@@ -42,34 +40,6 @@ def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
                 np.savez(file, **arrays)  # type: ignore[arg-type]
         except OSError as error:
             raise MolflowError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
-def digest(values: Any) -> str:
-    """SHA-256 of arrays and tensors in sequences, mappings and objects, with their shapes and types."""
-    total = hashlib.sha256()
-    for part in _bytes_of(values):
-        total.update(part)
-    return total.hexdigest()
-
-
-def _bytes_of(value: Any) -> Iterator[Any]:
-    if value is None or isinstance(value, str | int | float):
-        yield repr(value).encode()
-    elif isinstance(value, torch.Tensor):
-        yield from _bytes_of(value.detach().cpu().view(-1).view(torch.uint8).numpy())
-        yield f"{value.dtype} {tuple(value.shape)}".encode()
-    elif isinstance(value, np.ndarray):
-        yield f"{value.dtype.str} {value.shape}".encode()
-        yield np.ascontiguousarray(value).reshape(-1).view(np.uint8)
-    elif isinstance(value, Mapping):
-        for key in sorted(value):
-            yield from _bytes_of(key)
-            yield from _bytes_of(value[key])
-    elif isinstance(value, Sequence):
-        for part in value:
-            yield from _bytes_of(part)
-    else:
-        yield from _bytes_of(vars(value))
 
 
 class NoArrayError(MolflowError):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import Field
 
+from molflow.checksums import fingerprint
 from molflow.chem.io import iter_records
 from molflow.chem.preparation import Fragments, message_of, prepare, warm_up
 from molflow.data.base import FILE_KEYS, SPLITS, DataSetConfig, Loaded, Split, columns
@@ -22,7 +23,7 @@ from molflow.data.smiles import holds_smiles, read_smiles
 from molflow.data.splits import drawn_folds
 from molflow.data.structures import MoleculeSet
 from molflow.errors import MolflowError
-from molflow.files import atomic_path, check_writable, csv_cell, fingerprint, whole_lines
+from molflow.files import atomic_path, check_writable, csv_cell, whole_lines
 from molflow.progress import progress_bar
 from molflow.workers import Failure, default_workers, outcomes
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from molflow.evaluation.molecules import evaluate, inspect_all, tally_of
     from molflow.evaluation.novelty import TrainingReference, qm9_training_reference
     from molflow.evaluation.options import SCOPES, EvaluationOptions
+    from molflow.evaluation.particles import autocorrelation_time, particle_figures
     from molflow.evaluation.posterior import Coverage, c2st, calibration_ranks, expected_coverage, mmd, uniformity
     from molflow.evaluation.reference import REFERENCES
     from molflow.evaluation.reports import STATUSES, MoleculeReport
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 __all__ = [
     "METRICS", "REFERENCES", "SCOPES", "STATUSES", "BoltzmannScores", "Coverage", "Descriptors", "DetailWriter",
     "EvaluationOptions", "Figure", "Metric", "MoleculeMetric", "MoleculeReport", "MoleculeScores", "Ratio", "Score",
-    "SetMetric", "Tally", "TrainingReference", "c2st", "calibration_ranks", "clashes", "descriptors", "evaluate",
-    "evaluate_boltzmann", "expected_coverage", "histograms", "inspect", "inspect_all", "mmd", "qm9_training_reference",
-    "tally_of", "uniformity", "wilson_interval",
+    "SetMetric", "Tally", "TrainingReference", "autocorrelation_time", "c2st", "calibration_ranks", "clashes",
+    "descriptors", "evaluate", "evaluate_boltzmann", "expected_coverage", "histograms", "inspect", "inspect_all", "mmd",
+    "particle_figures", "qm9_training_reference", "tally_of", "uniformity", "wilson_interval",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
@@ -46,6 +47,7 @@ __getattr__, __dir__ = lazy_names(
         "molecules": ("evaluate", "inspect_all", "tally_of"),
         "novelty": ("TrainingReference", "qm9_training_reference"),
         "options": ("SCOPES", "EvaluationOptions"),
+        "particles": ("autocorrelation_time", "particle_figures"),
         "posterior": ("Coverage", "c2st", "calibration_ranks", "expected_coverage", "mmd", "uniformity"),
         "reference": ("REFERENCES",),
         "reports": ("STATUSES", "MoleculeReport"),

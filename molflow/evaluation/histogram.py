@@ -41,7 +41,11 @@ def histograms(
         >>> sorted(histograms(x, molflow.energies.DoubleWell(), bins=10))
         ['distance', 'energy']
     """
-    measured = measure(samples, energy, log_prob, reference)
+    return histograms_of(measure(samples, energy, log_prob, reference), bins)
+
+
+def histograms_of(measured: Measured, bins: int) -> dict[str, Any]:
+    """`histograms` of what is measured already."""
     return {"energy": _energy_histogram(measured, bins), "distance": _distance_histogram(measured, bins)}
 
 
@@ -60,7 +64,7 @@ def _energy_histogram(measured: Measured, bins: int) -> dict[str, Any]:
         if values is None:
             return None
         mass = np.histogram(values, edges, weights=weights)[0] / (len(values) if weights is None else weights.sum())
-        return _histogram_record(mass, edges)
+        return histogram_record(mass, edges)
 
     return {
         "edges": edges.tolist(),
@@ -88,7 +92,7 @@ def _distance_histogram(measured: Measured, bins: int) -> dict[str, Any]:
     def record(counts: Array | None) -> dict[str, Any] | None:
         if counts is None or not counts.any():
             return None
-        return _histogram_record(np.diff(np.interp(edges, fine, shares(counts))), edges)
+        return histogram_record(np.diff(np.interp(edges, fine, shares(counts))), edges)
 
     return {
         "edges": edges.tolist(),
@@ -104,5 +108,6 @@ def _edges(low: float, high: float, bins: int) -> Array:
     return np.linspace(low, high, bins + 1)
 
 
-def _histogram_record(mass: Array, edges: Array) -> dict[str, Any]:
+def histogram_record(mass: Array, edges: Array) -> dict[str, Any]:
+    """The density in each bin and the share beyond the edges, of shares in each bin."""
     return {"density": (mass / np.diff(edges)).tolist(), "outside": max(0.0, 1.0 - float(mass.sum()))}

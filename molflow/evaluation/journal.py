@@ -7,12 +7,13 @@ from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
+from molflow.checksums import fingerprint
 from molflow.chem.io import Record, Structure
 from molflow.errors import MolflowError
 from molflow.evaluation.options import EvaluationOptions
 from molflow.evaluation.parallel import Inspected, prepared
 from molflow.evaluation.reports import MoleculeReport
-from molflow.files import Closing, fingerprint, whole_lines
+from molflow.files import Closing, whole_lines
 
 _VERSION = 2  # change it whenever reports change
 

@@ -1,7 +1,7 @@
 """Models on disk: a folder with config.json, model.safetensors and card.json.
 
 config.json is {"format": 1, "model": {...}, "experiment": {...}}. Loading reads `model` alone, so the keys of an
-experiment may change without breaking a model. Weights are safetensors; nothing here unpickles.
+experiment may change without breaking a model. Weights are safetensors with a checksum; nothing here unpickles.
 """
 
 import json
@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from pydantic import ConfigDict
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import nn
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
 
+from molflow.checksums import digest
 from molflow.config import Config, parse
 from molflow.errors import MolflowError
 from molflow.files import atomic_path, read_json, write_json
@@ -22,6 +23,7 @@ from molflow.flows.bounds import BoundedTensors
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.json"
 FORMAT = 1
+_CHECKSUM = "sha256"  # in the metadata of a file of weights: the digest of its tensors
 
 
 class About(Config):
@@ -50,6 +52,7 @@ class Card(Config):
     how: str | None = None
     about: About | None = None
     started_from: dict[str, Any] | None = None
+    weights_sha256: str | None = None  # of shipped models, whose files are older than the checksum in them
 
 
 class _Stored(Config):
@@ -86,9 +89,7 @@ def save_model(
     content = {"format": FORMAT, "model": config.model_dump(mode="json"), "experiment": experiment}
     write_json(folder / CONFIG, content)
     (folder / CARD).unlink(missing_ok=True)  # a program that is killed here leaves no card rather than that of others
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in flow.state_dict().items()}
-    with atomic_path(folder / WEIGHTS) as temporary:
-        temporary.write_bytes(save(weights))  # save_file would make it readable to its owner alone
+    save_weights(flow.state_dict(), folder / WEIGHTS)
     write_json(folder / CARD, card)
 
 
@@ -195,19 +196,42 @@ def _from_format_0(content: dict[str, Any]) -> dict[str, Any]:
     return {"format": FORMAT, "model": model, "experiment": experiment}
 
 
-def load_weights(flow: nn.Module, path: Path) -> None:
-    """Copy a safetensors file into a flow, in place.
+def save_weights(weights: dict[str, Tensor], path: Path) -> None:
+    """Write tensors, with their checksum, to a safetensors file, atomically."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    with atomic_path(path) as temporary:  # save_file would make it readable to its owner alone
+        temporary.write_bytes(save(weights, {_CHECKSUM: digest(weights)}))
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, as they were saved.
 
     Raises:
-        MolflowError: a missing or damaged file; a tensor that is missing, unknown, of another shape or type, or not
-            finite.
+        MolflowError: a missing or damaged file. A file without a checksum, as other programs write it, is not checked.
     """
     if not path.is_file():
         raise MolflowError(f"{path}: no such file")
     try:
-        weights = load_file(path)
+        with safe_open(path, "pt") as file:
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+            stated = (file.metadata() or {}).get(_CHECKSUM)
     except (SafetensorError, OSError) as error:
         raise MolflowError(f"{path}: not a safetensors file ({error}); other formats are not read") from error
+    source, card = "it", path.with_name(CARD)
+    if stated is None and card.is_file():
+        source, stated = CARD, read_card(path.parent).get("weights_sha256")
+    if stated is not None and stated != digest(weights):
+        raise MolflowError(f"{path}: the weights are damaged: they do not have the checksum that is stated in {source}")
+    return weights
+
+
+def load_weights(flow: nn.Module, path: Path) -> None:
+    """Copy a safetensors file into a flow, in place.
+
+    Raises:
+        MolflowError: as `read_weights`; a tensor that is missing, unknown, of another shape or type, or not finite.
+    """
+    weights = read_weights(path)
     expected = flow.state_dict()
     missing, unknown = sorted(expected.keys() - weights), sorted(weights.keys() - expected)
     if missing or unknown:

@@ -5,25 +5,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from molflow.report.page import heading, page, paragraph, plot, write_page
+from molflow.report.configurations import configuration_examples
+from molflow.report.gallery import gallery, script, style
+from molflow.report.page import heading, jump_links, page, paragraph, write_page
+from molflow.report.particle_plots import chains_plots, free_energy_plot, histogram_plot, weights_plot
 from molflow.report.tables import Row, number, percent, table
-
-_SERIES = {
-    "reference": ("reference", {"color": "#808080", "width": 0, "shape": "hv"}, {"fill": "tozeroy"}),
-    "samples": ("samples", {"color": "#d55e00", "width": 2, "shape": "hv"}, {}),
-    "reweighted": ("reweighted samples", {"color": "#2b83d6", "width": 2, "shape": "hv", "dash": "dot"}, {}),
-}
-"""Name, line and further settings of each histogram; the colours are visible on white and on black."""
 
 
 def boltzmann_page(
-    record: Mapping[str, Any], histograms: Mapping[str, Any], path: str | Path, *, title: str | None = None
+    record: Mapping[str, Any], figures: Mapping[str, Any], path: str | Path, *, title: str | None = None
 ) -> None:
-    """Write a page with the scores, each with its reference and its meaning, and histograms of energy and distance.
+    """Write a page with the scores, each with its reference and its meaning, and with what the samples look like.
 
     Args:
         record: `BoltzmannScores.to_dict()`.
-        histograms: result of `molflow.evaluation.histograms` for the same samples.
+        figures: result of `molflow.evaluation.particle_figures` for the same samples, for plots of energies, distances,
+            a free-energy profile, weights and chains, and configurations that can be turned; or that of `histograms`,
+            for the first two.
         path: the HTML file, which needs no network and no other file.
         title: title of the page; by default it names the system.
 
@@ -33,22 +31,41 @@ def boltzmann_page(
     Example:
         >>> x, energy = molflow.load_pretrained("dw4").sample(50, seed=0), molflow.energies.DoubleWell()
         >>> scores = molflow.evaluation.evaluate_boltzmann(x, energy)
-        >>> boltzmann_page(scores.to_dict(), molflow.evaluation.histograms(x, energy), "page.html")
+        >>> boltzmann_page(scores.to_dict(), molflow.evaluation.particle_figures(x, energy), "page.html")
     """
     system = record["system"] or {}
     name = system.get("name") or "particles"
+    drawn = configuration_examples(figures["configurations"]) if "configurations" in figures else []
+    sections = {
+        "Scores": table("± is one standard error.", ("Figure", "Samples", "Reference"), _groups(record, system))
+        + "".join(map(paragraph, _missing(record))),
+        "Energies": histogram_plot(figures["energy"], "energy U (kT)", "Energies"),
+        "Distances of particles": histogram_plot(
+            figures["distance"], "distance of two particles", "Distances of all pairs"
+        ),
+        "Free energy": free_energy_plot(figures.get("free_energy")),
+        "Weights": weights_plot(figures.get("weight")),
+        "Chains": chains_plots(figures.get("chains"), record),
+        "Configurations": gallery(drawn, _DRAWN, noun="configuration"),
+    }
+    filled = {name: html for name, html in sections.items() if html}
     html = page(
         title or f"Boltzmann evaluation: {name}",
         paragraph(_summary(record)),
-        *(paragraph(text, notice=True) for text in _notices(record)),
-        table("± is one standard error.", ("Figure", "Samples", "Reference"), _groups(record, system)),
-        *(paragraph(text) for text in _missing(record)),
-        heading("Energies"),
-        _plot(histograms["energy"], "energy U (kT)", "Energies"),
-        heading("Distances of particles"),
-        _plot(histograms["distance"], "distance of two particles", "Distances of all pairs"),
+        *(paragraph(text, notice=True) for text in _notices(record, figures.get("chains") or {})),
+        jump_links(list(filled)),
+        *(heading(name) + html for name, html in filled.items()),
+        style=style(),
+        script=script() if drawn else "",
     )
     write_page(path, html)
+
+
+_DRAWN = (
+    "Samples and configurations of the reference drawn at random, and the samples of the largest weight and of the "
+    "highest energy. Particles that nearly touch are joined by lines; lengths are scaled."
+)
+_REMEMBERS = 2.0  # autocorrelation time from which on errors are said to be too small
 
 
 def _summary(record: Mapping[str, Any]) -> str:
@@ -58,8 +75,9 @@ def _summary(record: Mapping[str, Any]) -> str:
     return text + ". Energies are in kT, likelihoods in nats."
 
 
-def _notices(record: Mapping[str, Any]) -> list[str]:
+def _notices(record: Mapping[str, Any], chains: Mapping[str, Any]) -> list[str]:
     n = record["n_samples"]
+    time = chains.get("samples", {}).get("autocorrelation_time")
     notices = []
     if bad := record["n_nonfinite_energies"]:
         notices.append(f"{bad:,} of {n:,} samples have no finite energy. Means and distances of energies omit them.")
@@ -73,6 +91,11 @@ def _notices(record: Mapping[str, Any]) -> list[str]:
         notices.append(
             f"One sample has {percent(record['largest_weight'])} of all weight: reweighted figures and their errors "
             "are not reliable."
+        )
+    if time is not None and time > _REMEMBERS:
+        notices.append(
+            f"Samples that follow each other are alike: their energies have an autocorrelation time of {number(time)} "
+            f"samples, so the errors of means are about {number(math.sqrt(time))} times as large as printed."
         )
     return notices
 
@@ -209,25 +232,3 @@ def _missing(record: Mapping[str, Any]) -> list[str]:
     }
     names = [name for key, name in missing.items() if record[key] is None]
     return [f"Not computed: {', '.join(names)}."] if names else []
-
-
-def _plot(histogram: Mapping[str, Any], axis: str, label: str) -> str:
-    edges = histogram["edges"]
-    drawn = {key: histogram[key] for key in _SERIES if histogram[key] is not None}
-    traces = []
-    for key, series in drawn.items():
-        name, line, more = _SERIES[key]
-        density = [*series["density"], 0]
-        trace = {"type": "scatter", "mode": "lines", "name": name, "x": edges, "y": density, "line": line, **more}
-        traces.append(trace | {"hovertemplate": "%{y:.4g}"})
-    outside = [
-        f"{percent(series['outside'])} of {_SERIES[key][0]}"
-        for key, series in drawn.items()
-        if series["outside"] > 1e-6
-    ]
-    names = ", ".join(_SERIES[key][0] for key in drawn)
-    caption = f"{label}: probability density of {names}. " + (
-        f"Beyond the edges of the plot: {', '.join(outside)}." if outside else "Nothing lies beyond its edges."
-    )
-    layout = {"xaxis": {"title": {"text": axis}}, "yaxis": {"title": {"text": "density"}, "rangemode": "tozero"}}
-    return plot(traces, layout, label=f"Histogram of {label.lower()}: {names}", caption=caption)

@@ -53,7 +53,7 @@
       shown = n;
       cards.forEach((card, k) => card.setAttribute("aria-pressed", String(k === n)));
       about.replaceChildren(...[...cards[n].querySelectorAll("span")].map((span) => span.cloneNode(true)));
-      find("[data-do=copy]").hidden = !molecules[n].smiles;
+      find("[data-do=copy]")?.toggleAttribute("hidden", !molecules[n].smiles);
       draw();
     }
 

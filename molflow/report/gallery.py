@@ -17,21 +17,29 @@ _ACTIONS = {
     "save": "SDF",
     "close": "close",
 }
-_STAGE = "Molecule in three dimensions; arrow keys turn it, + and - zoom"
+_OF_MOLECULES = ("copy", "save")
+_STAGE = "{} in three dimensions; arrow keys turn it, + and - zoom"
 _NO_WEBGL = "The view in three dimensions needs WebGL, which this browser does not offer."
 _SORTS = {"drawn": "as drawn", "record": "by record", "reason": "by reason", "atoms": "by size"}
 
 
-def gallery(examples: Sequence[Example], caption: str = "") -> str:
-    """The HTML section, empty without examples. Its page needs `style` and `script`."""
+def gallery(examples: Sequence[Example], caption: str = "", *, noun: str = "molecule") -> str:
+    """The HTML section, empty without examples. Its page needs `style` and `script`.
+
+    Args:
+        noun: the kind of the examples; those that are no molecules have neither SMILES nor SDF files.
+    """
     if not examples:
         return ""
     data = json.dumps([_shape(example) for example in examples], separators=(",", ":")).replace("<", "\\u003c")
-    actions = "".join(f'<button type="button" data-do="{do}">{label}</button>' for do, label in _ACTIONS.items())
+    molecules = noun == "molecule"
+    offered = {do: label for do, label in _ACTIONS.items() if molecules or do not in _OF_MOLECULES}
+    actions = "".join(f'<button type="button" data-do="{do}">{label}</button>' for do, label in offered.items())
+    stage = _STAGE.format(noun.capitalize())
     return f"""<figure class="gallery">
-<div class="choices">{_choices(examples)}</div>
+<div class="choices">{_choices(examples, molecules)}</div>
 <div class="viewer">
-<div class="stage" tabindex="0" role="application" aria-label="{_STAGE}" data-missing="{_NO_WEBGL}"></div>
+<div class="stage" tabindex="0" role="application" aria-label="{stage}" data-missing="{_NO_WEBGL}"></div>
 <div class="about" aria-live="polite"></div>
 <div class="actions">{actions}</div>
 </div>
@@ -54,14 +62,16 @@ def script() -> str:
     return f"{library()}\n{resource('gallery.js')}"
 
 
-def _choices(examples: Sequence[Example]) -> str:
-    """Buttons for each status, and menus of sources, reasons and orders."""
+def _choices(examples: Sequence[Example], molecules: bool) -> str:
+    """Buttons for each status, and for molecules menus of sources, reasons and orders."""
     statuses = Counter(example.status for example in examples)
     buttons = "".join(
         f'<button type="button" data-status="{escape(status)}" aria-pressed="{str(not status).lower()}">'
         f'<span class="{_status_class(status)}">{escape(status or "all")} ({n})</span></button>'
         for status, n in [("", len(examples)), *statuses.most_common()]
     )
+    if not molecules:
+        return buttons
     menus = [_menu("source", "all sets", [example.source for example in examples])]
     menus.append(_menu("kind", "any reason", [example.kind for example in examples if example.reason]))
     orders = "".join(f'<option value="{order}">{words}</option>' for order, words in _SORTS.items())

@@ -111,6 +111,7 @@ def _train(run: Run, splits: Splits[Any], folder: Path, total_steps: int, ranks:
         for indices, batch in prepared:
             if training.patience is not None and ranks.any(recorder.stops):
                 break
+            run.objective.share = run.step / total_steps
             loss, figures = _gradients(run, objective, batch.to(device), splits.config, ranks)
             norm = run.clip(run.parameters)
             finite = math.isfinite(norm) and math.isfinite(loss)

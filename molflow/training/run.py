@@ -1,7 +1,6 @@
 """The state of a training run: networks, their average, optimiser, schedule and gradient clipping."""
 
 import copy
-import hashlib
 import logging
 import math
 from collections import deque
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from molflow.data.files import digest
+from molflow.checksums import digest, sha256
 from molflow.errors import MolflowError
 from molflow.flows.acceleration import has_compiler
 from molflow.flows.storage import CARD, build_flow, load_weights, read_card
@@ -221,8 +220,7 @@ def origin(weights: Path | None) -> dict[str, Any] | None:
     if weights is None:
         return None
     folder = weights.parent
-    checksum = hashlib.sha256(weights.read_bytes()).hexdigest()
-    return {"sha256": checksum, "card": read_card(folder) if (folder / CARD).exists() else None}
+    return {"sha256": sha256(weights), "card": read_card(folder) if (folder / CARD).exists() else None}
 
 
 def _is_compiled(asked: bool | Literal["auto"], one_shape: bool) -> bool:

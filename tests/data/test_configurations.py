@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from molflow.data import read_particles
+from molflow.data import configurations, read_particles
 from molflow.data.configurations import SUFFIXES
 from molflow.errors import MolflowError
 
@@ -98,13 +98,68 @@ def test_a_missing_file_is_named(tmp_path, suffix):
         read_particles(tmp_path / f"none{suffix}")
 
 
-def test_a_trajectory_by_mdtraj(tmp_path):
+@pytest.fixture
+def trajectory():
+    """Three frames of C2O2 in MDTraj, which has nanometres."""
     mdtraj = pytest.importorskip("mdtraj")
     topology = mdtraj.Topology()
     residue = topology.add_residue("A", topology.add_chain())
-    for symbol in ("C", "C", "O", "O"):
-        topology.add_atom(symbol, mdtraj.element.Element.getBySymbol(symbol), residue)
-    mdtraj.Trajectory(X / 10, topology).save_h5(str(tmp_path / "a.h5"))
+    for name, symbol in (("C1", "C"), ("C2", "C"), ("O1", "O"), ("O2", "O")):
+        topology.add_atom(name, mdtraj.element.Element.getBySymbol(symbol), residue)
+    return mdtraj.Trajectory(X / 10, topology)
+
+
+@pytest.fixture(params=["mdtraj", "MDAnalysis"])
+def reader(request, monkeypatch):
+    """Only this package reads trajectories."""
+    pytest.importorskip(request.param)
+    monkeypatch.setattr(configurations, "_READERS", {request.param: configurations._READERS[request.param]})
+    return request.param
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("suffix", [".dcd", ".xtc", ".trr", ".nc"])
+def test_a_trajectory_is_in_angstrom(tmp_path, trajectory, reader, suffix):
+    trajectory[0].save_pdb(str(tmp_path / "a.pdb"))
+    trajectory.save(str(tmp_path / f"a{suffix}"))
+    positions, species = read_particles(tmp_path / f"a{suffix}", topology=tmp_path / "a.pdb")
+    torch.testing.assert_close(positions, centred(X), atol=1e-4, rtol=0)
+    assert species == ("C", "C", "O", "O")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_trajectory_with_a_box_or_of_other_atoms_is_refused(tmp_path, trajectory, reader):
+    trajectory[0].save_pdb(str(tmp_path / "a.pdb"))
+    trajectory[0].atom_slice([0, 1]).save_pdb(str(tmp_path / "other.pdb"))
+    trajectory.save(str(tmp_path / "a.dcd"))
+    with pytest.raises(MolflowError, match=r"a\.dcd: cannot be read: .*; its topology is .*other\.pdb"):
+        read_particles(tmp_path / "a.dcd", topology=tmp_path / "other.pdb")
+    with pytest.raises(MolflowError, match=r"none\.pdb: no such file"):
+        read_particles(tmp_path / "a.dcd", topology=tmp_path / "none.pdb")
+    trajectory.unitcell_lengths, trajectory.unitcell_angles = np.full((3, 3), 5.0), np.full((3, 3), 90.0)
+    trajectory.save(str(tmp_path / "box.dcd"))
+    with pytest.raises(MolflowError, match=r"box\.dcd: a periodic system"):
+        read_particles(tmp_path / "box.dcd", topology=tmp_path / "a.pdb")
+
+
+def test_a_trajectory_of_one_file(tmp_path, trajectory):
+    pytest.importorskip("tables")
+    trajectory.save_hdf5(str(tmp_path / "a.h5"))
     positions, species = read_particles(tmp_path / "a.h5")
     torch.testing.assert_close(positions, centred(X), atol=1e-4, rtol=0)
     assert species == ("C", "C", "O", "O")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_particles_of_a_trajectory_without_names_are_identical(tmp_path, trajectory, monkeypatch):
+    pytest.importorskip("MDAnalysis")
+    monkeypatch.setattr(configurations, "_READERS", {"MDAnalysis": configurations._by_mdanalysis})
+    trajectory.save(str(tmp_path / "a.dcd"))
+    assert read_particles(tmp_path / "a.dcd").species == ()
+
+
+def test_a_trajectory_without_a_reader(tmp_path, monkeypatch):
+    monkeypatch.setattr(configurations, "_READERS", {})
+    (tmp_path / "a.dcd").touch()
+    with pytest.raises(MolflowError, match="trajectories need mdtraj or MDAnalysis: pip install mdtraj"):
+        read_particles(tmp_path / "a.dcd")

@@ -6,15 +6,19 @@ import pickle
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from molflow.checksums import digest
 from molflow.errors import MolflowError
 from molflow.flows import FreeFormConfig
 from molflow.flows.domains import MoleculesConfig
-from molflow.flows.storage import CARD, CONFIG, WEIGHTS, load, save_model
+from molflow.flows.storage import CARD, CONFIG, WEIGHTS, load, load_weights, read_card, read_weights, save_model
+from molflow.flows.zoo import PlanarConfig
 from molflow.nn import EGNNConfig
+from molflow.pretrained import folder_of, model_names
 from molflow.training.state import STATE, load_state
 
 NETWORK = EGNNConfig(hidden=8, pair_hidden=4, n_blocks=1, n_inner=1)
@@ -110,6 +114,53 @@ def test_truncated_weights(folder):
     for length in (0, 5, 100, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
         assert refused(load, folder).startswith(f"{path}: not a safetensors file")
+
+
+def test_a_flipped_bit_anywhere_in_the_weights_is_refused(tmp_path):
+    """Only in the name of the checksum it goes unseen, and there no weight is damaged."""
+    config = PlanarConfig(domain={"kind": "vectors", "n_features": 2}, n_transforms=3)
+    save_model(tmp_path, config, flow := config.build(), {})
+    path = tmp_path / WEIGHTS
+    whole, expected = path.read_bytes(), {key: tensor.clone() for key, tensor in flow.state_dict().items()}
+    name = whole.index(b'"sha256"')
+    for position, bit in enumerate(np.random.default_rng(0).integers(8, size=len(whole))):
+        flipped = bytearray(whole)
+        flipped[position] ^= 1 << bit
+        path.write_bytes(flipped)
+        try:
+            load_weights(flow, path)
+        except MolflowError:
+            continue
+        assert name < position <= name + len("sha256")
+        assert all(torch.equal(tensor, expected[key]) for key, tensor in flow.state_dict().items())
+
+
+def test_damaged_weights_are_named(folder, flow):
+    path = folder / WEIGHTS
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1  # the last bit of the exponent of a number, which stays finite
+    path.write_bytes(damaged)
+    assert refused(load, folder) == (
+        f"{path}: the weights are damaged: they do not have the checksum that is stated in it"
+    )
+    assert refused(load_weights, flow, path).startswith(f"{path}: the weights are damaged")
+
+
+def test_damaged_weights_of_a_shipped_model(tmp_path):
+    """Their checksum is in the card."""
+    folder = shutil.copytree(folder_of("dw4"), tmp_path / "dw4")
+    load(folder)
+    with (folder / WEIGHTS).open("r+b") as file:
+        file.seek(-2, os.SEEK_END)
+        file.write(b"\x80")
+    assert refused(load, folder).endswith("they do not have the checksum that is stated in card.json")
+    (folder / CARD).unlink()
+    load(folder)
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_shipped_weights_have_a_checksum(name):
+    assert read_card(folder_of(name))["weights_sha256"] == digest(read_weights(folder_of(name) / WEIGHTS))
 
 
 def change_weights(folder, change):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from molflow.energies import get_system
 from molflow.errors import MolflowError
-from molflow.evaluation import evaluate_boltzmann, histograms
+from molflow.evaluation import evaluate_boltzmann, histograms, particle_figures
 from molflow.report import boltzmann_page
 from molflow.report.page import page
 from molflow.report.tables import Row, number, percent, table
@@ -21,7 +21,7 @@ from molflow.report.tables import Row, number, percent, table
 
 @pytest.fixture(scope="module")
 def evaluated():
-    """The record and the histograms of DW4 squares of several sizes."""
+    """The record and the figures of DW4 squares of several sizes."""
     generator = np.random.default_rng(0)
     square = np.array([[-2, -2], [-2, 2], [2, -2], [2, 2]])
     x, y = (square + 0.5 * generator.normal(size=(200, 4, 2)) for _ in range(2))
@@ -32,7 +32,7 @@ def evaluated():
         x, system.energy, log_prob=log_q, reference=y, system=system, nll_decoder=nll, nll_encoder=nll,
         reconstruction_error=np.abs(nll) / 100,
     )  # fmt: skip
-    return scores.to_dict(), histograms(x, system.energy, log_prob=log_q, reference=y)
+    return scores.to_dict(), particle_figures(x, system.energy, log_prob=log_q, reference=y)
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +50,17 @@ def test_the_page_is_complete_accessible_and_makes_no_requests(written):
     tags = parser.tags
     assert ("html", {"lang": "en"}) in tags
     assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in tags
-    assert not [a for _, a in tags if "src" in a or a.get("href", "data:").split(":")[0] != "data"]
+    assert not [a for _, a in tags if "src" in a or a.get("href", "#")[0] != "#" and a["href"] != "data:,"]
     assert any("default-src 'none'" in a.get("content", "") for _, a in tags)
     assert "<title>Boltzmann evaluation: dw4</title>" in html
     assert [t for t, _ in tags].count("h1") == 1
     assert all(a.get("scope") for t, a in tags if t == "th")
     plots = [a for _, a in tags if a.get("class") == "plot"]
-    assert [a["role"] for a in plots] == ["img", "img"]
-    assert all("reference, samples, reweighted samples" in a["aria-label"] for a in plots)
+    assert [a["role"] for a in plots] == ["img"] * 6
+    assert all("reference, samples, reweighted samples" in a["aria-label"] for a in plots[:2])
+    links = [a["href"][1:] for t, a in tags if t == "a"]
+    assert links == [a["id"] for t, a in tags if t == "h2"]
+    assert links == ["scores", "energies", "distances-of-particles", "free-energy", "weights", "chains", "configurations"]
     assert html.count("plotly.js v") == 1
     assert "prefers-color-scheme: dark" in html
 
@@ -88,6 +91,24 @@ def test_the_page_names_scores_that_were_not_computed(tmp_path):
     assert "1 of 20 samples have no finite energy" in html
     assert "Effective sample size" not in html
     assert "None" not in html.split("<script")[0]
+
+
+def test_configurations_are_cards_with_their_energies(evaluated, written):
+    _, figures = evaluated
+    html = written.read_text(encoding="utf-8")
+    examples = figures["configurations"]["examples"]
+    assert html.count('class="card"') == len(examples) == 12 + 4 + 4 + 12
+    highest = max(each["energy"] for each in examples if each["kind"] != "reference")
+    assert f"U = {number(highest)} kT, weight" in html
+    assert not [word for word in ("SMILES", "SDF", "olecule") if word in html.split("<script")[0]]
+
+
+def test_samples_that_are_alike_are_said(tmp_path):
+    system, x = get_system("dw4"), torch.randn(100, 4, 2, generator=torch.Generator().manual_seed(0))
+    for name, said, samples in (("chain.html", True, x.repeat_interleave(10, 0)), ("apart.html", False, x)):
+        figures = particle_figures(samples, system.energy)
+        boltzmann_page(evaluate_boltzmann(samples, system.energy).to_dict(), figures, tmp_path / name)
+        assert ("Samples that follow each other are alike" in (tmp_path / name).read_text(encoding="utf-8")) is said
 
 
 def test_without_plotly_the_error_names_the_extra(evaluated, tmp_path, monkeypatch):
@@ -147,14 +168,19 @@ def test_a_table_escapes_and_leaves_out_empty_groups():
 
 @needs_chromium
 def test_a_browser_draws_the_page_and_logs_nothing(written, tmp_path):
-    probe = "<script>document.body.dataset.wide = document.documentElement.scrollWidth > innerWidth</script></body>"
+    probe = (
+        "<script>document.body.dataset.wide = document.documentElement.scrollWidth > innerWidth; "
+        'document.querySelectorAll(".card")[3].click()</script></body>'
+    )
     copy = tmp_path / "page.html"
     copy.write_text(written.read_text(encoding="utf-8").replace("</body>", probe), encoding="utf-8")
     dom, console = open_in_browser(copy, tmp_path)
     assert console == []
     drawn = dom.split("<main>")[1].split("</main>")[0]
-    assert drawn.count('class="legendtext"') == 6
-    assert drawn.count("js-line") >= 6
+    assert drawn.count('class="legendtext"') == 3 + 3 + 3 + 2 + 2 + 2
+    assert drawn.count("js-line") >= 15
+    assert "<canvas" in drawn.split('class="stage"')[1]
+    assert 'data-molecule="3"' in drawn
     assert "energy U (kT)" in drawn
     assert 'data-wide="false"' in dom
 

@@ -248,6 +248,18 @@ def test_a_finished_run_has_nothing_left_to_resume(whole_run):
     assert {path.name: path.read_bytes() for path in whole_run.iterdir() if path.is_file()} == before
 
 
+def test_the_objective_knows_the_share_that_has_passed(tmp_path):
+    """Two steps without learning, where the weight is `first` and the geometric mean of `first` and 100."""
+    still = ["training.max_steps=2", "training.log_every=1", "optimizer.learning_rate=1e-30"]
+    losses, reconstructions = {}, []
+    for first in (1, 9):
+        train(tiny(*still, f"objective.first_beta={first}"), tmp_path / str(first))
+        steps = [line for line in lines(tmp_path / str(first)) if "loss" in line]
+        losses[first], reconstructions = [s["loss"] for s in steps], [s["reconstruction"] for s in steps]
+    between = [after - before for before, after in zip(losses[1], losses[9], strict=True)]
+    assert between == pytest.approx([8 * reconstructions[0], (30 - 10) * reconstructions[1]], rel=1e-3)
+
+
 def test_start_from_weights(whole_run, tmp_path):
     config = tiny("training.max_steps=1", "optimizer.learning_rate=1e-30")
     train(config, tmp_path, start_from=whole_run / WEIGHTS)

@@ -99,6 +99,7 @@ class Objective(nn.Module, ABC):
 
     Attributes:
         teacher: a frozen network or flow to learn from, where the objective needs one.
+        share: of the training that has passed, 0 to 1, for weights that change with it.
 
     Raises:
         ValueError: the flow lacks an attribute that the objective requires.
@@ -112,6 +113,7 @@ class Objective(nn.Module, ABC):
         _check_requirements(flow, config)
         self.flow, self.config = flow, config
         self.teacher: nn.Module | None = None
+        self.share = 0.0
 
     def preparation(self) -> Preparation:
         """The function (batch, generator) -> prepared batch, both on the CPU, with the present domain of the flow.

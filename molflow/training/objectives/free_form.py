@@ -20,13 +20,18 @@ from molflow.training.objectives.base import CheckedCompile, Objective, Objectiv
 
 @OBJECTIVES.register("free_form")
 class FreeFormObjectiveConfig(ObjectiveConfig):
-    """The free-form loss: `beta` weighs the reconstruction error, `n_probes` vectors estimate the volume change."""
+    """The free-form loss: `beta` weighs the reconstruction error, `n_probes` vectors estimate the volume change.
+
+    With `first_beta` the weight rises geometrically: first_beta^(1 - s) beta^s after a share s of the training. A small
+    weight lets the density take shape quickly, a large one at the end makes the maps each other's inverse.
+    """
 
     requires: ClassVar[tuple[str, ...]] = ("encoder", "decoder", "reverse_terms")
     remedy: ClassVar[str] = "model.kind = 'free_form'"
     exact_likelihood: ClassVar[Literal["always", "cheap", "never"]] = "always"
 
     beta: float = Field(100.0, gt=0)
+    first_beta: float | None = Field(None, gt=0, description="beta at the first step, from which it rises; else beta")
     n_probes: int = Field(1, gt=0)
     surrogate: Annotated[str, NameIn(SURROGATES)] = "encoder_jvp"
     frozen_decoder: bool = Field(False, description="train the encoder alone, to keep a decoder that samples well")
@@ -66,12 +71,18 @@ class FreeFormObjective(Objective):
         self._reverse_terms: Callable[..., tuple[Points, Tensor, Tensor]] = self.flow.reverse_terms
         self.flow.decoder.requires_grad_(not config.frozen_decoder)
 
+    @property
+    def beta(self) -> float:
+        """The weight at this share of the training."""
+        first = self.config.beta if self.config.first_beta is None else self.config.first_beta
+        return float(first ** (1 - self.share) * self.config.beta**self.share)
+
     def forward(self, batch: Batch, generator: torch.Generator | None) -> tuple[Tensor, Parts]:
         points, context, correction = self.to_points(batch, generator)
         points, context = self.flow.add_drawn_noise(points, context, generator)
         probes = self._probes(context, generator)
         terms = self._terms(points, context, correction, probes, self.config.surrogate)
-        loss = terms.loss(self.config.beta)
+        loss = terms.loss(self.beta)
         parts = {
             "reconstruction": terms.reconstruction.detach().mean(),
             "latent_nll": terms.latent.detach().mean(),
@@ -90,7 +101,7 @@ class FreeFormObjective(Objective):
         assert self.energy is not None
         u = self.energy(self.flow.domain.from_points(points, context))
         parts = {"energy": u.detach().mean(), "latent_reconstruction": reconstruction.detach().mean()}
-        return (self.config.beta * reconstruction + u - surrogate).mean(), parts
+        return (self.beta * reconstruction + u - surrogate).mean(), parts
 
     def _probes(self, context: Context, generator: torch.Generator | None) -> list[Points]:
         return self.flow.domain.space(context.mask).probes(self.config.n_probes, generator, self.flow.dtype)

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from molflow.checksums import digest
 from molflow.data.base import DataSetConfig, Loaded
 from molflow.data.batches import Batch
-from molflow.data.files import digest
 from molflow.data.loaders import Batches, MixedSizeBatches
 from molflow.energies.base import Potential
 from molflow.errors import MolflowError

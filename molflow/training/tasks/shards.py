@@ -5,7 +5,6 @@ its number of samples, its size, its SHA-256 and the counts of its scores. A sha
 manifest. A shard without an entry, or with another checksum, is made anew by a run that is resumed.
 """
 
-import hashlib
 import os
 import platform
 import re
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from molflow.checksums import sha256
 from molflow.errors import MolflowError
 from molflow.files import read_json, write_json
 
@@ -224,12 +224,3 @@ def is_intact(folder: Path, entry: Entry | None) -> bool:
         return False
     file = folder / entry["file"]
     return file.is_file() and file.stat().st_size == entry["bytes"] and bool(sha256(file) == entry["sha256"])
-
-
-def sha256(*files: Path) -> str:
-    """SHA-256 of the content of files, one after the other, in hexadecimal digits."""
-    total = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()
