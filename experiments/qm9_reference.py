@@ -1,10 +1,11 @@
 """The scores of QM9 itself, shown beside those of samples: molflow/evaluation/qm9_reference.{json,npz}.
 
-    python experiments/qm9_reference.py protocols strain energy gfn2 [--workers 2] [--most N] [--folder FOLDER]
+    python experiments/qm9_reference.py lookup protocols strain energy gfn2 [--workers 2] [--most N] [--folder FOLDER]
 
 Each stage renews its part of the record and leaves the others; FOLDER keeps finished molecules of an interrupted one.
 
-protocols   all 130,831 molecules under every protocol of bonds, with PoseBusters' checks. The bonds of a file are those
+lookup      what look-up bonds alone decide, of all 130,831 molecules
+protocols   the same molecules under every other protocol, with PoseBusters' checks. The bonds of a file are those
             of the data set's SMILES, laid onto the atoms; molecules on which they do not fit have none. Novelty is that
             of the test split against the training split. The histogram is of the 13,083 test molecules; w1_* and js_*
             compare as many of the validation split with it, so they show the noise.
@@ -31,8 +32,10 @@ from molflow.chem.perception import connected
 from molflow.chem.structure import Stated
 from molflow.data import load_qm9, prepare_qm9
 from molflow.data.structures import MoleculeSet
-from molflow.evaluation import METRICS, EvaluationOptions, MoleculeReport, Tally, distributions
+from molflow.evaluation import METRICS, EvaluationOptions, MoleculeReport, Tally, distributions, inspect_all
+from molflow.evaluation.inspection import inspect_lookup
 from molflow.evaluation.journal import Journal
+from molflow.evaluation.metrics.base import SetMetric
 from molflow.evaluation.novelty import qm9_training_reference
 from molflow.evaluation.options import Bonds
 from molflow.evaluation.parallel import inspected
@@ -47,8 +50,15 @@ SPLITS = ("test", "validation", "train")
 TRIVIAL = ("novelty", "validity_x_uniqueness_x_novelty", "edm_validity_x_uniqueness_x_novelty")
 """Metrics without a reference: the molecules of QM9 differ, so those of one split are new to another."""
 
-APART = ("strain_per_atom", "posebusters_energy")
-"""Metrics of the other stages."""
+LOOKED_UP = [
+    name
+    for name, metric in METRICS.items()
+    if (metric.scope != "all" and not metric.needs) or name.startswith("edm_geom")
+]
+"""Metrics of the stage lookup."""
+
+APART = (*LOOKED_UP, "strain_per_atom", "posebusters_energy")
+"""Metrics of the other stages than protocols."""
 
 KEYS = (
     "n_molecules", "n_atoms", "atom_stability", "molecule_stability", "validity", "connected_validity", "uniqueness",
@@ -60,18 +70,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stages", nargs="+", choices=STAGES)
     parser.add_argument("--workers", type=int, default=None)
-    parser.add_argument("--most", type=int, default=None, help="molecules of the stage protocols, by default all")
+    parser.add_argument("--most", type=int, default=None, help="molecules of the stages protocols and energy")
     parser.add_argument("--folder", type=Path, default=Path("qm9_reference"))
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for stage in arguments.stages:
         record = json.loads(SCORES.read_text(encoding="utf-8"))
         STAGES[stage](record, arguments)
+        record["metrics"] = in_order(record["metrics"])
         SCORES.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
+def lookup(record: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Stability, validity and uniqueness by EDM's tables, of all molecules."""
+    total, structures = Tally(EvaluationOptions()), load_qm9("all").structures()
+    options = EvaluationOptions(scope="lookup", workers=arguments.workers, progress=True)
+    for report in inspect_all(structures, options=options, inspector=inspect_lookup):
+        total.add(report)
+    scores = total.scores().to_dict()
+    record |= {key: rounded(scores[key]) for key in KEYS}
+    record["metrics"] |= {name: metric for name, metric in recorded(scores["metrics"]).items() if name in LOOKED_UP}
+
+
 def protocols(record: dict[str, Any], arguments: argparse.Namespace) -> None:
-    """Everything but strain and energies."""
+    """Everything but what look-up bonds alone decide, strain and energies."""
     n_test, training = len(load_qm9("test")), qm9_training_reference(progress=True)
     everything = {bonds: Tally(EvaluationOptions(bonds=bonds, posebusters=True)) for bonds in PROTOCOLS}
     tested = {bonds: Tally(EvaluationOptions(bonds=bonds, training=training)) for bonds in PROTOCOLS}
@@ -98,19 +120,19 @@ def protocols(record: dict[str, Any], arguments: argparse.Namespace) -> None:
         scores = everything[bonds].scores().to_dict()
         found = recorded(tested[bonds].scores().to_dict()["metrics"] | scores["metrics"] | usual | distances)
         if bonds == "lookup":
-            part, known = record, record["metrics"]
+            by_lookup = found
+            record["metrics"] |= {name: metric for name, metric in found.items() if name not in APART}
         else:
-            part, known = record.setdefault("bonds", {}).setdefault(bonds, {}), record["metrics"]
-            found = {name: metric for name, metric in found.items() if metric != known.get(name)}
-            part["metrics"] = {}
-        part |= {key: rounded(scores[key]) for key in KEYS}
-        part["metrics"] |= found
+            other = {name: metric for name, metric in found.items() if name not in by_lookup or depends_on_bonds(name)}
+            main = {key: rounded(scores[key]) for key in KEYS}
+            record.setdefault("bonds", {})[bonds] = main | {"metrics": in_order(other)}
     record["distributions"] |= summaries(tested["lookup"].scores().to_dict()["distributions"])
     record["measured"] = (
-        f"experiments/qm9_reference.py: {scores['n_molecules']:,} molecules of qm9pack 1.0.3, positions as float32; "
-        f"RDKit {metadata.version('rdkit')}. A reference for itself has no novelty. metrics: of all, but novelty of "
-        "the 13,083 test molecules against the training split; w1_*, js_*: as many validation molecules against the "
-        "test split; strain of the test split; posebusters_energy of its first 2,000. distributions: test split"
+        "experiments/qm9_reference.py: qm9pack 1.0.3, positions as float32; "
+        f"RDKit {metadata.version('rdkit')}. A reference for itself has no novelty. metrics: by look-up bonds alone of "
+        f"all molecules, by others of {everything['lookup'].n_molecules:,} at random; novelty of the 13,083 test "
+        "molecules against the training split; w1_*, js_*: as many validation molecules against the test split; "
+        "posebusters_energy of the first of the test split. distributions and strain: of the test split"
     )
 
 
@@ -129,14 +151,14 @@ def gfn2(record: dict[str, Any], arguments: argparse.Namespace) -> None:
 def energy(record: dict[str, Any], arguments: argparse.Namespace) -> None:
     """PoseBusters' internal energy, of few molecules as it takes fifty times as long as everything else."""
     total = Tally(EvaluationOptions(posebusters_energy=True))
-    structures = islice(load_qm9("test").structures(), ENERGY_OF)
+    structures = islice(load_qm9("test").structures(), arguments.most or ENERGY_OF)
     for report in kept("energy", structures, arguments, posebusters_energy=True):
         total.add(report)
     metrics = recorded(total.scores().to_dict()["metrics"])
     record["metrics"] |= {"posebusters_energy": metrics["posebusters_energy"]}
 
 
-STAGES = {"protocols": protocols, "strain": strain, "energy": energy, "gfn2": gfn2}
+STAGES = {"lookup": lookup, "protocols": protocols, "strain": strain, "energy": energy, "gfn2": gfn2}
 PROTOCOLS: tuple[Bonds, ...] = ("lookup", "perceived", "file")
 
 
@@ -199,6 +221,16 @@ def of_reference(total: Tally, names: tuple[str, ...], further: str) -> dict[str
         for name, metric in metrics.items()
         if name.startswith(names) and METRICS[name].needs == "reference"
     }
+
+
+def depends_on_bonds(name: str) -> bool:
+    """Whether a metric is another one with other bonds behind the main figures."""
+    metric = METRICS[name]
+    return "{bonds}" in metric.protocol or (issubclass(metric, SetMetric) and metric.shared == "smiles")
+
+
+def in_order(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {name: metrics[name] for name in METRICS if name in metrics}
 
 
 def recorded(metrics: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """The choice of bonds: looked up, perceived, or given by the file, with charges."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,9 +9,13 @@ import torch
 from rdkit import Chem
 from rdkit.Chem import AllChem
 
-from molflow.chem import Structure, iter_records
+from molflow.chem import Structure, iter_records, read_structures
 from molflow.errors import MolflowError
 from molflow.evaluation import evaluate, inspect_all
+from molflow.evaluation.protocols import PROTOCOLS
+from molflow.evaluation.reference import recorded_scores
+
+QM9 = Path(__file__).parents[1] / "fixtures" / "qm9_200.npz"
 
 CHEMISTRIES = [
     "CS(C)=O",
@@ -163,3 +168,17 @@ def test_the_charge_is_a_field(tmp_path):
         evaluate(path, charge="Q", workers=0)
     with pytest.raises(MolflowError, match="the charge name is 'a', expected a whole number"):
         evaluate(path, charge="name", workers=0)
+
+
+def test_the_reference_is_by_the_bonds_of_the_main_figures():
+    structures = read_structures(QM9)[::4]
+    for bonds in ("lookup", "perceived"):
+        scores = evaluate(structures, reference="qm9", bonds=bonds, workers=0)
+        known = scores.reference_scores
+        assert known["protocol"] == PROTOCOLS[bonds]
+        low, high = scores.molecule_stability_interval
+        assert low <= known["molecule_stability"] == scores.metrics["molecule_stability"].reference <= high
+        assert all(metric.reference is not None for metric in scores.metrics.values())
+    assert known["molecule_stability"] == known["metrics"]["valence_molecule_stability"]["value"] > 0.999
+    assert recorded_scores("qm9", "auto") == recorded_scores("qm9", "file")
+    assert recorded_scores("qm9", "file")["metrics"]["bonds_as_perceived"]["of"] > 10_000
