@@ -60,7 +60,15 @@ def test_the_page_is_complete_accessible_and_makes_no_requests(written):
     assert all("reference, samples, reweighted samples" in a["aria-label"] for a in plots[:2])
     links = [a["href"][1:] for t, a in tags if t == "a"]
     assert links == [a["id"] for t, a in tags if t == "h2"]
-    assert links == ["scores", "energies", "distances-of-particles", "free-energy", "weights", "chains", "configurations"]
+    assert links == [
+        "scores",
+        "energies",
+        "distances-of-particles",
+        "free-energy",
+        "weights",
+        "chains",
+        "configurations",
+    ]
     assert html.count("plotly.js v") == 1
     assert "prefers-color-scheme: dark" in html
 
