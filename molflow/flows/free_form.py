@@ -16,7 +16,7 @@ from molflow.flows.base import Flow, FlowConfig
 from molflow.flows.conditions import Conditions
 from molflow.flows.domains.base import Data, Domain
 from molflow.flows.domains.vectors import VectorDomain
-from molflow.flows.folds import FAR, log_branches
+from molflow.flows.folds import far_latents, log_branches
 from molflow.flows.networks import (
     build_network,
     check_layers,
@@ -299,9 +299,9 @@ class FreeFormFlow(Flow[Data]):
         Where f(g(z)) is not z, the latent that the encoder leads to is looked for and its density is added.
         """
         points, log_det = self.decode_with_log_det(latent, context)
-        far = squared_norm(self.encode(points, context) - latent) > FAR**2
-        if far.any():
-            index, n = far.nonzero().squeeze(1), context.mask.shape[1]
+        index = far_latents(latent, self.encode(points, context), self.domain.space(context.mask).dof)
+        if len(index):
+            n = context.mask.shape[1]
             parts = (select(latent, index, n), select(points, index, n), log_det[index], context.select(index))
             log_det = log_det.index_add(0, index, -log_branches(self, *parts, temperature))
         return points, log_det

@@ -8,6 +8,7 @@ from torch import nn
 
 import molflow
 from molflow.flows import FreeFormFlow
+from molflow.flows.folds import far_latents
 from molflow.flows.sampling import latents
 from molflow.geometry import Points
 
@@ -29,7 +30,7 @@ class Acosh(nn.Module):
 @pytest.mark.parametrize("temperature", [1.0, 1.5])
 def test_the_density_of_a_fold_is_that_of_both_sides(temperature):
     flow = FreeFormFlow(Acosh(), LogCosh(), features=1)
-    ((z, context, log_p),) = latents(flow, 500, None, flow.generator(0), temperature, 500)
+    ((z, context, log_p),) = latents(flow, 20, None, flow.generator(0), temperature, 20)
     with torch.no_grad():
         _, own = flow.decode_with_log_det(z, context)
         x, log_det = flow.sampled_with_log_det(z, context, temperature)
@@ -38,6 +39,17 @@ def test_the_density_of_a_fold_is_that_of_both_sides(temperature):
     known, other = z.squeeze(1) > 0, z.squeeze(1) < -0.1
     torch.testing.assert_close(log_det[known], own[known])  # the encoder leads back to these
     torch.testing.assert_close((log_p - log_det)[other], (log_p - own)[other] + math.log(2), atol=1e-4, rtol=0)
+
+
+def test_maps_that_do_not_invert_each_other_have_no_folds():
+    z = torch.zeros(200, 6)
+    back = z.clone()
+    back[:20] = 0.05  # root mean square over degrees of freedom
+    dof = torch.full((200,), 6)
+    assert far_latents(z, back, dof).tolist() == list(range(20))
+    assert far_latents(z, back * 0.7, dof).tolist() == []
+    back[20] = 0.05
+    assert far_latents(z, back, dof).tolist() == []
 
 
 @pytest.mark.parametrize(
