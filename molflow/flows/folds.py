@@ -80,7 +80,8 @@ def _solve(flow: "FreeFormFlow[Any]", z: P, points: P, context: Context, solved:
         basis = [torch.stack(each) for each in zip(*(tensors_of(e) for e in space.basis(flow.dtype)), strict=True)]
         change = point_of([torch.einsum("bk,kb...->b...", step, each) for each in basis])
         moved = part - change  # type: ignore[operator]
-        z = point_of([a.index_copy(0, left, b) for a, b in zip(tensors_of(z), tensors_of(moved), strict=True)])
+        pairs = zip(tensors_of(z), tensors_of(moved), strict=True)
+        z = point_of([a.index_copy(0, left, b) for a, b in pairs])  # type: ignore[assignment]
     return z, solved
 
 
