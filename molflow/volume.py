@@ -53,17 +53,36 @@ def exact_log_det(function: Map[P], at: P, space: Space[P]) -> tuple[P, Tensor]:
         >>> bool((double - 3 * torch.tensor(2.0).log()).abs() < 1e-6)
         True
     """
+    value, jacobian = exact_jacobian(function, at, space)
+    return value, torch.linalg.slogdet(jacobian).logabsdet
+
+
+def exact_jacobian(function: Map[P], at: P, space: Space[P]) -> tuple[P, Tensor]:
+    """The value and the Jacobian of a map of a space to itself, in an orthonormal basis, as `exact_log_det` takes it.
+
+    Args:
+        function, at, space: as in `exact_log_det`.
+
+    Returns:
+        function(at), and J (B, K, K); coordinates that are padding have a diagonal of 1.
+
+    Example:
+        >>> from molflow.geometry import EuclideanSpace
+        >>> exact_jacobian(lambda x: 2 * x, torch.zeros(1, 2), EuclideanSpace(1, 2))[1].tolist()
+        [[[2.0, 0.0], [0.0, 2.0]]]
+    """
     first = tensors_of(at)[0]
     if torch.is_grad_enabled():
         value = function(at)
-        lines = _along_basis(lambda v: space.coordinates(jvp(function, at, v)[1]), at, space)  # columns
+        columns = _along_basis(lambda v: space.coordinates(jvp(function, at, v)[1]), at, space)
+        lines = None if columns is None else columns.permute(1, 2, 0)
     else:
         value, pull_back = vjp(function, at)
-        lines = _along_basis(lambda v: space.coordinates(pull_back(v)), at, space)  # rows
+        rows = _along_basis(lambda v: space.coordinates(pull_back(v)), at, space)
+        lines = None if rows is None else rows.permute(1, 0, 2)
     if lines is None:
-        return value, first.new_zeros(len(first))
-    padding = torch.diag_embed((~space.coordinate_mask()).to(first.dtype))
-    return value, torch.linalg.slogdet(lines.permute(1, 2, 0) + padding).logabsdet
+        return value, first.new_zeros(len(first), 0, 0)
+    return value, lines + torch.diag_embed((~space.coordinate_mask()).to(first.dtype))
 
 
 def divergence(field: Map[P], at: P, space: Space[P], probes: Sequence[P] | None = None) -> tuple[P, Tensor]:

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Self
 
 import torch
@@ -331,6 +332,15 @@ class Flow(nn.Module, ABC, Generic[Data]):
         """
         return self.decode(latent, context, n_evaluations)
 
+    def sampled_with_log_det(self, latent: P, context: Context, temperature: float) -> tuple[P, Tensor]:
+        """Data points, and log p(z) - log q with their density q; for a map that is one-to-one `decode_with_log_det`.
+
+        Args:
+            latent, context: as in `decode`; all configurations have one size.
+            temperature: standard deviation of the latent.
+        """
+        return self.decode_with_log_det(latent, context)
+
     def guided(self, weight: float) -> Self:
         """The same flow with classifier-free guidance, where it is a velocity.
 
@@ -350,7 +360,8 @@ class Flow(nn.Module, ABC, Generic[Data]):
     ) -> tuple[Data, Tensor]:
         """Samples and the exact density that the decoder drew them with, in nats, (n,).
 
-        log q(p) = log p(context) + log p(z) - log |det g'(z)| in data units. For molecules whose types are generated it
+        log q(p) = log p(context) + log p(z) - log |det g'(z)| in data units; where a free-form decoder maps another
+        latent to the same point, the densities by both are added. For molecules whose types are generated it
         is the joint density of size, positions and continuous type features; unless all atoms are points, of the heavy
         atoms.
         """
@@ -370,7 +381,8 @@ class Flow(nn.Module, ABC, Generic[Data]):
     ) -> Iterator[tuple[Data, Tensor]]:
         """The batches that `sample_and_log_prob` joins, as they are made."""
         for z, context, log_p in latents(self, n, condition, self.generator(seed), temperature, batch_size):
-            points, log_det = by_size(self.decode_with_log_det, z, context, PAIRS_WITH_DENSITY)
+            decode = partial(self.sampled_with_log_det, temperature=temperature)
+            points, log_det = by_size(decode, z, context, PAIRS_WITH_DENSITY)
             density = log_p - log_det + self.domain.log_unit(context.mask, self.dtype)
             yield self.domain.from_points(points, context), density
 

@@ -16,6 +16,7 @@ from molflow.flows.base import Flow, FlowConfig
 from molflow.flows.conditions import Conditions
 from molflow.flows.domains.base import Data, Domain
 from molflow.flows.domains.vectors import VectorDomain
+from molflow.flows.folds import far_latents, log_branches
 from molflow.flows.networks import (
     build_network,
     check_layers,
@@ -26,7 +27,7 @@ from molflow.flows.networks import (
     transform,
 )
 from molflow.flows.registry import FLOWS, SURROGATES
-from molflow.geometry import Context, P, squared_norm, tensors_of
+from molflow.geometry import Context, P, select, squared_norm, tensors_of
 from molflow.nn import Chain, EGNNConfig, EquivariantTransformer, Network, TransformerConfig
 from molflow.volume import exact_log_det, surrogate_decoder_jvp, surrogate_encoder_jvp
 
@@ -291,6 +292,19 @@ class FreeFormFlow(Flow[Data]):
 
     def decode_with_log_det(self, latent: P, context: Context) -> tuple[P, Tensor]:
         return exact_log_det(lambda z: self.decode(z, context), latent, self.domain.space(context.mask))
+
+    def sampled_with_log_det(self, latent: P, context: Context, temperature: float) -> tuple[P, Tensor]:
+        """`Flow.sampled_with_log_det`: a decoder without constraints may map two latents to one point.
+
+        Where f(g(z)) is not z, the latent that the encoder leads to is looked for and its density is added.
+        """
+        points, log_det = self.decode_with_log_det(latent, context)
+        index = far_latents(latent, self.encode(points, context), self.domain.space(context.mask).dof)
+        if len(index):
+            n = context.mask.shape[1]
+            parts = (select(latent, index, n), select(points, index, n), log_det[index], context.select(index))
+            log_det = log_det.index_add(0, index, -log_branches(self, *parts, temperature))
+        return points, log_det
 
     def loss(
         self,

@@ -50,7 +50,7 @@ def test_the_page_is_complete_accessible_and_makes_no_requests(written):
     tags = parser.tags
     assert ("html", {"lang": "en"}) in tags
     assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in tags
-    assert not [a for _, a in tags if "src" in a or a.get("href", "#")[0] != "#" and a["href"] != "data:,"]
+    assert not [a for _, a in tags if "src" in a or (a.get("href", "#")[0] != "#" and a["href"] != "data:,")]
     assert any("default-src 'none'" in a.get("content", "") for _, a in tags)
     assert "<title>Boltzmann evaluation: dw4</title>" in html
     assert [t for t, _ in tags].count("h1") == 1

@@ -339,7 +339,7 @@ def test_free_form_is_the_loss_of_the_terms(flow):
     close(parts["correction"], terms.correction.mean())
 
 
-@pytest.mark.parametrize("share, beta", [(0, 4), (0.5, 20), (1, 100)])
+@pytest.mark.parametrize(("share", "beta"), [(0, 4), (0.5, 20), (1, 100)])
 def test_the_weight_of_the_reconstruction_rises_geometrically(flow, share, beta):
     objective = FreeFormObjectiveConfig(first_beta=4.0).build(flow)
     objective.share = share
