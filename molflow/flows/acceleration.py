@@ -1,10 +1,10 @@
-"""Faster networks in sampling on a CPU: compiled by torch.compile, or with their products in bfloat16."""
+"""Faster networks: compiled by torch.compile in sampling on a CPU, or with their products in bfloat16."""
 
 import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -78,7 +78,7 @@ class Acceleration:
             self.compile = self._repays(latent, context)
         if self.compile and self.precision not in _checked.get(self.flow, ()):
             self._check(latent, context)
-        with self._faster(bool(self.compile), self.precision):
+        with faster(self.networks, self.precision, compile=bool(self.compile)):
             yield
 
     def _repays(self, latent: Any, context: Context) -> bool:
@@ -105,12 +105,12 @@ class Acceleration:
         index = (sizes == n).nonzero().squeeze(1)[:_CHECKED]
         points, given = select(latent, index, n), context.select(index, n)
         try:
-            with self._faster(True, self.precision):
+            with faster(self.networks, self.precision, compile=True):
                 compiled = self.decode(points, given)
         except Exception as error:
             self._refuse(f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}")
             return
-        with self._faster(False, self.precision):
+        with faster(self.networks, self.precision):
             eager = self.decode(points, given)
         share, tolerance = TOLERANCES[self.precision]
         scale = float(getattr(self.flow.domain, "scale", 1.0))
@@ -127,19 +127,20 @@ class Acceleration:
         log.warning("sampling is not compiled: %s", reason)
         self.compile = False
 
-    @contextmanager
-    def _faster(self, compile: bool, precision: Precision) -> Iterator[None]:
-        """Replace the `forward` of all networks within a block."""
-        if not compile and precision == "float32":
-            yield
-            return
-        for network in self.networks:
-            network.forward = partial(_forward, network, compile, precision)  # type: ignore[method-assign]
-        try:
-            yield
-        finally:
-            for network in self.networks:
-                del network.forward
+
+@contextmanager
+def faster(networks: Sequence[PointNetwork], precision: Precision, *, compile: bool = False) -> Iterator[None]:
+    """Replace the `forward` of networks within a block."""
+    if not compile and precision == "float32":
+        yield
+        return
+    for network in networks:
+        network.forward = partial(_forward, network, compile, precision)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for network in networks:
+            del network.forward
 
 
 def check(flow: "Flow[Any]", compile: bool | None, precision: Precision) -> None:

@@ -9,6 +9,7 @@ from pydantic import Field, SerializeAsAny, field_validator
 from molflow.config import Config, OneOf, override, parse, read_toml
 from molflow.data.base import FILE_KEYS, DataConfig, default_data
 from molflow.errors import MolflowError, printable
+from molflow.flows.acceleration import Precision
 from molflow.flows.base import FlowChoice
 from molflow.flows.storage import CONFIG, read_config
 from molflow.templates import experiment_file
@@ -51,6 +52,11 @@ class TrainingConfig(Config):
     )
     compile: Literal["auto", True, False] = Field(
         False, description="torch.compile the loss, auto: if there is a C++ compiler; molecules need mixed_size"
+    )
+    precision: Precision = Field(
+        "float32",
+        description="of the products of matrices in networks on point clouds; bfloat16 is faster on processors that "
+        "have it, and the first batch is compared with float32",
     )
     condition_dropout: float = Field(
         0.0, ge=0, lt=1, description="share of the conditions hidden, so that a model takes any of them or none"

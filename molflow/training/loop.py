@@ -9,6 +9,7 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from molflow.training.config import ExperimentConfig
 from molflow.training.distributed import Ranks, joined_ranks
 from molflow.training.objectives.accumulation import accumulate_gradients
 from molflow.training.pairing import turn
+from molflow.training.precision import CheckedPrecision
 from molflow.training.prefetch import Request, prefetch
 from molflow.training.recorder import Recorder, forget_after, new_folder, resumed_folder
 from molflow.training.run import Run, new_run
@@ -101,7 +103,7 @@ def train(
 def _train(run: Run, splits: Splits[Any], folder: Path, total_steps: int, ranks: Ranks) -> None:
     """Do the steps that are left."""
     batches, training, device = splits.batches(), splits.config.training, device_of(splits.config)
-    objective = ranks.distribute(run.objective)
+    objective, compute = ranks.distribute(run.objective), CheckedPrecision(run, training.precision)
     requests = _requests(splits, batches, run.step, total_steps, takes_turned(run.objective.flow))
     with (
         Recorder(run, splits, folder, total_steps, writes=ranks.leads) as recorder,
@@ -112,7 +114,9 @@ def _train(run: Run, splits: Splits[Any], folder: Path, total_steps: int, ranks:
             if training.patience is not None and ranks.any(recorder.stops):
                 break
             run.objective.share = run.step / total_steps
-            loss, figures = _gradients(run, objective, batch.to(device), splits.config, ranks)
+            on_device = batch.to(device)
+            run.objective.initialize(on_device)
+            loss, figures = compute(partial(_gradients, run, objective, on_device, splits.config, ranks))
             norm = run.clip(run.parameters)
             finite = math.isfinite(norm) and math.isfinite(loss)
             recorder.checked(finite)
@@ -143,7 +147,6 @@ def _gradients(
 ) -> tuple[float, dict[str, float]]:
     """Compute the gradients of a batch; the loss and its parts, NaN where a path cannot be integrated."""
     run.optimizer.zero_grad(set_to_none=True)
-    run.objective.initialize(batch)
     generator = run.objective.flow.generator(step_seed(config.seed, run.step))
     try:
         return accumulate_gradients(objective, batch, generator, config.training.micro_batch, ranks)

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from molflow.checksums import digest, sha256
 from molflow.errors import MolflowError
-from molflow.flows.acceleration import has_compiler
+from molflow.flows import acceleration
 from molflow.flows.storage import CARD, build_flow, load_weights, read_card
 from molflow.training.config import OptimizerConfig
 from molflow.training.objectives.base import Objective
@@ -194,6 +194,7 @@ def new_run(
         load_weights(flow, start_from)
     elif not resume:
         splits.fit(flow.domain)
+    acceleration.check(flow, None, config.training.precision)
     teacher = config.objective.load_teacher(config.model)
     try:
         objective = config.objective.build(flow, teacher=teacher, energy=splits.target).to(device)
@@ -230,7 +231,7 @@ def _is_compiled(asked: bool | Literal["auto"], one_shape: bool) -> bool:
         MolflowError: it is asked for, and batches differ in shape.
     """
     if asked == "auto":
-        return one_shape and has_compiler()
+        return one_shape and acceleration.has_compiler()
     if asked and not one_shape:
         raise MolflowError("training.compile needs batches = 'mixed_size': every other shape would be compiled anew")
     return asked

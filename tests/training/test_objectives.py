@@ -22,6 +22,7 @@ from molflow.flows import (
     FreeFormConfig,
     FreeFormFlow,
 )
+from molflow.flows.acceleration import faster, networks_of
 from molflow.flows.domains import ComposedMoleculesConfig, ParticleDomain, VectorDomain, VectorsConfig
 from molflow.flows.networks import transform
 from molflow.flows.solvers import FixedStepSolver
@@ -241,6 +242,23 @@ def test_the_parts_of_a_batch_draw_the_noise_of_the_whole(case, micro_batch):
     assert loss == pytest.approx(expected, abs=1e-10)
     assert parts == pytest.approx(means, abs=1e-10)
     torch.testing.assert_close(found, whole, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", OBJECTIVES)
+def test_gradients_in_bfloat16_are_near_those_in_float32(kind):
+    """Those through forward-mode derivatives and solvers too."""
+    flow = flow_for(kind).float()
+    objective, batch = build(flow, kind).float(), Batch(random_data(flow, torch.float32))
+
+    def gradient():
+        return torch.cat([g.flatten() for g in gradients(flow, loss_of(objective, batch, rng())[0]).values()])
+
+    exact = gradient()
+    with faster(networks_of(flow), "bfloat16"):
+        rounded = gradient()
+    assert rounded.dtype == torch.float32
+    assert 1e-5 < (rounded - exact).norm() / exact.norm() < 0.1
+    assert gradient().equal(exact)
 
 
 @pytest.mark.parametrize("kind", OBJECTIVES)
