@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except MolflowError as error:
         code = _complain(str(error), 1)
     except UsageError as error:
-        code = _complain(error.format_message(), 2)
+        code = _complain(error.format_message().replace("Value error, ", ""), 2)  # typer shows pydantic's words
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is flushed at the end
         code = 1

@@ -162,6 +162,7 @@ def evaluate(
     system = energy or system_of_files(files, reference)
     if system is None:
         from molflow.cli.molecule_files import evaluate_molecules
+        from molflow.evaluation.reference import check_reference
 
         refuse("is for particles; name their system with --reference", model=model, distance=distance)
         if scope == "stability":
@@ -170,6 +171,9 @@ def evaluate(
             refuse("needs --scope all", strain=strain, posebusters=posebusters, charge=charge)
             refuse("needs --scope all", posebusters_energy=posebusters_energy)
             refuse("needs --scope all", bonds=None if bonds == "lookup" else bonds)
+        if reference is not None:
+            with usage():
+                check_reference(reference)
         options = EvaluationOptions(
             reference=reference,
             scope=scope,

@@ -71,9 +71,19 @@ Precision = Annotated[
     ),
 ]
 
+
+
+def _path_of_energy(value: str | None) -> str | None:
+    module, _, function = (value or "").partition(":")
+    if value is not None and not (module and function):
+        raise UsageError(f"energy {value!r}: expected package.module:function")
+    return value
+
+
 Energy = Annotated[
     str | None,
     typer.Option(
+        callback=_path_of_energy,
         help="Particles: an energy of your own, as package.module:function, looked for in the current folder as well. "
         "It takes configurations (n, N, D) or one (N, D), and gives energies, by torch with its gradients, or a pair "
         "(energies, forces).",
