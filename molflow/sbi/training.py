@@ -152,7 +152,7 @@ def _experiment(
     epochs: int,
     overrides: Mapping[str, Mapping[str, Any]],
 ) -> ExperimentConfig:
-    """The experiment that trains on arrays, with the published settings of free-form flows as defaults."""
+    """The experiment that trains on arrays, by default with the published networks of free-form flows."""
     n, n_conditions = shape
     batch_size = min(128, n // 2)
     model = flow if isinstance(flow, FlowConfig) else _model({"kind": flow} if isinstance(flow, str) else flow)
@@ -195,5 +195,8 @@ def _model(table: Mapping[str, Any]) -> FlowConfig:
 
 def _objective(model: FlowConfig) -> dict[str, Any]:
     """How a kind of flow is trained by default."""
-    settings: dict[str, dict[str, Any]] = {"free_form": {"beta": 25.0}, "flow_matching": {"pairing": "none"}}
+    settings: dict[str, dict[str, Any]] = {
+        "free_form": {"first_beta": 5.0, "beta": 200.0},
+        "flow_matching": {"pairing": "none"},
+    }
     return {"kind": model.trained_by, **settings.get(model.trained_by, {})}
