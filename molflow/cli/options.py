@@ -72,7 +72,6 @@ Precision = Annotated[
 ]
 
 
-
 def _path_of_energy(value: str | None) -> str | None:
     module, _, function = (value or "").partition(":")
     if value is not None and not (module and function):

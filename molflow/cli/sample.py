@@ -1,12 +1,12 @@
 """molflow sample: draw samples of a flow, write them to a file, and score them."""
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from molflow.cli.asking import conditions, requested
 from molflow.cli.options import (
     BatchSize,
     Compile,
@@ -33,7 +33,6 @@ from molflow.files import STANDARD_STREAM
 from molflow.pretrained import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from molflow.batch import MoleculeBatch
     from molflow.training.tasks.sampling import SampleWriter, Sampling, Scoring
 
 
@@ -191,15 +190,8 @@ def sample(
                 format_of(out)
         check_writable(out, format)
     flow = load_flow(model, device, evaluations)
-    values = _values(cond or ())
-    ask = {
-        "formula": formula,
-        "n_atoms": n_atoms,
-        "composition": composition and _composition(composition),
-        "elements": elements and [element.strip() for element in elements.split(",")],
-        "scaffold": scaffold and _scaffold(scaffold),
-    }
-    ask = {name: value for name, value in ask.items() if value is not None}
+    values = conditions(cond or ())
+    ask = requested(formula, n_atoms, composition, elements, scaffold)
     with usage():
         if guidance is not None:
             flow = flow.guided(guidance)
@@ -294,37 +286,6 @@ def _free(path: Path, force: bool) -> Path:
         number += 1
         free = path.with_stem(f"{path.stem}-{number}")
     return free
-
-
-def _values(words: Sequence[str]) -> dict[str, str]:
-    """Names and values of conditions."""
-    pairs = [word.partition("=") for word in words]
-    for word, (name, equals, value) in zip(words, pairs, strict=True):
-        if not (name.strip() and equals and value.strip()):
-            raise UsageError(f"--cond {word}: expected NAME=VALUE, such as gap=5.2eV")
-    return {name.strip(): value.strip() for name, _, value in pairs}
-
-
-def _composition(text: str) -> dict[str, int]:
-    """The number of points of each type."""
-    counts = {}
-    for part in text.split(","):
-        name, _, number = part.partition("=")
-        if not number.strip().isdecimal():
-            raise UsageError(f"--composition {part}: expected TYPE=NUMBER, such as CH3=2")
-        counts[name.strip()] = int(number)
-    return counts
-
-
-def _scaffold(path: Path) -> "MoleculeBatch":
-    """The one molecule of a file."""
-    from molflow.batch import MoleculeBatch
-    from molflow.chem import read_structures
-
-    structures = read_structures(path)
-    if len(structures) != 1:
-        raise MolflowError(f"{path}: expected one scaffold, got {len(structures)} molecules")
-    return MoleculeBatch.from_structures(structures)
 
 
 def _write(
