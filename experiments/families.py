@@ -47,10 +47,13 @@ FAMILIES: dict[str, tuple[Row, Row]] = {
     "flow_matching": (CONTINUOUS, {"kind": "flow_matching", "pairing": "none"}),
     "free_form": (
         {"kind": "free_form", "encoder": RESNET, "decoder": RESNET},
-        {"kind": "free_form", "surrogate": "decoder_jvp", "first_beta": 5.0, "beta": 200.0},
+        {"kind": "free_form", "surrogate": "decoder_jvp"},
     ),
 }
 """Name -> the tables [model], without its domain, and [objective]."""
+
+BETA = {"density": {"first_beta": 5.0, "beta": 200.0}, "posterior": {"first_beta": 10.0, "beta": 1000.0}}
+"""First and last weight of the reconstruction error of free-form flows; posteriors may be narrow."""
 
 SHARES = 1000
 """Length of the learning-rate schedule, in equal parts of a training."""
@@ -82,9 +85,11 @@ class Trained(NamedTuple):
     figures: Row
 
 
-def experiment(family: str, data: Row) -> ExperimentConfig:
-    """The experiment that trains a family on data; all have the same optimiser and batches."""
+def experiment(family: str, kind: str, data: Row) -> ExperimentConfig:
+    """The experiment that trains a family on a density or a posterior; all have the same optimiser and batches."""
     model, objective = FAMILIES[family]
+    if objective["kind"] == "free_form":
+        objective = objective | BETA[kind]
     tables = {
         "name": family,
         "data": data,
@@ -158,7 +163,7 @@ def train_posterior(task: BenchmarkTask, family: str, seconds: float) -> tuple[P
         path = Path(folder) / "simulations.npz"
         save_vectors(path, bounds.free(theta)[0].float(), features)
         data = {"name": "simulations", "file": path, "condition": names}
-        flow, figures = train(experiment(family, data), seconds)
+        flow, figures = train(experiment(family, "posterior", data), seconds)
     return Posterior(flow, bounds, observations, task.parameters), figures
 
 

@@ -34,7 +34,7 @@ def row(family: str, n_features: int, seconds: float, n: int) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mixture.npz"
         save_vectors(path, mixture(10_000, n_features))
-        config = experiment(family, {"name": "vectors", "file": path})
+        config = experiment(family, "density", {"name": "vectors", "file": path})
         if family == "maf":
             config = config.model_copy(update={"model": config.model.model_copy(update={"hidden": WIDTH})})
         flow, figures = train(config, seconds)

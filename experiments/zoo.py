@@ -54,7 +54,7 @@ def row(scale: Scale, grids: Path, task: str, family: str, seconds: float) -> Ro
 def density_row(scale: Scale, grids: Path, task: str, family: str, seconds: float) -> Row:
     """Train a family on a density; one in the plane is also kept on a grid for the picture."""
     data = DATASETS[task]()
-    flow, figures = train(experiment(family, {"name": task}), seconds)
+    flow, figures = train(experiment(family, "density", {"name": task}), seconds)
     x = data.load("test").data[: scale.test]
     likelihood = flow.likelihood(x)
     nll = -likelihood.log_prob.double()
