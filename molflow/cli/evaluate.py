@@ -168,9 +168,14 @@ def evaluate(
         if scope == "stability":
             refuse("needs more than --scope stability", details=details, report=report, resume=resume)
         if scope != "all":
-            refuse("needs --scope all", strain=strain, posebusters=posebusters, charge=charge)
-            refuse("needs --scope all", posebusters_energy=posebusters_energy)
-            refuse("needs --scope all", bonds=None if bonds == "lookup" else bonds)
+            refuse(
+                "needs --scope all",
+                strain=strain,
+                posebusters=posebusters,
+                charge=charge,
+                posebusters_energy=posebusters_energy,
+                bonds=None if bonds == "lookup" else bonds,
+            )
         if reference is not None:
             with usage():
                 check_reference(reference)
@@ -210,7 +215,7 @@ def evaluate(
         )
         if report is None:
             refuse("is for the page of --report", distance=distance)
-        pair = (distance and _pair(distance)) or None
+        pair = _pair(distance) if distance else None
         if energy is None:
             evaluate_particles(files, system, model, report, pair, json)
         else:

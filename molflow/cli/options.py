@@ -73,9 +73,12 @@ Precision = Annotated[
 
 
 def _path_of_energy(value: str | None) -> str | None:
-    module, _, function = (value or "").partition(":")
-    if value is not None and not (module and function):
-        raise UsageError(f"energy {value!r}: expected package.module:function")
+    """Raise a usage error for what is not the path of an energy."""
+    if value is not None:
+        from molflow.energies.own import split_path
+
+        with usage():
+            split_path(value)
     return value
 
 

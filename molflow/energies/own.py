@@ -183,10 +183,16 @@ def at_temperature(system: System, kT: float) -> System:
     return System(f"{system.name} at kT = {kT:g}", _Scaled(system.energy, kT))
 
 
-def _import(path: str) -> Any:
-    module, colon, name = path.partition(":")
-    if not (module and colon and name):
+def split_path(path: str) -> tuple[str, str]:
+    """The module and the name in it of package.module:function. Raises MolflowError for another form."""
+    module, _, name = path.partition(":")
+    if not (module and name):
         raise MolflowError(f"energy {path!r}: expected package.module:function")
+    return module, name
+
+
+def _import(path: str) -> Any:
+    module, name = split_path(path)
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:

@@ -11,6 +11,7 @@ from molflow.errors import MolflowError
 from molflow.evaluation.histogram import histogram_record, histograms_of
 from molflow.evaluation.measured import ArrayLike, Measured, finite_configurations, measure
 from molflow.evaluation.statistics import Array, Number, finite_number
+from molflow.geometry import squared_distances
 
 _BLOCKS = 20
 _TYPICAL = 5000  # configurations that tell the range of distances
@@ -235,9 +236,8 @@ def _configurations(measured: Measured, seed: int) -> dict[str, Any]:
 
 def _nearest(x: Array) -> Number:
     """The median distance of a particle to its nearest neighbour."""
-    x = x[:1000].astype(float)
     if not len(x):
         return None
-    distances = np.sqrt(((x[:, :, None] - x[:, None]) ** 2).sum(-1))
-    distances[:, *np.diag_indices(x.shape[1])] = np.inf
-    return finite_number(np.median(distances.min(-1)))
+    squared = squared_distances(torch.from_numpy(x[:1000].astype(np.float64)))
+    squared.diagonal(dim1=1, dim2=2).fill_(torch.inf)
+    return finite_number(np.median(squared.amin(2).sqrt().numpy()))

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from molflow.evaluation.contacts import pairs_within
 from molflow.report.examples import Example
 from molflow.report.tables import number
 
@@ -30,8 +31,7 @@ def configuration_examples(figures: Mapping[str, Any]) -> list[Example]:
 def _example(found: Mapping[str, Any], nearest: float) -> Example:
     x = np.array(found["positions"])
     x = np.pad(x - x.mean(0), ((0, 0), (0, 3 - x.shape[1])))
-    distances = np.sqrt(((x[:, None] - x) ** 2).sum(-1))
-    bonds = [(int(i), int(j), 1) for i, j in np.argwhere(np.triu(distances < _CONTACT * nearest, 1))]
+    bonds = [(i, j, 1) for i, j in pairs_within(_CONTACT * nearest, x).tolist()]
     weight = "" if found["weight"] is None else f", weight {number(found['weight'])}"
     origin = "reference" if found["kind"] == "reference" else "sample"
     return Example(
