@@ -14,7 +14,8 @@ class MolflowError(ValueError):
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(_LONG_WORD.sub(r"\1...", printable(message)))
+        line = " ".join(printable(message).splitlines())  # what a file holds may have ends of lines
+        super().__init__(_LONG_WORD.sub(r"\1...", line))
 
 
 class NumericalError(MolflowError):

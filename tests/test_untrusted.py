@@ -39,6 +39,26 @@ def test_a_model_that_would_fill_the_memory_is_refused_before_it_is_built(fails,
     assert error == f"model: a model of more than {LARGEST:,} numbers, or of more layers than can be made"
 
 
+@pytest.mark.parametrize("model", ["kind = 'planar'", "encoder.kind = 'resnet'", "kind = 'iresnet'"])
+def test_layers_that_would_fill_the_memory_with_their_widths_are_refused(fails, tmp_path, model):
+    key = "encoder.n_layers" if "encoder" in model else "n_layers"
+    text = (
+        f"name = 'x'\ndata.name = 'two-moons'\nmodel.domain.kind = 'vectors'\nmodel.{model}\nmodel.{key} = 1000000000"
+    )
+    (tmp_path / "x.toml").write_text(text)
+    code, error = fails("train", tmp_path / "x.toml", "--out", tmp_path / "run")
+    assert code == 1
+    assert error.endswith(f"x.toml: model.{key}: expected at most 10000, got 1000000000")
+
+
+def test_a_message_is_one_line_whatever_a_file_holds(tmp_path):
+    (tmp_path / "a.csv").write_text('"name\nof it",logP\nCCO,1\n')
+    with pytest.raises(
+        MolflowError, match=r"^.*a\.csv: has no column 'smiles', only name of it, logP; name the one .*$"
+    ):
+        list(read_smiles(tmp_path / "a.csv", "smiles"))
+
+
 def test_bounds_change_no_weights():
     config = load_experiment(TINY).model.encoder
     made = []

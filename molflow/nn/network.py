@@ -4,12 +4,15 @@ from abc import ABC, abstractmethod
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import SerializeAsAny
+from pydantic import Field, SerializeAsAny
 from torch import Tensor, nn
 
 from molflow.config import KindConfig, OneOf
 from molflow.geometry import project
 from molflow.nn.registry import NETWORKS
+
+Layers = Annotated[int, Field(gt=0, le=10_000)]
+"""Type of a number of hidden layers: their widths are listed before the first tensor is made that can be bounded."""
 
 
 class NetworkConfig(KindConfig):

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from molflow.nn.network import NetworkConfig, VectorNetwork, global_inputs
+from molflow.nn.network import Layers, NetworkConfig, VectorNetwork, global_inputs
 from molflow.nn.registry import NETWORKS
 
 
@@ -17,7 +17,7 @@ class ResNetConfig(NetworkConfig):
 
     acts_on: ClassVar[Literal["points", "vectors"]] = "vectors"
     hidden: int = Field(256, gt=0, description="width of the hidden layers")
-    n_layers: int = Field(2, gt=0, description="hidden layers of a block")
+    n_layers: Layers = Field(2, description="hidden layers of a block")
     n_blocks: int = Field(3, gt=0, description="an MLP with a skip connection, and further residual blocks")
 
     def build(self, n_features: int, n_labels: int = 0, n_times: int = 0, n_conditions: int = 0) -> nn.Module:

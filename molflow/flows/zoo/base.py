@@ -14,6 +14,7 @@ from molflow.flows.conditions import Conditions
 from molflow.flows.domains.base import Domain
 from molflow.flows.sampling import PAIRS_WITH_DENSITY, by_size
 from molflow.geometry import Context
+from molflow.nn.network import Layers
 
 _MOST_STEPS = 400  # of a root finder; one step in six halves the bracket
 
@@ -113,7 +114,7 @@ class ManyConfig(BijectiveConfig):
 
     n_transforms: int = Field(32, gt=0, description="maps, one after another")
     hidden: int = Field(64, gt=0, description="of a conditional flow: width of the networks that give the parameters")
-    n_layers: int = Field(2, gt=0, description="of a conditional flow: hidden layers of these networks")
+    n_layers: Layers = Field(2, description="of a conditional flow: hidden layers of these networks")
 
     def build_bijection(self, n_features: int, n_conditions: int) -> Bijection:
         return Composed(self.build_one(n_features, n_conditions) for _ in range(self.n_transforms))

@@ -11,6 +11,7 @@ from molflow.flows.registry import FLOWS
 from molflow.flows.zoo.base import Bijection, BijectiveConfig, Composed, invert_increasing
 from molflow.flows.zoo.coupling import Coupling, Elementwise, bounded
 from molflow.flows.zoo.linear import ActNorm, Reversal
+from molflow.nn.network import Layers
 
 _LARGEST_LOG_SCALE = 5.0
 _SMALLEST_SLOPE = 1e-3  # between logistics far apart; a smaller one would lose digits in the inverse
@@ -26,7 +27,7 @@ class FlowPPConfig(BijectiveConfig):
     n_transforms: int = Field(6, gt=0, description="steps")
     n_components: int = Field(8, gt=0, description="logistics in a mixture")
     hidden: int = Field(64, gt=0, description="width of the networks of the couplings")
-    n_layers: int = Field(2, gt=0, description="hidden layers of these networks")
+    n_layers: Layers = Field(2, description="hidden layers of these networks")
 
     def build_bijection(self, n_features: int, n_conditions: int) -> Bijection:
         steps = (

@@ -8,6 +8,7 @@ from molflow.flows.registry import FLOWS
 from molflow.flows.zoo.base import Bijection, BijectiveConfig, Composed
 from molflow.flows.zoo.coupling import Coupling, Elementwise, bounded
 from molflow.flows.zoo.linear import ActNorm, InvertibleLinear
+from molflow.nn.network import Layers
 
 _LARGEST_LOG_SCALE = 5.0
 
@@ -21,7 +22,7 @@ class GlowConfig(BijectiveConfig):
 
     n_transforms: int = Field(8, gt=0, description="steps")
     hidden: int = Field(64, gt=0, description="width of the networks of the couplings")
-    n_layers: int = Field(2, gt=0, description="hidden layers of these networks")
+    n_layers: Layers = Field(2, description="hidden layers of these networks")
 
     def build_bijection(self, n_features: int, n_conditions: int) -> Bijection:
         steps = (

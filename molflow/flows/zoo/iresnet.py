@@ -13,6 +13,7 @@ from molflow.flows.registry import FLOWS
 from molflow.flows.zoo.base import Bijection, BijectiveConfig, Composed
 from molflow.flows.zoo.linear import ActNorm
 from molflow.geometry import inner
+from molflow.nn.network import Layers
 from molflow.volume import vjp
 
 _STEEPEST_SILU = 1.1  # the largest slope of x sigmoid(x) is 1.0998
@@ -26,7 +27,7 @@ class IResNetConfig(BijectiveConfig):
 
     n_transforms: int = Field(10, gt=0, description="residual blocks")
     hidden: int = Field(64, gt=0, description="width of the networks of the blocks")
-    n_layers: int = Field(2, gt=0, description="hidden layers of these networks")
+    n_layers: Layers = Field(2, description="hidden layers of these networks")
     lipschitz: float = Field(0.9, gt=0, lt=1, description="bound on how far a block's network can spread two points")
     exact_up_to: int = Field(
         10, ge=0, description="training computes log-determinants of up to this dimension, and estimates larger ones"

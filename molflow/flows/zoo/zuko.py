@@ -14,6 +14,7 @@ from molflow.extras import import_extra
 from molflow.flows.registry import FLOWS
 from molflow.flows.zoo.base import Bijection, BijectiveConfig, Composed, invert_increasing
 from molflow.flows.zoo.linear import ActNorm
+from molflow.nn.network import Layers
 
 
 class ZukoConfig(BijectiveConfig):
@@ -21,7 +22,7 @@ class ZukoConfig(BijectiveConfig):
 
     n_transforms: int = Field(5, gt=0, description="transforms, one after another")
     hidden: int = Field(64, gt=0, description="width of the networks that give the parameters of a transform")
-    n_layers: int = Field(2, gt=0, description="hidden layers of these networks")
+    n_layers: Layers = Field(2, description="hidden layers of these networks")
 
     def build_bijection(self, n_features: int, n_conditions: int) -> Bijection:
         return ZukoBijection(self.build_transform(_import_zuko(self.kind), n_features, n_conditions))
