@@ -50,8 +50,10 @@ class TrainingConfig(Config):
         description="batches of molecules; equal_cost: of similar size, as many pairs of atoms in each; mixed_size: "
         "padded to one shape",
     )
-    compile: Literal["auto", True, False] = Field(
-        False, description="torch.compile the loss, auto: if there is a C++ compiler; molecules need mixed_size"
+    compile: Literal["auto", "dynamic", True, False] = Field(
+        False,
+        description="torch.compile the loss; auto: if there is a C++ compiler and all batches have one shape "
+        "(molecules: mixed_size); dynamic: one code for batches of all sizes, which takes longer to compile",
     )
     precision: Precision = Field(
         "float32",

@@ -187,7 +187,7 @@ def _check_start(config: ExperimentConfig, resume: bool, start_from: Path | None
         raise MolflowError("a resumed run continues with its own weights; leave out --resume or --start-from")
     if not resume and start_from is None and (reason := config.objective.needs_weights):
         raise MolflowError(reason)
-    if config.training.compile is True and device_of(config).type == "cpu" and not has_compiler():
+    if config.training.compile in (True, "dynamic") and device_of(config).type == "cpu" and not has_compiler():
         raise MolflowError(
             f"training.compile: no C++ compiler {compiler()!r} was found; install one, or set it to false"
         )

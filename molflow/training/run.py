@@ -199,7 +199,7 @@ def new_run(
     try:
         objective = config.objective.build(flow, teacher=teacher, energy=splits.target).to(device)
         if compiled:
-            objective.compile_loss()
+            objective.compile_loss(dynamic=config.training.compile == "dynamic")
             log.info("the loss is compiled, which can take minutes; --set training.compile=false leaves it out")
     except ValueError as error:
         raise MolflowError(f"objective: {error}") from error
@@ -224,7 +224,7 @@ def origin(weights: Path | None) -> dict[str, Any] | None:
     return {"sha256": sha256(weights), "card": read_card(folder) if (folder / CARD).exists() else None}
 
 
-def _is_compiled(asked: bool | Literal["auto"], one_shape: bool) -> bool:
+def _is_compiled(asked: bool | Literal["auto", "dynamic"], one_shape: bool) -> bool:
     """Whether to compile the loss.
 
     Raises:
@@ -232,9 +232,12 @@ def _is_compiled(asked: bool | Literal["auto"], one_shape: bool) -> bool:
     """
     if asked == "auto":
         return one_shape and acceleration.has_compiler()
-    if asked and not one_shape:
-        raise MolflowError("training.compile needs batches = 'mixed_size': every other shape would be compiled anew")
-    return asked
+    if asked is True and not one_shape:
+        raise MolflowError(
+            "training.compile needs batches = 'mixed_size': every other shape would be compiled anew; "
+            "or set it to 'dynamic', which compiles one code for all shapes"
+        )
+    return bool(asked)
 
 
 def ema_update(decay: float, average: list[Tensor], values: list[Tensor], n_averaged: Tensor | int) -> None:

@@ -10,7 +10,9 @@ import pytest
 import torch
 from laws import asked, make_flow, random_data, randomize
 from torch import nn
+from torch._dynamo.utils import counters
 
+from molflow.batch import MoleculeBatch
 from molflow.data.batches import Batch
 from molflow.errors import MolflowError
 from molflow.flows import (
@@ -1065,6 +1067,32 @@ def test_the_compiled_loss_is_the_eager_one(name):
     assert got.keys() == expected.keys()
     for key in got:
         close(got[key], expected[key], atol=1e-4 * max(1.0, float(expected[key].abs().max())))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)  # a compiler may share its cores
+def test_a_dynamic_loss_is_compiled_once_for_all_sizes():
+    """Value and gradients on batches of other numbers and sizes of molecules, without another compilation."""
+    network = TransformerConfig(hidden=4, n_vectors=2, pair_hidden=2, n_heads=1, n_blocks=1)
+    domain = ComposedMoleculesConfig(types=("C", "O"), representation="united-atom", n_compositions=4)
+    flow = randomize(ContinuousConfig(domain=domain, network=network).build())
+    objective = FlowMatchingObjectiveConfig(near_fraction=0.5).build(flow)
+    batches = [of_size(b, n) for b, n in ((4, 5), (6, 3), (9, 7))]
+    eager = [gradients(flow, loss_of(objective, batch, rng())[0]) for batch in batches]
+    objective.compile_loss(dynamic=True)
+    compiled = []
+    for batch, expected in zip(batches, eager, strict=True):
+        got = gradients(flow, loss_of(objective, batch, rng())[0])
+        compiled.append(counters["stats"]["unique_graphs"])
+        for key in expected:
+            close(got[key], expected[key], atol=1e-4 * max(1.0, float(expected[key].abs().max())))
+    assert compiled[0] == compiled[-1] > 0
+
+
+def of_size(batch: int, n: int) -> MoleculeBatch:
+    """Random molecules of n carbon atoms."""
+    x, numbers = torch.randn(batch, n, 3, generator=rng()), torch.full((batch, n), 6)
+    return MoleculeBatch(x, numbers, numbers > 0, torch.zeros_like(numbers))
 
 
 # ---- near the data ---------------------------------------------------------------------------------------------------

@@ -139,8 +139,11 @@ class Objective(nn.Module, ABC):
         with torch.no_grad():
             return self.to_points(batch, self.flow.generator(0))[1].mask.sum(1)
 
-    def compile_loss(self) -> None:
-        """Let torch.compile fuse the arithmetic; worth it for many steps on batches of one shape.
+    def compile_loss(self, dynamic: bool = False) -> None:
+        """Let torch.compile fuse the arithmetic; worth it for many steps.
+
+        Args:
+            dynamic: compile once for batches of all sizes, and not anew for each shape.
 
         Raises:
             ValueError: this loss cannot be compiled.
@@ -188,14 +191,14 @@ def robust_mean(errors: Tensor, loss_exponent: float) -> Tensor:
 
 
 class CheckedCompile:
-    """A compiled function of tensors. Its first result is compared with the eager one.
+    """A compiled function of tensors, `dynamic` for all their sizes. Its first result is compared with the eager one.
 
     Raises:
         MolflowError: the two differ, at the first call.
     """
 
-    def __init__(self, function: Callable[..., Any]):
-        self.eager, self.compiled, self.checked = function, torch.compile(function), False
+    def __init__(self, function: Callable[..., Any], dynamic: bool):
+        self.eager, self.compiled, self.checked = function, torch.compile(function, dynamic=dynamic or None), False
 
     def __call__(self, *arguments: Any) -> Any:
         values = self.compiled(*arguments)

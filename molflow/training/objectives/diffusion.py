@@ -56,5 +56,5 @@ class DiffusionObjective(Objective):
         at = scale(points, alpha) + scale(noise, sigma)
         return squared_norm(self.flow.data_and_noise(at, context, t)[1] - noise) / dof
 
-    def compile_loss(self) -> None:
-        self._errors = CheckedCompile(self._of_tensors)
+    def compile_loss(self, dynamic: bool = False) -> None:
+        self._errors = CheckedCompile(self._of_tensors, dynamic)

@@ -121,8 +121,8 @@ class PathObjective(Objective):
         features = (found.h[:n] - velocity.h[:n]).square().sum((1, 2)) / dof[:n]
         return torch.cat([near + features, errors[n:]])
 
-    def compile_loss(self) -> None:
-        self._errors = CheckedCompile(self._of_tensors)
+    def compile_loss(self, dynamic: bool = False) -> None:
+        self._errors = CheckedCompile(self._of_tensors, dynamic)
 
 
 @OBJECTIVES.register("flow_matching")

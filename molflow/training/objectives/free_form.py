@@ -106,11 +106,11 @@ class FreeFormObjective(Objective):
     def _probes(self, context: Context, generator: torch.Generator | None) -> list[Points]:
         return self.flow.domain.space(context.mask).probes(self.config.n_probes, generator, self.flow.dtype)
 
-    def compile_loss(self) -> None:
+    def compile_loss(self, dynamic: bool = False) -> None:
         if self.config.surrogate != "decoder_jvp":
             raise ValueError("only the surrogate decoder_jvp can be compiled; set it, or training.compile = false")
-        self._terms = CheckedCompile(self.flow.terms_of_points)
-        self._reverse_terms = CheckedCompile(self.flow.reverse_terms)
+        self._terms = CheckedCompile(self.flow.terms_of_points, dynamic)
+        self._reverse_terms = CheckedCompile(self.flow.reverse_terms, dynamic)
 
     def likelihood(self, batch: Batch, seed: int) -> tuple[Tensor, ...]:
         """Mean -log p of held-out data in nats by the encoder and by the decoder, and mean |p - g(f(p))|."""

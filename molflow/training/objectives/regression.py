@@ -91,5 +91,5 @@ class RegressionObjective(Objective):
         decoded, encoded = self.flow.decode(z, context), self.flow.encode(points, context)
         return squared_norm(decoded - points) / dof, squared_norm(encoded - z) / dof
 
-    def compile_loss(self) -> None:
-        self._errors = CheckedCompile(self._of_points)
+    def compile_loss(self, dynamic: bool = False) -> None:
+        self._errors = CheckedCompile(self._of_points, dynamic)

@@ -128,6 +128,6 @@ class StagesObjective(Objective):
     def _stage(self, i: int, point: Points, context: Context) -> Points:
         return transform(self.stages[i], point, context)
 
-    def compile_loss(self) -> None:
-        self._velocity = CheckedCompile(self._velocity)  # type: ignore[method-assign, assignment]
-        self._stages = [CheckedCompile(stage) for stage in self._stages]
+    def compile_loss(self, dynamic: bool = False) -> None:
+        self._velocity = CheckedCompile(self._velocity, dynamic)  # type: ignore[method-assign, assignment]
+        self._stages = [CheckedCompile(stage, dynamic) for stage in self._stages]
