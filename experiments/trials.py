@@ -86,7 +86,7 @@ NETWORKS: dict[str, list[str]] = {
     "transformer": [f"model.{map}={{kind='transformer', hidden=64, n_vectors=8, n_blocks=5}}" for map in MAPS],
 }
 SETS: dict[str, tuple[str, dict[str, list[str]]]] = {
-    "qm9": ("experiments/recipe/teacher.toml", MOLECULES),
+    "qm9": ("experiments/recipe/united-teacher.toml", MOLECULES),
     "dw4": ("dw4", PARTICLES),
     "lj13": ("experiments/particles/lj13-tensor-product.toml", NETWORKS),
 }

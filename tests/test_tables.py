@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from molflow.errors import MolflowError
+from molflow.training.config import load_experiment
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
@@ -100,3 +101,14 @@ def test_sampling_speed(script, tmp_path, monkeypatch, capsys):
     assert [(row["features"], row["family"]) for row in rows] == [(3, "free_form"), (3, "maf"), (3, "ffjord")]
     assert rows[0]["times_free_form"] == 1
     assert "| 3 | maf |" in capsys.readouterr().out
+
+
+def test_every_trial_is_an_experiment(monkeypatch):
+    """Its base exists, and takes what the trial changes; paths are those of a checkout."""
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    monkeypatch.chdir(EXPERIMENTS.parent)
+    trials = import_module("trials")
+    for base, changes in trials.SETS.values():
+        for changed in changes.values():
+            config = load_experiment(base, [*changed, *trials.COMMON])
+            assert config.training.compile is False
