@@ -127,6 +127,17 @@ def test_a_root_that_is_not_finite_ends():
     assert invert_increasing(lambda x: (x**3 + x, 3 * x**2 + 1), y)[2] == 1
 
 
+def test_a_root_where_the_function_is_flat():
+    """In float32 the values between two steep rises are equal, as those of a mixture of narrow logistics are."""
+
+    def function(x):
+        rises = [(20 * (x - place)).tanh() for place in (-3.0, 3.0)]
+        return 1e-9 * x + rises[0] + rises[1], 1e-9 + 40 - 20 * (rises[0] ** 2 + rises[1] ** 2)
+
+    y = torch.tensor([-1.9, -1e-7, 0.0, 1e-7, 1e-3, 1.9])
+    close(function(invert_increasing(function, y))[0], y, 1e-6)
+
+
 def test_roots_have_derivatives():
     """x^3 + a x = y: dx/dy = 1 / (3 x^2 + a) and dx/da = -x / (3 x^2 + a)."""
     a, y = torch.tensor(0.5).double().requires_grad_(), torch.tensor([3.0, -1.0]).double().requires_grad_()

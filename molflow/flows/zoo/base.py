@@ -195,6 +195,7 @@ def invert_increasing(function: Callable[[Tensor], tuple[Tensor, Tensor]], y: Te
 
     Newton's method, whose steps grow by no more than a factor 4, with bisection where it would leave the known bracket
     or makes slow progress. The last step gives x its first derivatives with respect to y and to all that f depends on.
+    Where f is so flat that its values do not tell two x apart, x is one of those that have the value y.
 
     Args:
         function: x -> f(x) and f'(x).
@@ -207,22 +208,29 @@ def invert_increasing(function: Callable[[Tensor], tuple[Tensor, Tensor]], y: Te
     with torch.no_grad():
         x = _root(function, y)
     value, slope = function(x)
-    return x - (value - y) / slope.detach()
+    slope = slope.detach().clamp(min=torch.finfo(y.dtype).tiny)  # 0 where the values do not change
+    return x - ((value - y) / slope).clamp(-_tolerance(x), _tolerance(x))
 
 
 def _root(function: Callable[[Tensor], tuple[Tensor, Tensor]], y: Tensor) -> Tensor:
     """The root to three quarters of its digits, of which the last step makes all."""
     x, done = y, torch.zeros_like(y, dtype=torch.bool)
     low, high = torch.full_like(y, -torch.inf), torch.full_like(y, torch.inf)
-    tolerance = torch.finfo(y.dtype).eps ** 0.75
     for step in range(_MOST_STEPS):
         value, slope = function(x)
         change = (y - value) / slope
-        done |= (change.abs() <= tolerance * (1 + x.abs())) | (value == y) | ~value.isfinite()
+        near = (change.abs() <= _tolerance(x)) | (high - low <= _tolerance(x))
+        done |= near | (value == y) | ~value.isfinite()
         if done.all():
             break
         low, high = torch.where(value < y, x, low), torch.where(value < y, high, x)
-        newton, middle = x + change.clamp(-(4.0**step), 4.0**step), (low + high) / 2
+        longest = 4.0 ** min(step, 60)
+        newton, middle = x + change.clamp(-longest, longest), (low + high) / 2
         bisect = (newton <= low) | (newton >= high) | ((step % 6 == 5) & middle.isfinite())
         x = torch.where(done, x, torch.where(bisect, middle, newton))
     return x
+
+
+def _tolerance(x: Tensor) -> Tensor:
+    """Three quarters of the digits of x."""
+    return torch.finfo(x.dtype).eps ** 0.75 * (1 + x.abs())
