@@ -233,4 +233,4 @@ def _root(function: Callable[[Tensor], tuple[Tensor, Tensor]], y: Tensor) -> Ten
 
 def _tolerance(x: Tensor) -> Tensor:
     """Three quarters of the digits of x."""
-    return torch.finfo(x.dtype).eps ** 0.75 * (1 + x.abs())
+    return (1 + x.abs()) * float(torch.finfo(x.dtype).eps ** 0.75)
