@@ -552,8 +552,10 @@ def test_asking_for_molecules(molflow, fails, tmp_path):
 def test_atoms_of_a_scaffold_stay_where_they_are(molflow, fails, tmp_path):
     fragment, out = tmp_path / "fragment.xyz", tmp_path / "around.sdf"
     fragment.write_text("3\namide\nN 4.98 1.36 0.0\nC 5.12 0.0 0.0\nO 6.19 -0.57 0.0\n")
-    code, _, err = molflow("sample", "-m", "qm9-environment", "-k", 4, "-n", 3, "-o", out, "--scaffold", fragment)
+    words = ("sample", "-m", "qm9-cond", "--cond", "gap=5.2eV", "-k", 4, "-n", 3, "-o", out, "--scaffold")
+    code, text, err = molflow(*words, fragment)
     assert code == 0, err
+    assert "makes such samples with probability 0.2" in text
     kept = read_structures(fragment)[0]
     for structure in read_structures(out):
         assert np.abs(structure.positions[:3] - kept.positions).max() < 2e-3

@@ -195,7 +195,7 @@ def sample(
     with usage():
         if guidance is not None:
             flow = flow.guided(guidance)
-        flow.standardized(values or None, 1)
+        condition = flow.standardized(values or None, 1)
     task = task_of(flow, data_of(model))
     refuse_other_tasks(
         task.name,
@@ -221,7 +221,7 @@ def sample(
     if ask:  # refuse what cannot be before the work starts
         with usage():
             asked = flow.request(**ask)
-            flow.domain.sample_context(1, flow.generator(0), flow.device, flow.dtype, asked)
+            flow.domain.sample_context(1, flow.generator(0), flow.device, flow.dtype, asked, condition)
     if format is not None and format not in task.formats:
         raise UsageError(f"--format {format}: {task.name} have {', '.join(task.formats)}")
     if out is None:
@@ -273,7 +273,7 @@ def sample(
         show([record], json)
     for note in sampling.notes():
         console.print(note)
-    if ask and scaffold is None:
+    if ask:
         probability = float(flow.domain.log_prob_of(**ask).exp())
         console.print(f"Without being asked, {model} makes such samples with probability {probability:.3g}.")
     console.print(f"{n:,} {task.noun} are in {'standard output' if streamed else out}")
