@@ -332,6 +332,17 @@ def test_a_file_name_that_is_no_text(molflow, tmp_path):
     assert "bad\\xff.xyz,1," in (tmp_path / "a.csv").read_text()
 
 
+def test_a_closed_pipe_costs_no_file(into_closed_pipe, tmp_path):
+    page, figures, details = (tmp_path / f"a.{suffix}" for suffix in ("html", "json", "csv"))
+    outputs = ("--report", page, "--json", figures, "--details", details)
+    code, err = into_closed_pipe("evaluate", QM9, "--scope", "lookup", *outputs)
+    assert (code, "Traceback" in err, "Exception" in err) == (1, False, False)
+    assert sorted(os.listdir(tmp_path)) == ["a.csv", "a.html", "a.json"]
+    assert json.loads(figures.read_text())["n_molecules"] == 200
+    assert len(details.read_text().splitlines()) == 201
+    assert "</html>" in page.read_text(encoding="utf-8")
+
+
 def test_one_bad_file_costs_no_other(molflow, tmp_path):
     figures = tmp_path / "a.json"
     read, write = os.pipe()

@@ -26,7 +26,7 @@ from molflow.cli.options import (
     training_reference,
     usage,
 )
-from molflow.cli.output import check_json, console, show
+from molflow.cli.output import check_json, console, show, write_json
 from molflow.errors import MolflowError
 from molflow.extras import import_extra
 from molflow.files import STANDARD_STREAM
@@ -266,11 +266,17 @@ def sample(
     with ExitStack() as stack:
         scores = stack.enter_context(task.scoring(flow, scoring)) if score else None
         _write(task.writer(out, format), task.noun, sampling, scores, out)
-        record = (scores.record() if scores else {}) | sampling.figures() | {"file": str(out)}
+        try:
+            record = (scores.record() if scores else {}) | sampling.figures() | {"file": str(out)}
+        except KeyboardInterrupt as error:  # a reference that is drawn now takes minutes
+            raise MolflowError(
+                f"interrupted before the scores were known; all {n:,} {task.noun} are in {out}"
+            ) from error
+    write_json(json, record)
     if score:
-        show_samples(task.name, {model: record}, json)
+        show_samples(task.name, {model: record})
     else:
-        show([record], json)
+        show([record])
     for note in sampling.notes():
         console.print(note)
     if ask:

@@ -98,7 +98,7 @@ class Remainders:
             raise MolflowError(f"{constraint.words}: too large to search for its compositions")
         self.strides = torch.tensor([math.prod(shape[i + 1 :]) for i in range(len(shape))], device=device).long()
         self.most = torch.full((n_types + 1, len(gains), *shape), -math.inf, device=device)
-        self.most[n_types][(slice(None), *[0] * len(shape))] = 0
+        self.most[n_types].view(len(gains), -1)[:, 0] = 0
         for t in reversed(range(n_types)):
             self.most[t] = self.most[t + 1]
             if not constraint.allowed[t]:

@@ -18,7 +18,7 @@ class Room(NamedTuple):
     allowed: Tensor
 
     def arranged(self, types: Tensor, mask: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Types (B, N) of compositions with room, with a random choice of points for the atoms first, in their order."""
+        """Types (B, N) of compositions with room, a random choice of points for the atoms first, in their order."""
         ordered = [self._ordered(row[real], generator) for row, real in zip(types, mask, strict=True)]
         return torch.nn.utils.rnn.pad_sequence(ordered, batch_first=True)
 
