@@ -149,7 +149,7 @@ class MoleculeSet:
             i = int((n_heavy == 0).argmax())
             named = "" if self.smiles is None else f" ({self.smiles[i]})"
             raise MolflowError(
-                f"molecule {i}{named} has no heavy atom to carry its hydrogens; leave it out, or take all-atom molecules"
+                f"molecule {i}{named} has no heavy atom to carry its hydrogens; leave it out, or take all atoms"
             )
         counts = [np.zeros(0, dtype=np.int64)]
         for start in range(0, len(self), _AT_ONCE):
