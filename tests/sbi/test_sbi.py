@@ -160,6 +160,16 @@ def test_questions_that_cannot_be_answered(call, message):
         call(bounded())
 
 
+def test_samples_that_are_not_finite_are_refused(simulations):
+    theta, x = (values[:100] for values in simulations)
+    posterior = molflow.sbi.train(theta, x, flow="nice", overrides=TINY)
+    with torch.no_grad():
+        for weights in posterior.flow.parameters():
+            weights.mul_(100)
+    with pytest.raises(MolflowError, match="samples are not finite: the observation is too far from all simulations"):
+        posterior.sample((5,), x=[1e30, 0.0, 0.0], seed=0)
+
+
 def test_a_corner_plot():
     figure = bounded().corner([0.0, 0.0, 0.0], n=50, truth=[0.5, 50.0], beside={"reference": torch.rand(20, 2)})
     assert {trace.name for trace in figure.data} == {"posterior", "reference"}
