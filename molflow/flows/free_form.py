@@ -21,9 +21,9 @@ from molflow.flows.networks import (
     build_network,
     check_layers,
     check_shapes,
-    euler_steps,
     evaluate,
-    fall_to_zero,
+    pass_again,
+    passes,
     transform,
 )
 from molflow.flows.registry import FLOWS, SURROGATES
@@ -70,13 +70,12 @@ class DenoiserConfig(Config):
     """
 
     network: Network = TransformerConfig()
-    times: tuple[float, ...] = Field((0.1, 0.0), description="of the steps, falling to 0")
+    times: tuple[float, ...] = Field((0.1, 0.0), description="of the steps, falling to 0 once or several times")
 
     @field_validator("times")
     @classmethod
     def _check(cls, times: tuple[float, ...]) -> tuple[float, ...]:
-        if not fall_to_zero(times) or times[0] >= 1:
-            raise ValueError("times must fall from below 1 to 0")
+        passes(times, start_from_noise=False)
         return times
 
 
@@ -155,7 +154,7 @@ class FreeFormFlow(Flow[Data]):
     networks are told s as their time, likelihoods and samples are those at the lowest s (SoftFlow, arXiv 2006.04604).
     A denoiser takes a sample at that noise to data without; it is no part of the density. It is the velocity v of a
     continuous flow: with times t_0 > ... > t_k = 0 a sample p becomes (1 - t_0) p, a point of a path at time t_0, and
-    then follows the path by Euler steps p - (t_i - t_(i + 1)) v(p, t_i).
+    then follows the path by Euler steps p - (t_i - t_(i + 1)) v(p, t_i), once or several times.
 
     Args:
         encoder: on vectors any module x -> z of shape (B, F), which takes the condition as second argument if there is
@@ -262,7 +261,7 @@ class FreeFormFlow(Flow[Data]):
         def velocity(points: P, t: Tensor) -> P:
             return evaluate(network, points, context, t.unsqueeze(-1))
 
-        return euler_steps(velocity, points * (1 - self.denoiser_times[0]), self.denoiser_times)
+        return pass_again(velocity, points, passes(self.denoiser_times, start_from_noise=False))
 
     def add_noise(
         self, points: P, context: Context, noise: float | Tensor, generator: torch.Generator | None

@@ -9,7 +9,7 @@ from molflow.errors import MolflowError
 from molflow.flows.continuous import ContinuousFlow
 from molflow.flows.domains.base import Data
 from molflow.flows.free_form import FreeFormFlow
-from molflow.flows.networks import fall_to_zero
+from molflow.flows.networks import fall_to_zero, passes
 from molflow.nn import Chain, EquivariantTransformer
 from molflow.nn.chain import chained
 
@@ -47,25 +47,28 @@ def unroll(
 
 
 def refined(flow: FreeFormFlow[Data], velocity: ContinuousFlow[Data], times: Sequence[float]) -> FreeFormFlow[Data]:
-    """A flow whose decoder goes on with the Euler steps of a velocity, which remove the errors that it makes.
+    """A flow whose decoder goes on with Euler steps of a velocity, which remove the errors that it makes.
 
-    A decoded point p counts as data with noise: times 1 - t_0 it is a point of the path at time t_0, which is followed
-    to the data. All becomes one decoder, a `Chain`, so a sample still costs one evaluation, of a deeper network. The
-    encoder stays as it is.
+    A decoded point p counts as data with noise: (1 - t) p is a point of a path at time t, which is followed to the
+    data, once or several times. All becomes one decoder, a `Chain`, so a sample still costs one evaluation, of a deeper
+    network. The encoder stays as it is.
 
     Args:
         flow: one with a decoder on point clouds, not trained with noise: for that there is `DenoiserConfig`.
         velocity: a continuous flow on the same domain, with an `EquivariantTransformer`.
-        times: t_0 > ... > 0, below 1.
+        times: of the steps, from below 1 down to 0; each rise begins another pass.
 
     Raises:
         MolflowError: another flow or velocity, or other times.
     """
     if flow.noise_range or flow.has_average_velocity or flow.domain.acts_on != "points":
         raise MolflowError("only a decoder of point clouds without noise and without times can be refined")
-    if not fall_to_zero(times) or times[0] >= 1:
-        raise MolflowError(f"times must fall from below 1 to 0, got {', '.join(map(str, times))}")
-    decoder = chained([flow.decoder, _stages(velocity, times)], [1, 1 - times[0]])
+    try:
+        parts = passes(times, start_from_noise=False)
+    except ValueError as error:
+        raise MolflowError(f"{error}, got {', '.join(map(str, times))}") from error
+    steps = [_stages(velocity, part) for part in parts]
+    decoder = chained([flow.decoder, *steps], [1, *(1 - part[0] for part in parts)])
     return FreeFormFlow(flow.encoder, decoder, domain=flow.domain, condition=flow.conditions)
 
 

@@ -180,21 +180,22 @@ def test_one_stage_is_the_decoder_itself(flow, case):
 
 
 def test_refined_it_goes_on_along_the_path_of_a_velocity(flow, case):
-    """g(z) times 1 - t_0 is a point of the path at time t_0."""
+    """g(z) times 1 - t is a point of the path at time t, twice."""
     z, context = case
     network = randomize(EquivariantTransformer(flow.domain.n_features, flow.domain.n_labels, 1, **SMALL)).double()
     path = ContinuousFlow(flow.domain, network)
     plain = unroll(flow, TIMES)
     decoded = plain.decode(z, context)
     expected = euler_steps(lambda p, t: path.velocity(p, context, t), decoded * 0.7, [0.3, 0.1, 0])
-    deeper = refined(plain, path, [0.3, 0.1, 0])
+    expected = euler_steps(lambda p, t: path.velocity(p, context, t), expected * 0.8, [0.2, 0])
+    deeper = refined(plain, path, [0.3, 0.1, 0, 0.2, 0])
     close(deeper.decode(z, context), expected, atol=1e-6)
     close(deeper.encode(z, context), plain.encode(z, context), atol=0)
-    assert len(deeper.decoder.stages) == len(TIMES) - 1 + 2
+    assert len(deeper.decoder.stages) == len(TIMES) - 1 + 3
     assert (expected.x - decoded.x).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("times", [[], [0], [1, 0], [0.2, 0.1], [0.1, 0.2, 0]])
+@pytest.mark.parametrize("times", [[], [0], [1, 0], [0.2, 0.1], [0.1, 0.2, 0], [0.2, 0, 1, 0], [0.2, 0, 0.1]])
 def test_refining_needs_times_from_below_one_to_zero(flow, times):
     network = EquivariantTransformer(flow.domain.n_features, flow.domain.n_labels, 1, **SMALL).double()
     with pytest.raises(MolflowError, match="times must fall from below 1 to 0"):
