@@ -392,7 +392,7 @@ def test_samples_are_written_before_the_reference_is_drawn(model, tmp_path, monk
     line = interrupted(
         lambda shown: "exact samples of dw4, is drawn now" in shown, "sample", "-m", model, "-n", 20, "-o", out
     )
-    assert line == f"molflow: error: interrupted before the scores were known; all 20 configurations are in {out}"
+    assert line == f"molflow: error: interrupted; 20 configurations are in {out}, without scores"
     with np.load(out) as file:
         assert len(file["positions"]) == 20
     assert not list(cache.glob("*"))
