@@ -115,11 +115,9 @@ def _bonded(message: dict[str, Any]) -> Chem.RWMol:
 
 def _completed(mol: Chem.RWMol, add_hydrogens: bool) -> Chem.RWMol:
     """The molecule, with the hydrogens that it lacks if they may be added."""
-    if any(atom.GetAtomicNum() == 1 for atom in mol.GetAtoms()) and not add_hydrogens:
-        return mol
     whole, missing = with_hydrogens(mol)
     if missing and not add_hydrogens:
-        raise _Unfit(f"{missing} hydrogens are missing; --add-hydrogens adds them")
+        raise _Unfit("hydrogens are missing; --add-hydrogens adds them")
     return whole if missing else mol
 
 

@@ -157,16 +157,21 @@ def columns(table: dict[str, np.ndarray], names: tuple[str, ...], source: str) -
     """The named columns side by side, float32 (n, C), or None for no names.
 
     Raises:
-        MolflowError: a name that the table does not have, or values that are not finite numbers.
+        MolflowError: a name that the table does not have, or values that are not finite numbers in float32.
     """
     if not names:
         return None
+    found = []
     for name in names:
         if name not in table:
-            raise MolflowError(f"{source}: has no quantity {name!r} to condition on, only {', '.join(table) or 'none'}")
-        if table[name].dtype.kind not in "fiub" or not np.isfinite(table[name]).all():
-            raise MolflowError(f"{source}: {name}: expected finite numbers to condition on")
-    return torch.from_numpy(np.stack([table[name] for name in names], 1).astype(np.float32))
+            raise MolflowError(f"{source}: has no quantity {name!r}, only {', '.join(table) or 'none'}")
+        if table[name].dtype.kind not in "fiub":
+            raise MolflowError(f"{source}: {name}: expected numbers, got {table[name].dtype} values")
+        with np.errstate(over="ignore"):  # values that overflow are refused below
+            found.append(table[name].astype(np.float32))
+        if not (finite := np.isfinite(found[-1])).all():
+            raise MolflowError(f"{source}, row {int(finite.argmin())}: {name}: expected finite numbers in float32")
+    return torch.from_numpy(np.stack(found, 1))
 
 
 def hold_out(n: int, split: Split, splits: tuple[Split, ...], source: str) -> Tensor:

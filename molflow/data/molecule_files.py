@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from molflow.checksums import fingerprint
 from molflow.chem.io import iter_records
@@ -27,8 +27,9 @@ from molflow.files import atomic_path, check_writable, csv_cell, whole_lines
 from molflow.progress import progress_bar
 from molflow.workers import Failure, default_workers, outcomes
 
-_VERSION = 2  # change it whenever preparation changes
+_VERSION = 3  # change it whenever preparation changes
 _FOLDS = {"train": 0, "training": 0, "valid": 1, "val": 1, "validation": 1, "test": 2}
+_FOUND = ("charge", "n_fragments", "fold", "shares_name")  # kept for each molecule beside the properties
 _SEED = 0x9E3779B1  # spreads the seeds of conformers
 
 
@@ -76,6 +77,13 @@ class MoleculeFile(DataSetConfig):
     add_hydrogens: bool = Field(False, description="complete the valences of molecules that lack hydrogens")
     seconds: float = Field(30.0, gt=0, description="limit of processor time for one molecule")
 
+    @field_validator("properties")
+    @classmethod
+    def _are_others(cls, properties: dict[str, str]) -> dict[str, str]:
+        if taken := [name for name in _FOUND if name in properties]:
+            raise ValueError(f"{taken[0]} is a number that molflow finds itself; give the field another name")
+        return properties
+
     @property
     def units(self) -> Mapping[str, str]:
         return self.properties
@@ -108,6 +116,7 @@ class MoleculeFile(DataSetConfig):
             return path
         check_writable(path)
         items = [item for fold, file in self._files.items() for item in self._items(fold, file)]
+        self._check_fields(items)
         results = self._results(items, path.with_suffix(".partial.jsonl"), progress)
         if fingerprint(self._files) != content:
             raise MolflowError(f"{self.file}: changed while it was read; prepare it again")
@@ -185,7 +194,6 @@ class MoleculeFile(DataSetConfig):
         self, items: list[_Item], results: list[dict[str, Any]]
     ) -> tuple[list[tuple[_Item, dict[str, Any]]], list[tuple[_Item, str]]]:
         """The molecules that can be used, with their properties, and the others with their reason."""
-        self._check_names(items)
         kept, dropped = [], []
         for item, result in zip(items, results, strict=True):
             values = {name: _number(item.fields.get(name)) for name in self.properties}
@@ -198,17 +206,35 @@ class MoleculeFile(DataSetConfig):
                 kept.append((item, {**result, "properties": values}))
         return kept, dropped
 
-    def _check_names(self, items: list[_Item]) -> None:
-        """Raise MolflowError for a property, or a field of the split, that no molecule has; the nearest is named."""
+    def _check_fields(self, items: list[_Item]) -> None:
+        """Check properties and the field of the split before the work begins.
+
+        Raises:
+            MolflowError: a field that no molecule has, of which the nearest is named, or a value that is no split.
+        """
         import difflib
 
         known = {name for item in items for name in item.fields}
-        wanted = [*self.properties, *([] if self.split in ("random", "scaffold") else [self.split])]
+        wanted = [*self.properties, *([self.split] if self._is_given else [])]
         for name in wanted:
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
                 did = f"; did you mean {near[0]}?" if near else f"; it has {', '.join(sorted(known)) or 'none'}"
                 raise MolflowError(f"{self.file}: no molecule has a field {name!r}{did}")
+        for item in items if self._is_given else ():
+            if item.fold == "" and not item.error and self._given_fold(item) not in _FOLDS:
+                raise MolflowError(
+                    f"{item.source}, record {item.number}: {self.split} is {self._given_fold(item)!r}; expected train, "
+                    "validation or test"
+                )
+
+    @property
+    def _is_given(self) -> bool:
+        """Whether a field says which split a molecule belongs to."""
+        return self.split not in ("random", "scaffold")
+
+    def _given_fold(self, item: _Item) -> str:
+        return item.fields.get(self.split, "").strip().lower()
 
     def _set_of(self, kept: list[tuple[_Item, dict[str, Any]]]) -> MoleculeSet:
         results = [result for _, result in kept]
@@ -234,16 +260,8 @@ class MoleculeFile(DataSetConfig):
         for split in ("validation", "test"):
             folds[given == split] = SPLITS.index(split)
         free = np.flatnonzero(given == "")
-        if self.split not in ("random", "scaffold"):
-            for i in free:
-                item = kept[i][0]
-                value = item.fields.get(self.split, "").strip().lower()
-                if value not in _FOLDS:
-                    raise MolflowError(
-                        f"{item.source}, record {item.number}: {self.split} is {value!r}; expected train, validation "
-                        "or test"
-                    )
-                folds[i] = _FOLDS[value]
+        if self._is_given:
+            folds[free] = [_FOLDS[self._given_fold(kept[i][0])] for i in free]
             return folds
         groups = [kept[i][1]["scaffold"] if self.split == "scaffold" else str(i) for i in free]
         named = [split for split in ("validation", "test") if split not in self._files]

@@ -244,6 +244,9 @@ def energy_data_set(name: str) -> type[DataSetConfig]:
 
 def _load_file(data_set: DataSetConfig, x: Tensor, file: Path, split: Split) -> Loaded[Tensor]:
     table = {name: read_array(file, name) for name in data_set.condition}
+    for name, values in table.items():
+        if values.shape != (len(x),):
+            raise MolflowError(f"{file}: {name}: expected one number for each of {len(x)} data, got {values.shape}")
     condition = columns(table, data_set.condition, str(file))
     chosen = hold_out(len(x), split, ("train", "validation"), str(file))
     return Loaded(x[chosen], None if condition is None else condition[chosen])

@@ -30,14 +30,15 @@ def read_smiles(path: Path, column: str) -> Iterator[tuple[int, str, str, dict[s
         with opened(path, "rb") as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file:
             if _suffix(path) != ".csv":
                 for number, line in enumerate(filter(None, map(str.strip, _lines(path, file))), 1):
-                    smiles, _, name = line.partition(" " if " " in line else "\t")
-                    yield number, printable(name.strip()), smiles, {}
+                    smiles, *name = line.split(None, 1)
+                    yield number, printable("".join(name)), smiles, {}
                 return
             reader = csv.DictReader(file)
-            names = {printable(name).strip().lower(): printable(name) for name in reader.fieldnames or ()}
+            reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+            names = {printable(name).lower(): printable(name) for name in reader.fieldnames}
             if column.lower() not in names:
                 raise MolflowError(
-                    f"{path}: has no column {column!r}, only {', '.join(reader.fieldnames or ()) or 'none'}; "
+                    f"{path}: has no column {column!r}, only {', '.join(reader.fieldnames) or 'none'}; "
                     "name the one with SMILES in smiles_column"
                 )
             for number, row in enumerate(reader, 1):

@@ -146,7 +146,11 @@ class MoleculeSet:
         heavy = self.atomic_numbers != 1
         n_heavy = np.diff(np.concatenate([[0], np.cumsum(heavy)])[self.offsets])
         if (n_heavy == 0).any():
-            raise MolflowError(f"molecule {int((n_heavy == 0).argmax())} has no heavy atom to carry its hydrogens")
+            i = int((n_heavy == 0).argmax())
+            named = "" if self.smiles is None else f" ({self.smiles[i]})"
+            raise MolflowError(
+                f"molecule {i}{named} has no heavy atom to carry its hydrogens; leave it out, or take all atoms"
+            )
         counts = [np.zeros(0, dtype=np.int64)]
         for start in range(0, len(self), _AT_ONCE):
             _, _, mask, hydrogens = strip_hydrogens(*self.padded(slice(start, start + _AT_ONCE)))

@@ -95,9 +95,9 @@ class OwnEnergy(Energy):
 
     def _call(self, x: Tensor, kind: str) -> Tensor:
         """Energies of a batch, or of one configuration."""
-        result = self.function(x if kind == "torch tensors" else x.detach().cpu().numpy())
-        self._has_forces = isinstance(result, tuple)
-        if not isinstance(result, tuple):
+        result = self.function(x if kind == "torch tensors" else x.detach().cpu().numpy().copy())  # it may change it
+        self._has_forces = isinstance(result, tuple | list)
+        if not self._has_forces:
             return torch.as_tensor(result)
         u, forces = (_array(values, x) for values in result)
         if forces.shape != x.shape:
@@ -131,7 +131,7 @@ def own_system(path: str, example: Tensor, kT: float = 1.0) -> System:
         path: package.module:name, looked for in the current folder as well. The name is a function as `OwnEnergy` takes
             it, or an `Energy`, or a `System`.
         example: configurations (n, N, D), at least two.
-        kT: thermal energy in the unit of a function.
+        kT: thermal energy in the unit of the energy.
 
     Raises:
         MolflowError: nothing can be imported there, or something else than an energy of these particles.
@@ -150,7 +150,7 @@ def own_system(path: str, example: Tensor, kT: float = 1.0) -> System:
                 f"{path}: an energy of {system.energy.n_particles} particles in {system.energy.dim} dimensions, "
                 f"expected {example.shape[1]} and {example.shape[2]}"
             )
-        return system
+        return system if kT == 1 else at_temperature(system, kT)
     if not callable(found):
         raise MolflowError(f"{path}: is a {type(found).__name__}, expected a function of configurations")
     return System(path, OwnEnergy(found, example, kT, path))

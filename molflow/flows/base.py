@@ -434,12 +434,16 @@ class Flow(nn.Module, ABC, Generic[Data]):
             raise ValueError(f"which must be 'encoder' or 'decoder', got {which!r}")
         points, context, correction = self.noisy_points(data, self.generator(seed), condition, noise)
         found = self.points_likelihood(points, context, which, compare)
-        if (lost := found.log_prob.isnan()).any():
+        return found._replace(log_prob=self._refuse_nan(found.log_prob) + correction)
+
+    def _refuse_nan(self, log_prob: Tensor) -> Tensor:
+        """Log-densities (B,) as they are; raises NumericalError for one that is not a number."""
+        if (lost := log_prob.isnan()).any():
             raise NumericalError(
                 f"configuration {int(lost.long().argmax())} of the batch: its density is not a number in {self.dtype}; "
                 "are its coordinates too far out, or the weights of the model damaged?"
             )
-        return found._replace(log_prob=found.log_prob + correction)
+        return log_prob
 
     def nll(self, data: Data, condition: Any = None, generator: torch.Generator | None = None) -> Tensor:
         """Negative log-likelihood of data through the encoder, nats (B,), for training: it can be differentiated."""

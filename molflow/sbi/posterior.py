@@ -1,6 +1,8 @@
 """A posterior: a conditional flow over parameters, with the bounds of its prior and the range of its simulations."""
 
 import logging
+import math
+import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,9 @@ from torch import Tensor
 from molflow.errors import MolflowError
 from molflow.evaluation.posterior import Coverage, expected_coverage
 from molflow.files import read_json, write_json
-from molflow.flows.base import Flow
+from molflow.flows.base import Flow, FlowConfig
 from molflow.flows.storage import load as load_flow
+from molflow.flows.storage import read_model_config, save_model
 from molflow.report.posterior import corner_figure
 from molflow.sbi.preparation import Bounds, Observations
 
@@ -31,6 +34,7 @@ class Posterior:
         bounds: of the parameters.
         observations: that the flow was trained on.
         names: of the parameters.
+        config: that the flow was built by, which `save` needs.
 
     Example:
         >>> prior = torch.distributions.Independent(torch.distributions.Uniform(torch.zeros(2), torch.ones(2)), 1)
@@ -41,8 +45,16 @@ class Posterior:
         (torch.Size([10, 2]), torch.Size([10]))
     """
 
-    def __init__(self, flow: Flow[Tensor], bounds: Bounds, observations: Observations, names: Sequence[str]):
+    def __init__(
+        self,
+        flow: Flow[Tensor],
+        bounds: Bounds,
+        observations: Observations,
+        names: Sequence[str],
+        config: FlowConfig | None = None,
+    ):
         self.flow, self.bounds, self.observations, self.names = flow, bounds, observations, tuple(names)
+        self.config = config
 
     def __repr__(self) -> str:
         return f"Posterior({type(self.flow).__name__}, {', '.join(self.names)} | {len(self.observations.low)} numbers)"
@@ -59,9 +71,10 @@ class Posterior:
             theta, float32 (*shape, F), within the bounds of the prior.
 
         Raises:
-            MolflowError: an observation of another length or that is not finite.
+            MolflowError: an observation of another length or that is not finite, a shape without samples, or samples
+                that are not finite.
         """
-        n = int(torch.tensor(tuple(shape)).prod())
+        n = _size_of(shape)
         features = self._features(self._observation(x)).expand(n, -1)
         return self._sample(features, seed).view(*shape, -1)
 
@@ -76,11 +89,14 @@ class Posterior:
             float64 (n,), or () for one theta.
 
         Raises:
-            MolflowError: parameters or observations of another length, or an observation that is not finite.
+            MolflowError: parameters or observations of another length, parameters that are NaN, or an observation that
+                is not finite.
         """
         theta = torch.as_tensor(theta, dtype=torch.float64)
         if theta.ndim not in (1, 2) or theta.shape[-1] != len(self.names):
             raise MolflowError(f"expected theta (n, {len(self.names)}), got {tuple(theta.shape)}")
+        if theta.isnan().any():
+            raise MolflowError("expected parameters that are numbers, got NaN")
         rows = theta.view(-1, len(self.names))
         x = torch.as_tensor(x, dtype=torch.float64) if x is not None else x
         several = isinstance(x, Tensor) and x.ndim == 2 and len(x) == len(rows) > 1
@@ -130,8 +146,29 @@ class Posterior:
         samples = {"posterior": self.sample((n,), x, seed=0).numpy(), **(beside or {})}
         return corner_figure(samples, self.names, truth)
 
-    def save(self, folder: Path) -> None:
-        """Write what is not the flow's into its folder."""
+    def save(self, folder: str | Path) -> None:
+        """Write the posterior into a folder, from which `molflow.sbi.load` reads it.
+
+        Raises:
+            MolflowError: a flow of which no configuration is known, or a folder that cannot be written.
+
+        Example:
+            >>> prior = torch.distributions.Independent(torch.distributions.Uniform(torch.zeros(2), torch.ones(2)), 1)
+            >>> theta, x = molflow.sbi.simulate(lambda theta: theta + 0.1 * torch.randn_like(theta), prior, 100, seed=0)
+            >>> molflow.sbi.train(theta, x, prior=prior, epochs=1).save("saved")
+            >>> molflow.sbi.load("saved").sample((5,), x=[0.5, 0.5]).shape
+            torch.Size([5, 2])
+        """
+        if self.config is None:
+            raise MolflowError("the posterior does not know the configuration of its flow: Posterior(..., config=...)")
+        try:
+            save_model(folder, self.config, self.flow, {"name": "posterior", "task": "vectors"})
+        except OSError as error:
+            raise MolflowError(f"{folder}: cannot be written: {error.strerror}") from error
+        self.save_beside(Path(folder))
+
+    def save_beside(self, folder: Path) -> None:
+        """Write what is not the flow's into the folder of the flow."""
         tensors = {
             "low": self.bounds.low, "high": self.bounds.high,
             "smallest": self.observations.low, "largest": self.observations.high, "offset": self.observations.offset,
@@ -142,6 +179,11 @@ class Posterior:
     def _sample(self, features: Tensor, seed: int | None) -> Tensor:
         u = self.flow.sample(len(features), condition=features, seed=seed, batch_size=10_000)
         theta: Tensor = self.bounds.bound(u.cpu()).float()
+        if not theta.isfinite().all():
+            raise MolflowError(
+                f"{int((~theta.isfinite().all(1)).sum()):,} of {len(theta):,} samples are not finite: the observation "
+                "is too far from all simulations"
+            )
         return theta
 
     def _features(self, x: Tensor) -> Tensor:
@@ -201,4 +243,16 @@ def load(folder: str | Path, device: torch.device | str = "cpu") -> Posterior:
             raise ValueError("different lengths")
     except (ArithmeticError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise MolflowError(f"{path}: not the file of a posterior") from error
-    return Posterior(load_flow(folder, device), Bounds(low, high), Observations(*observed), names)
+    config = read_model_config(Path(folder))
+    return Posterior(load_flow(folder, device), Bounds(low, high), Observations(*observed), names, config)
+
+
+def _size_of(shape: Sequence[int]) -> int:
+    """The number of samples of a shape. Raises MolflowError for anything else than numbers above 0."""
+    try:
+        sizes = tuple(map(operator.index, shape))
+    except TypeError:
+        sizes = (0,)
+    if any(size < 1 for size in sizes):
+        raise MolflowError(f"expected a shape of samples such as (1000,), got {shape!r}")
+    return math.prod(sizes)

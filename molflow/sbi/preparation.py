@@ -46,8 +46,8 @@ class Bounds:
         return cls(low, high)
 
     def contain(self, theta: Tensor) -> Tensor:
-        """Whether parameters are in the support, (n, F) -> (n,)."""
-        return ((theta >= self.low) & (theta <= self.high)).all(-1)
+        """Whether parameters are in the support, (n, F) -> (n,); infinite ones never are."""
+        return ((theta >= self.low) & (theta <= self.high) & theta.isfinite()).all(-1)
 
     def free(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """u and log |det du/dtheta| of parameters in the support, float64 (n, F) and (n,)."""

@@ -15,7 +15,7 @@ from molflow.data.simulators import sample_prior
 from molflow.errors import MolflowError
 from molflow.flows.base import FlowConfig
 from molflow.flows.registry import FLOWS
-from molflow.flows.storage import load
+from molflow.flows.storage import load, read_model_config
 from molflow.nn import NetworkConfig, ResNetConfig
 from molflow.sbi.posterior import Posterior
 from molflow.sbi.preparation import Bounds, Observations
@@ -60,7 +60,7 @@ def simulate(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for batch in theta.split(batch_size):
-            x = torch.as_tensor(simulator(batch)).float()
+            x = torch.as_tensor(simulator(batch.clone())).detach().float()  # a simulator may change what it gets
             if x.ndim != 2 or len(x) != len(batch):
                 raise MolflowError(f"expected observations ({len(batch)}, C) of the simulator, got {tuple(x.shape)}")
             parts.append(x)
@@ -115,6 +115,10 @@ def train(
     if len(names) != theta.shape[1]:
         raise MolflowError(f"expected {theta.shape[1]} names of parameters, got {len(names)}")
     bounds, observations = Bounds.of(prior, theta.shape[1]), Observations.of(x)
+    if not observations.kept.any():
+        raise MolflowError("x: all observations are the same, which says nothing about the parameters")
+    if "model" in (overrides or {}):
+        raise MolflowError("overrides: the model is given as flow=...")
     inside = bounds.contain(theta)
     if not inside.all():
         raise MolflowError(f"theta, row {int((~inside).long().argmax())}: outside of the support of the prior")
@@ -123,8 +127,8 @@ def train(
         u, features = bounds.free(theta)[0], observations.features(x)
         config = _experiment(flow, features.shape, seed, epochs, overrides or {})
         train_flow(config, run, data=(u.float(), features.float()))
-        posterior = Posterior(load(run), bounds, observations, names)
-        posterior.save(run)
+        posterior = Posterior(load(run), bounds, observations, names, read_model_config(run))
+        posterior.save_beside(run)
     return posterior
 
 
@@ -138,7 +142,8 @@ def _valid(theta: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     failed = int((~valid).sum())
     if len(x) - failed < max(FEWEST, len(x) / 2):
         raise MolflowError(
-            f"{failed:,} of {len(x):,} simulations are not finite; training needs at least half of them and {FEWEST}"
+            f"{failed:,} of {len(x):,} simulations are not finite; training needs at least half of them finite, and "
+            f"{FEWEST} or more"
         )
     if failed:
         log.warning("%d of %d simulations are not finite and were dropped", failed, len(x))

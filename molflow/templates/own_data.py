@@ -8,6 +8,7 @@ import numpy as np
 
 from molflow.data.molecule_files import MoleculeFile
 from molflow.data.structures import MoleculeSet
+from molflow.errors import MolflowError
 
 _ENOUGH = 2000  # training molecules from which a model of compositions learns more than a table
 
@@ -77,18 +78,21 @@ def experiment_for(file: Path) -> str:
     """
     data = MoleculeFile(file=file)
     found = data.describe()
-    molecules = MoleculeSet.load(found["file"]).united_atom()
+    try:
+        molecules = MoleculeSet.load(found["file"]).united_atom()
+    except MolflowError as error:
+        raise MolflowError(f"{file}: {error}") from error
     centres = np.add.reduceat(molecules.positions, molecules.offsets[:-1]) / molecules.n_atoms[:, None]
     spread = (molecules.positions - np.repeat(centres, molecules.n_atoms, 0)).std()
     name = re.sub(r"[^\w-]+", "-", file.name.split(".")[0]).strip("-") or "mine"
     return _TEMPLATE.format(
         file=file.name,
         name=name,
-        quoted_name=json.dumps(name),
-        quoted_file=json.dumps(str(file)),
+        quoted_name=json.dumps(name, ensure_ascii=False),  # TOML has no surrogates
+        quoted_file=json.dumps(str(file), ensure_ascii=False),
         heavy="{} to {}, median {:g}".format(*(found["heavy_atoms"][i] for i in (0, 2, 1))),
         elements=" ".join(found["elements"]),
         compositions='"model"' if found["n_train"] >= _ENOUGH else '"table"',
-        scale=round(float(spread), 2),
+        scale=round(float(spread), 2) or 1.0,  # 0 for single heavy atoms
         **{key: found[key] for key in ("n_train", "n_validation", "n_test", "n_dropped")},
     )

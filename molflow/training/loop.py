@@ -88,6 +88,7 @@ def train(
             if data is not None:
                 config = _with_vectors(config, folder, data, resume or not ranks.leads)
             splits = load_splits(config)
+        _check_patience(splits)
         batches, training, device = splits.batches(), splits.config.training, device_of(config)
         total_steps = min(training.epochs * len(batches), training.max_steps or sys.maxsize)
         _warn_of_length(total_steps * batches.batch_size, splits.task.noun, device)
@@ -190,6 +191,15 @@ def _check_start(config: ExperimentConfig, resume: bool, start_from: Path | None
     if config.training.compile in (True, "dynamic") and device_of(config).type == "cpu" and not has_compiler():
         raise MolflowError(
             f"training.compile: no C++ compiler {compiler()!r} was found; install one, or set it to false"
+        )
+
+
+def _check_patience(splits: Splits[Any]) -> None:
+    training = splits.config.training
+    if training.patience is not None and not len(splits.held_out(training.validation_molecules)):
+        raise MolflowError(
+            "training.patience: there is no validation loss, as the model has the types and compositions of none of "
+            "the validation data; take model.domain.compositions = 'model', or leave patience out"
         )
 
 

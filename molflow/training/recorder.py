@@ -135,7 +135,8 @@ class Recorder:
                 f"the last step left weights that are not finite; {self.folder} holds those of {self.good['step']}"
             )
         if self.good["step"] < self.total_steps:  # also after the very last step was rolled back
-            self._validate()
+            if not self.stops:  # it has just validated
+                self._validate()
             self.run.take_best()
             self._save(self.run.state())
 

@@ -78,7 +78,7 @@ def test_qm9_has_its_properties_as_conditions(qm9):
     np.testing.assert_allclose(loaded.condition[:, 0], test.properties["gap"], rtol=1e-6)
     np.testing.assert_allclose(loaded.condition[:, 1], test.properties["dipole"], rtol=1e-6)
     assert data_set().load("test").condition is None
-    with pytest.raises(MolflowError, match="qm9: has no quantity 'mu' to condition on, only gdb9_index, dipole"):
+    with pytest.raises(MolflowError, match="qm9: has no quantity 'mu', only gdb9_index, dipole"):
         data_set(condition=["mu"]).load("test")
     with pytest.raises(MolflowError, match="unknown split 'all' of qm9, accepted: train, validation, test"):
         data_set().load("all")
@@ -113,6 +113,13 @@ def test_a_users_configurations(tmp_path):
     assert chosen.split_text(45) == "45 configurations of a.npz"
 
 
+@pytest.mark.parametrize("shape", [(49,), (51,), (50, 1), ()])
+def test_conditions_of_another_number_than_configurations_are_refused(tmp_path, shape):
+    np.savez(tmp_path / "a.npz", positions=np.random.default_rng(0).normal(size=(50, 3, 2)), t=np.ones(shape))
+    with pytest.raises(MolflowError, match=r"a.npz: t: expected one number for each of 50 data, got \("):
+        data_set(name="particles", file=str(tmp_path / "a.npz"), condition=["t"]).load("train")
+
+
 def test_vectors_of_an_npz_file(tmp_path):
     x, y = np.random.default_rng(0).normal(size=(100, 3)), np.arange(100.0)
     np.savez(tmp_path / "a.npz", x=x, condition=y)
@@ -130,7 +137,7 @@ def test_vectors_of_a_parquet_file(tmp_path):
     parquet.write_table(pyarrow.table(table), tmp_path / "a.parquet")
     x, condition = read_vectors(tmp_path / "a.parquet", ("a",), ("b",))
     assert (x[:, 0].tolist(), condition[:, 0].tolist()) == (table["a"].tolist(), table["b"].tolist())
-    with pytest.raises(MolflowError, match=r"a\.parquet: name: expected finite numbers"):
+    with pytest.raises(MolflowError, match=r"a\.parquet: name: expected numbers, got object values"):
         read_vectors(tmp_path / "a.parquet")
     (tmp_path / "b.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(MolflowError, match=r"b\.parquet: not a readable Parquet file"):
@@ -161,7 +168,8 @@ def test_vectors_of_other_files(tmp_path):
     [
         ("a,b\n1,2\n3\n", (), "a.csv, line 3: expected 2 values, got 1"),
         ("a,b\n1,x\n", (), "a.csv, line 2: could not convert string to float: 'x'"),
-        ("a,b\n1,nan\n", (), "a.csv: b: expected finite numbers"),
+        ("a,b\n1,nan\n", (), "a.csv, row 0: b: expected finite numbers in float32"),
+        ("a,b\n1,2\n1,1e300\n", (), "a.csv, row 1: b: expected finite numbers in float32"),
         ("a,a\n1,2\n", (), "a.csv: expected a header with different names, got a, a"),
         ("", (), "a.csv: expected a header with different names, got none"),
         ("a,b\n1,2\n", (("c",),), "a.csv: has no quantity 'c'"),

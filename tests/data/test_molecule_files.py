@@ -3,16 +3,20 @@
 import csv
 import gzip
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from molflow import workers
 from molflow.chem import Structure, StructureWriter
+from molflow.config import parse
 from molflow.data import DATASETS, SPLITS, MoleculeFile, MoleculeSet
 from molflow.data.molecule_files import dropped_path
+from molflow.data.smiles import read_smiles
 from molflow.data.splits import drawn_folds
 from molflow.errors import MolflowError
+from molflow.templates.own_data import experiment_for
 from molflow.training.config import load_experiment
 
 SMILES = ["CCO", "CC(=O)[O-]", "c1ccccc1Br", "CS(=O)(=O)C", "C[NH3+]", "CCl", "COP(=O)(OC)OC", "CC#N", "CC=C", "O"] * 2
@@ -99,7 +103,7 @@ def test_molecules_that_cannot_be_used_are_counted_with_their_reason(tmp_path):
     assert all_of(MoleculeFile(file=path, fragments="largest")).smiles.tolist() == ["CCO", "CC"]
 
 
-def sdf(path, smiles, hydrogens=True, flat=False, **fields):
+def sdf(path, smiles, without=None, flat=False, **fields):
     from rdkit import Chem
     from rdkit.Chem import AllChem
 
@@ -107,7 +111,7 @@ def sdf(path, smiles, hydrogens=True, flat=False, **fields):
     for text in smiles:
         mol = Chem.AddHs(Chem.MolFromSmiles(text))
         AllChem.EmbedMolecule(mol, randomSeed=1)
-        mol = mol if hydrogens else Chem.RemoveHs(mol)
+        mol = mol if without is None else Chem.DeleteSubstructs(mol, Chem.MolFromSmarts(without))
         if flat:
             AllChem.Compute2DCoords(mol)
         for name, value in fields.items():
@@ -119,12 +123,17 @@ def sdf(path, smiles, hydrogens=True, flat=False, **fields):
 def test_hydrogens_dimensions_and_units_are_checked(tmp_path):
     good, bare, flat = (tmp_path / f"{name}.sdf" for name in ("good", "bare", "flat"))
     sdf(good, ["CCO", "CC[NH3+]"], e="1.5")
-    sdf(bare, ["CCO"], hydrogens=False)
-    sdf(flat, ["CC(C)CCO"], hydrogens=False, flat=True)
+    sdf(bare, ["CCO"], without="[#1]")
+    sdf(flat, ["CC(C)CCO"], without="[#1]", flat=True)
     assert all_of(MoleculeFile(file=good, properties={"e": "eV"})).properties["e"].tolist() == [1.5, 1.5]
-    with pytest.raises(MolflowError, match="6 hydrogens are missing; --add-hydrogens adds them"):
+    with pytest.raises(MolflowError, match="hydrogens are missing; --add-hydrogens adds them"):
         MoleculeFile(file=bare).prepare(progress=False)
     assert all_of(MoleculeFile(file=bare, add_hydrogens=True)).n_atoms.tolist() == [9]
+    polar = tmp_path / "polar.sdf"  # as programs for docking write molecules
+    sdf(polar, ["CCO"], without="[$([#1][#6])]")
+    with pytest.raises(MolflowError, match="hydrogens are missing; --add-hydrogens adds them"):
+        MoleculeFile(file=polar).prepare(progress=False)
+    assert all_of(MoleculeFile(file=polar, add_hydrogens=True)).n_atoms.tolist() == [9]
     with pytest.raises(MolflowError, match="two-dimensional"):
         MoleculeFile(file=flat).prepare(progress=False)
     ethanol = all_of(MoleculeFile(file=good)).subset([0])
@@ -156,6 +165,29 @@ def test_a_property_must_be_a_number_that_is_there(smiles, tmp_path):
     ]
     with pytest.raises(MolflowError, match="has no column 'structure', only smiles, mu"):
         MoleculeFile(file=path, smiles_column="structure").prepare(progress=False)
+    path.write_text("id, smiles, mu\n1, CCO, 1.5\n")
+    assert all_of(MoleculeFile(file=path, properties={"mu": "debye"})).properties["mu"].tolist() == [1.5]
+    with pytest.raises(MolflowError, match="properties: charge is a number that molflow finds itself"):
+        parse(MoleculeFile, {"file": path, "properties": {"charge": "1"}}, "mine")
+
+
+def test_fields_are_checked_before_the_work(smiles, monkeypatch):
+    monkeypatch.setattr("molflow.data.molecule_files.outcomes", lambda *_, **__: pytest.fail("the work began"))
+    with pytest.raises(MolflowError, match="no molecule has a field 'mus'"):
+        MoleculeFile(file=smiles, properties={"mus": "debye"}).prepare(progress=False)
+    with pytest.raises(MolflowError, match=r"record 1: mu is '0.0'; expected train, validation or test"):
+        MoleculeFile(file=smiles, split="mu").prepare(progress=False)
+
+
+def test_names_of_smiles_may_have_spaces(tmp_path):
+    path = tmp_path / "a.smi"
+    path.write_text("CCO\tethyl alcohol\nC1CC\tno ring at all\nCCN two words\nC\n")
+    assert [(name, smiles) for _, name, smiles, _ in read_smiles(path, "")] == [
+        ("ethyl alcohol", "CCO"),
+        ("no ring at all", "C1CC"),
+        ("two words", "CCN"),
+        ("", "C"),
+    ]
 
 
 def test_the_cache_belongs_to_content_and_options(smiles):
@@ -225,6 +257,18 @@ def test_own_molecules_train_sample_and_evaluate(molflow, smiles, tmp_path, monk
     assert code == 0, err
     assert json.loads((tmp_path / "e.json").read_text())["training"] == "a.csv"
     assert molflow("models", "runs/a")[0] in (0, 2)
+
+
+def test_an_experiment_is_made_for_odd_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "\N{BENZENE RING}\U0001f9ea.smi").write_text("C\nN\nO\n")
+    (tmp_path / "mine.toml").write_text(experiment_for(Path("\N{BENZENE RING}\U0001f9ea.smi")), encoding="utf-8")
+    experiment = load_experiment("mine.toml")
+    assert experiment.data.file.exists()
+    assert experiment.model.domain.scale == 1
+    (tmp_path / "gas.smi").write_text("CC\n[H][H]\n")
+    with pytest.raises(MolflowError, match=r"gas.smi: molecule 1 \(\[H\]\[H\]\) has no heavy atom"):
+        experiment_for(Path("gas.smi"))
 
 
 def test_a_data_set_of_molecules_is_registered():

@@ -33,7 +33,7 @@ WAYS = {
     "torch tensors, one at a time, gradients by autograd": lambda x: springs(one(x)),
     "numpy arrays, batched, with forces": lambda x: (np.asarray(springs(x)), np.asarray(force(x))),
     "numpy arrays, one at a time, with forces": lambda x: (float(springs(one(np.asarray(x)))), force(x).tolist()),
-    "torch tensors, batched, with forces": lambda x: (springs(x).detach(), force(x).detach().float()),
+    "torch tensors, batched, with forces": lambda x: [springs(x).detach(), force(x).detach().float()],
 }
 
 
@@ -138,6 +138,24 @@ def test_a_path_that_leads_nowhere(path, message, x, monkeypatch):
     with pytest.raises(MolflowError, match=message):
         own_system(path, x)
     assert str(CHAIN) not in sys.path
+
+
+def test_an_array_that_a_function_changes_is_its_own(x):
+    def in_nanometres(x):
+        x *= 0.1
+        return np.asarray(springs(10 * x)), np.asarray(force(10 * x))
+
+    energy, before = OwnEnergy(in_nanometres, x), x.double()
+    torch.testing.assert_close(energy(before), springs(x.double()))
+    assert torch.equal(before, x.double())
+
+
+def test_the_temperature_counts_for_energies_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    configurations = torch.randn(10, 4, 2, generator=torch.Generator().manual_seed(0))
+    Path("mine_dw4.py").write_text("from molflow.energies import DoubleWell\nenergy = DoubleWell()\n")
+    cold, warm = (own_system("mine_dw4:energy", configurations, kT=kT) for kT in (1.0, 2.0))
+    torch.testing.assert_close(warm.energy(configurations), cold.energy(configurations) / 2)
 
 
 def test_the_chain_of_the_examples(x, monkeypatch):

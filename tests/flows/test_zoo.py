@@ -12,7 +12,7 @@ from laws import CONDITIONS, VECTOR_FLOWS, ZOO, asked, bijective, make_flow, ran
 from torch.distributions import Normal
 
 import molflow
-from molflow.errors import MolflowError
+from molflow.errors import MolflowError, NumericalError
 from molflow.flows import FLOWS, save_model
 from molflow.flows.domains import MoleculesConfig, ParticlesConfig, VectorsConfig
 from molflow.flows.zoo import (
@@ -165,6 +165,17 @@ def test_constraints_keep_maps_one_to_one(bijection):
         close(back, x, INVERSE_ERROR)
         close(log_det.exp(), torch.linalg.det(jacobians(lambda p, layer=layer: layer(p)[0], x)), 1e-8)
         assert log_det.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ZOO)
+def test_a_density_that_is_no_number_is_refused(kind):
+    flow = make_flow(f"vectors-{kind}", torch.float32)
+    far = 1e20 * random_data(flow, torch.float32)
+    try:
+        log_p = flow.log_prob(far, **asked(flow))
+    except NumericalError:
+        return
+    assert (log_p < -1000).all()
 
 
 def test_a_radial_map_at_its_centre():

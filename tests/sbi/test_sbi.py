@@ -115,6 +115,7 @@ def test_densities_within_bounds_integrate_to_one():
     assert abs(float(log_p.exp().sum()) * 100 / n**2 - 1) < 1e-3
     outside = torch.tensor([[-0.1, 3.0], [0.5, 101.0]])
     assert posterior.log_prob(outside, x=[0.0, 0.0, 0.0]).tolist() == [-math.inf, -math.inf]
+    assert not Bounds.of(None, 2).contain(torch.tensor([math.inf, 0.0]))
 
 
 def test_shapes_follow_the_conventions_of_sbi():
@@ -146,6 +147,10 @@ def test_an_observation_outside_of_the_simulations_is_said(caplog):
         (lambda p: p.sample((3,), x=torch.zeros(2, 3)), "expected one observation (3,), got (2, 3)"),
         (lambda p: p.sample((3,), x=[0.0, math.nan, 0.0]), "expected finite observations"),
         (lambda p: p.sample((3,)), "give an observation: x=..., 3 numbers"),
+        (lambda p: p.sample(3, x=torch.zeros(3)), "expected a shape of samples such as (1000,), got 3"),
+        (lambda p: p.sample((2, 0), x=torch.zeros(3)), "expected a shape of samples such as (1000,), got (2, 0)"),
+        (lambda p: p.log_prob([math.nan, 0.5], x=torch.zeros(3)), "expected parameters that are numbers, got NaN"),
+        (lambda p: p.save("anywhere"), "does not know the configuration of its flow"),
         (lambda p: p.log_prob(torch.zeros(4, 3), x=torch.zeros(3)), "expected theta (n, 2), got (4, 3)"),
         (lambda p: p.coverage(torch.zeros(4, 2), torch.zeros(5, 3)), "expected theta (5, 2) for x, got (4, 2)"),
     ],
@@ -153,6 +158,16 @@ def test_an_observation_outside_of_the_simulations_is_said(caplog):
 def test_questions_that_cannot_be_answered(call, message):
     with pytest.raises(MolflowError, match=re.escape(message)):
         call(bounded())
+
+
+def test_samples_that_are_not_finite_are_refused(simulations):
+    theta, x = (values[:100] for values in simulations)
+    posterior = molflow.sbi.train(theta, x, flow="nice", overrides=TINY)
+    with torch.no_grad():
+        for weights in posterior.flow.parameters():
+            weights.mul_(100)
+    with pytest.raises(MolflowError, match="samples are not finite: the observation is too far from all simulations"):
+        posterior.sample((5,), x=[1e30, 0.0, 0.0], seed=0)
 
 
 def test_a_corner_plot():
@@ -180,6 +195,14 @@ def test_a_simulator_may_return_arrays():
     torch.testing.assert_close(x, 2 * theta)
 
 
+def test_a_simulator_may_change_what_it_gets_and_have_weights():
+    network = torch.nn.Linear(2, 3)
+    theta, x = molflow.sbi.simulate(lambda t: network(t.mul_(2)), PRIOR, 5, seed=0)
+    assert torch.equal(theta, sample_prior(PRIOR, 5, torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(x, network(2 * theta).detach())
+    assert not x.requires_grad
+
+
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
@@ -192,12 +215,15 @@ def test_simulators_that_cannot_be_used(broken, message):
         molflow.sbi.simulate(broken, PRIOR, 10)
 
 
-def test_failed_simulations_are_dropped_and_counted(simulations, caplog):
+def test_failed_simulations_are_dropped_and_counted_and_the_posterior_is_saved(simulations, caplog, tmp_path):
     theta, x = (values[:100].clone() for values in simulations)
     x[[3, 7], 1] = math.nan
     x[11, 0] = math.inf
     with caplog.at_level(logging.WARNING, "molflow"):
         posterior = molflow.sbi.train(theta, x, overrides=TINY)
+    posterior.save(tmp_path / "saved")
+    asked = {"shape": (3,), "x": x[0], "seed": 0}
+    assert torch.equal(molflow.sbi.load(tmp_path / "saved").sample(**asked), posterior.sample(**asked))
     assert "3 of 100 simulations are not finite and were dropped" in caplog.text
     valid = x.isfinite().all(1)
     torch.testing.assert_close(posterior.observations.high, x[valid].max(0).values.double())
@@ -223,6 +249,8 @@ def test_every_kind_of_flow_is_trained(kind, simulations):
         ({"x": torch.zeros(100)}, "expected theta (n, F) and x (n, C), got (100, 2) and (100,)"),
         ({"theta": torch.full((100, 2), math.nan)}, "theta, row 0: expected finite parameters"),
         ({"prior": BOX}, "theta, row 0: outside of the support of the prior"),
+        ({"x": torch.ones(100, 3)}, "x: all observations are the same"),
+        ({"overrides": {"model": {"beta": 3}}}, "overrides: the model is given as flow=..."),
         ({"names": ["a"]}, "expected 2 names of parameters, got 1"),
         ({"flow": "free_from"}, "flow: unknown flow 'free_from'; did you mean free_form?"),
         ({"flow": {"kind": "free_form", "encodr": 3}}, "flow: unknown key encodr; did you mean encoder?"),

@@ -173,7 +173,7 @@ class BijectiveFlow(Flow[Tensor]):
             return super().log_prob(data, condition=condition, which=which, seed=seed, noise=noise)
         points, context, correction = self.noisy_points(data, self.generator(seed), condition, noise)
         z, log_det = by_size(self.encode_with_log_det, points, context, PAIRS_WITH_DENSITY)
-        return StandardNormal(self.domain.space(context.mask)).log_prob(z) + log_det + correction
+        return self._refuse_nan(StandardNormal(self.domain.space(context.mask)).log_prob(z) + log_det) + correction
 
     @torch.no_grad()
     def initialize(self, data: Tensor, condition: Any = None) -> None:
