@@ -60,6 +60,12 @@ def refined(flow: FreeFormFlow[Data], velocity: ContinuousFlow[Data], times: Seq
 
     Raises:
         MolflowError: another flow or velocity, or other times.
+
+    Example:
+        >>> one_step = unroll(molflow.load_pretrained("qm9-steps"), [1, 0])
+        >>> velocity = molflow.load_pretrained("qm9-environment")
+        >>> len(refined(one_step, velocity, [0.5, 0.2, 0, 0.2, 0]).decoder.stages)
+        4
     """
     if flow.noise_range or flow.has_average_velocity or flow.domain.acts_on != "points":
         raise MolflowError("only a decoder of point clouds without noise and without times can be refined")
