@@ -91,6 +91,21 @@ def test_an_interrupted_preparation_goes_on(smiles, monkeypatch):
     assert not partial.exists()
 
 
+def test_two_programs_do_not_prepare_a_file_at_once(smiles, monkeypatch):
+    data = MoleculeFile(file=smiles)
+    refused = []
+
+    def also_elsewhere(*arguments, **settings):
+        with pytest.raises(MolflowError, match="another program prepares it; wait until it has"):
+            data.prepare(progress=False)
+        refused.append(True)
+        yield from workers.outcomes(*arguments, **settings)
+
+    monkeypatch.setattr("molflow.data.molecule_files.outcomes", also_elsewhere)
+    assert len(all_of(data)) == len(SMILES)
+    assert refused == [True]
+
+
 def test_molecules_that_cannot_be_used_are_counted_with_their_reason(tmp_path):
     path = tmp_path / "a.smi.gz"
     with gzip.open(path, "wt") as file:
