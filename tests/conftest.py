@@ -1,6 +1,8 @@
 """Fixtures that several test folders share."""
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -46,6 +48,21 @@ def molflow(capfd):
         with pytest.raises(SystemExit) as stop:
             main([str(word) for word in words])
         return stop.value.code, *capfd.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def into_closed_pipe():
+    """Run a command whose standard output nobody reads; gives (exit code, stderr)."""
+
+    def run(*words):
+        read, write = os.pipe()
+        os.close(read)
+        with os.fdopen(write) as pipe:
+            command = [sys.executable, "-m", "molflow", *map(str, words)]
+            done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, text=True, check=False)
+        return done.returncode, done.stderr
 
     return run
 

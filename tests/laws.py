@@ -31,6 +31,7 @@ from molflow.flows.domains import (
 from molflow.flows.zoo import BijectiveConfig, BijectiveFlow
 from molflow.geometry import Context, MeanFreeSpace, Points
 from molflow.nn import (
+    ChainConfig,
     EGNNConfig,
     EquivariantTransformer,
     MLPConfig,
@@ -56,6 +57,7 @@ _TENSOR_PRODUCT = TensorProductConfig(irreps="6x0e + 2x1o + 2x2e", pair_channels
 _PSEUDOVECTORS = TensorProductConfig(irreps="5x0e + 2x1o + 2x1e + 2x2e", pair_channels=3, pair_hidden=4, n_blocks=2)
 _ONE_TRANSFORMER = TransformerConfig(hidden=12, n_vectors=4, pair_hidden=6, n_heads=2, n_blocks=1)
 _ONE_TENSOR_PRODUCT = TensorProductConfig(irreps="4x0e + 2x1o", pair_channels=2, pair_hidden=3, n_blocks=1)
+_CHAIN = ChainConfig(stages=[_ONE_TRANSFORMER, EGNNConfig(hidden=12, n_blocks=1)], factors=[1.0, 0.7])
 _PLAIN = PlainTransformerConfig(hidden=12, n_heads=2, n_blocks=2)
 _MLP = MLPConfig(hidden=12, n_blocks=2)
 _RESNET = ResNetConfig(hidden=12, n_blocks=2)
@@ -92,6 +94,9 @@ NETWORKS = {
     "transformer-two-times-conditions": NetworkCase(3, _ONE_TRANSFORMER, 0, 0, 2, 2),
     "chain-of-transformers": NetworkCase(3, _STAGES, 2, 2),
     "chain-of-transformers-conditions": NetworkCase(3, _STAGES, 1, 0, 0, 2),
+    "chain-with-factors": NetworkCase(3, _CHAIN, 2, 2),
+    "chain-conditions": NetworkCase(2, _CHAIN, 0, n_conditions=2),
+    "chain-time-conditions": NetworkCase(3, _CHAIN, 1, 2, 1, 1),
     "plain-transformer-labels": NetworkCase(3, _PLAIN, 2, 3),
     "plain-transformer-conditions": NetworkCase(3, _PLAIN, 0, n_conditions=2),
     "plain-transformer-time-conditions": NetworkCase(

@@ -332,6 +332,17 @@ def test_a_file_name_that_is_no_text(molflow, tmp_path):
     assert "bad\\xff.xyz,1," in (tmp_path / "a.csv").read_text()
 
 
+def test_a_closed_pipe_costs_no_file(into_closed_pipe, tmp_path):
+    page, figures, details = (tmp_path / f"a.{suffix}" for suffix in ("html", "json", "csv"))
+    outputs = ("--report", page, "--json", figures, "--details", details)
+    code, err = into_closed_pipe("evaluate", QM9, "--scope", "lookup", *outputs)
+    assert (code, "Traceback" in err, "Exception" in err) == (1, False, False)
+    assert sorted(os.listdir(tmp_path)) == ["a.csv", "a.html", "a.json"]
+    assert json.loads(figures.read_text())["n_molecules"] == 200
+    assert len(details.read_text().splitlines()) == 201
+    assert "</html>" in page.read_text(encoding="utf-8")
+
+
 def test_one_bad_file_costs_no_other(molflow, tmp_path):
     figures = tmp_path / "a.json"
     read, write = os.pipe()
@@ -552,8 +563,10 @@ def test_asking_for_molecules(molflow, fails, tmp_path):
 def test_atoms_of_a_scaffold_stay_where_they_are(molflow, fails, tmp_path):
     fragment, out = tmp_path / "fragment.xyz", tmp_path / "around.sdf"
     fragment.write_text("3\namide\nN 4.98 1.36 0.0\nC 5.12 0.0 0.0\nO 6.19 -0.57 0.0\n")
-    code, _, err = molflow("sample", "-m", "qm9-environment", "-k", 4, "-n", 3, "-o", out, "--scaffold", fragment)
+    words = ("sample", "-m", "qm9-cond", "--cond", "gap=5.2eV", "-k", 4, "-n", 3, "-o", out, "--scaffold")
+    code, text, err = molflow(*words, fragment)
     assert code == 0, err
+    assert "makes such samples with probability 0.2" in text
     kept = read_structures(fragment)[0]
     for structure in read_structures(out):
         assert np.abs(structure.positions[:3] - kept.positions).max() < 2e-3

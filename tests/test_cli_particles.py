@@ -355,25 +355,54 @@ def _sampled(molflow, model, folder):
     return folder / "sampled.npz"
 
 
-def test_an_interrupted_sample_keeps_finished_samples(model, tmp_path):
-    out = tmp_path / "a.npz"
+def interrupted(ready, *words):
+    """Send Ctrl-C to a command once what it shows on stderr is so far; gives its last line."""
     # A shell that starts pytest in the background lets its children ignore Ctrl-C.
-    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from molflow.cli import main; "
-    words = ["sample", "-m", str(model), "-n", "2000000", "-o", str(out), "--batch-size", "16"]
-    process = subprocess.Popen([sys.executable, "-c", f"{program}main()", *words], stderr=subprocess.PIPE, text=True)
+    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    program += "from molflow import cli, progress; progress.INTERVAL = 0.1; cli.main()"
+    process = subprocess.Popen([sys.executable, "-c", program, *map(str, words)], stderr=subprocess.PIPE, text=True)
     shown = ""
-    while process.poll() is None and not ("sampling:" in shown and "| 0/" not in shown.rsplit("sampling:", 1)[1]):
+    while process.poll() is None and not ready(shown):
         shown += process.stderr.read(64)
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    return err.splitlines()[-1]
+
+
+def test_an_interrupted_sample_keeps_finished_samples(model, tmp_path):
+    out = tmp_path / "a.npz"
+
+    def ready(shown):
+        return "of 2000000" in shown and "sampling: 0 of" not in shown
+
+    line = interrupted(ready, "sample", "-m", model, "-n", 2_000_000, "-o", out, "--batch-size", 16)
     with np.load(out) as file:
         kept = len(file["positions"])
         assert file["log_prob"].shape == (kept,)
-    line = f"molflow: error: interrupted; {out} keeps the {kept} configurations that were finished"
-    assert (process.returncode, err.splitlines()[-1]) == (1, line)
+    assert line == f"molflow: error: interrupted; {out} keeps the {kept} configurations that were finished"
     assert 0 < kept < 2_000_000
     assert os.listdir(tmp_path) == ["a.npz"]
+
+
+def test_samples_are_written_before_the_reference_is_drawn(model, tmp_path, monkeypatch):
+    out, cache = tmp_path / "a.npz", tmp_path / "cache"
+    monkeypatch.setenv("MOLFLOW_CACHE", str(cache))
+    line = interrupted(
+        lambda shown: "exact samples of dw4, is drawn now" in shown, "sample", "-m", model, "-n", 20, "-o", out
+    )
+    assert line == f"molflow: error: interrupted before the scores were known; all 20 configurations are in {out}"
+    with np.load(out) as file:
+        assert len(file["positions"]) == 20
+    assert not list(cache.glob("*"))
+
+
+def test_a_closed_pipe_costs_no_file(into_closed_pipe, exact, tmp_path):
+    page, figures = tmp_path / "page.html", tmp_path / "a.json"
+    assert into_closed_pipe("evaluate", exact(), "--reference", "dw4", "--report", page, "--json", figures) == (1, "")
+    assert json.loads(figures.read_text())["n_samples"] == 500
+    assert "Boltzmann evaluation: dw4" in page.read_text(encoding="utf-8")
 
 
 # ---- bad usage: exit code 2 ------------------------------------------------------------------------------------------

@@ -11,9 +11,9 @@ import molflow
 
 # "molflow" is __init__.py, the facade: only the command line may go through it.
 ROOMS = [
-    "errors", "extras", "files", "checksums", "interrupts", "progress", "memory", "workers", "units", "registry",
-    "config", "geometry", "chem", "plot", "batch", "testing", "nn", "distributions", "volume", "energies", "flows",
-    "pretrained", "data", "templates", "evaluation", "training", "report", "sbi", "molflow", "cli", "__main__",
+    "errors", "extras", "files", "checksums", "interrupts", "progress", "memory", "threads", "workers", "units",
+    "registry", "config", "geometry", "chem", "plot", "batch", "testing", "nn", "distributions", "volume", "energies",
+    "flows", "pretrained", "data", "templates", "evaluation", "training", "report", "sbi", "molflow", "cli", "__main__",
 ]  # fmt: skip
 FORBIDDEN = {"evaluation": {"flows", "training", "nn", "pretrained"}}  # it takes arrays and callables, never a model
 

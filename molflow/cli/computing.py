@@ -3,7 +3,7 @@
 import inspect
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from typing import Annotated, Any
 
@@ -12,7 +12,8 @@ import typer
 from molflow.cli.output import console
 
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="Threads that torch computes with; by default one for each core.")
+    int | None,
+    typer.Option(min=1, help="Threads that torch computes with; by default one for each core, for small work one."),
 ]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Print errors alone, neither progress nor results; see --json.")
@@ -28,11 +29,7 @@ def computing(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def run(*, quiet: bool, **options: Any) -> None:
         threads = options["threads"] if takes_threads else options.pop("threads")
-        if threads is not None:
-            import torch
-
-            torch.set_num_threads(threads)
-        with _errors_alone() if quiet else nullcontext():
+        with _errors_alone() if quiet else nullcontext(), _threads(threads):
             command(**options)
 
     added: dict[str, tuple[Any, Any]] = {"quiet": (Quiet, False)}
@@ -43,6 +40,14 @@ def computing(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     run.__annotations__ = command.__annotations__ | {name: annotation for name, (annotation, _) in added.items()}
     return run
+
+
+def _threads(number: int | None) -> AbstractContextManager[None]:
+    if number is None:
+        return nullcontext()
+    from molflow.threads import chosen_threads  # loads torch
+
+    return chosen_threads(number)
 
 
 @contextmanager

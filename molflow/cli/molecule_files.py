@@ -14,7 +14,7 @@ from molflow import evaluation
 from molflow.chem import Record, Structure, iter_records
 from molflow.chem.reading import STANDARD_INPUT
 from molflow.cli.options import check_page, refuse, training_file_reference, training_reference, usage
-from molflow.cli.output import console, show_scores
+from molflow.cli.output import console, show_scores, write_json
 from molflow.errors import MolflowError
 from molflow.evaluation import DetailWriter, EvaluationOptions, Tally
 from molflow.evaluation.details import check_details, check_suffix
@@ -68,14 +68,18 @@ def evaluate_molecules(
                 further = "; continue with --resume" if journal is not None else ""
                 raise MolflowError(f"interrupted{kept}{further}") from error
     if records:
-        show_scores(records, json, several=len(files) > 1)
-    if report is not None and records:
-        title = f"Molecules of {', '.join(records)}"
-        molecules_page(records, report, statuses=evaluation.STATUSES, examples=draw.examples(), title=title)
+        write_json(json, records if len(files) > 1 else next(iter(records.values())))
+    try:
+        if report is not None and records:
+            title = f"Molecules of {', '.join(records)}"
+            molecules_page(records, report, statuses=evaluation.STATUSES, examples=draw.examples(), title=title)
+        if journal is not None:
+            journal.remove()
+    finally:  # after the page, as the reader of the table may close the pipe, but also if the page fails
+        if records:
+            show_scores(records)
     for path in (*details, *([report] if report and records else [])):
         console.print(f"{path} is written")
-    if journal is not None:
-        journal.remove()
     if failures:
         raise MolflowError("; ".join(failures))
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from molflow.cli.options import check_page
-from molflow.cli.output import console, show_boltzmann
+from molflow.cli.output import console, show_boltzmann, write_json
 from molflow.data import DATASETS, NoArrayError, read_array, read_configurations, read_particles
 from molflow.energies import ENERGIES, System, check_convention, own_system
 from molflow.errors import MolflowError
@@ -89,14 +89,18 @@ def _evaluate(
         file: task.score(some, EvaluationOptions(), reference, **measured) | {"model": model}
         for file, some in samples.items()
     }
-    show_boltzmann(records, json)
-    if report is not None:
-        from molflow.report import boltzmann_page
+    write_json(json, records if len(records) > 1 else next(iter(records.values())))
+    try:
+        if report is not None:
+            from molflow.report import boltzmann_page
 
-        (file,) = samples
-        x, log_prob = samples[file]
-        drawn = particle_figures(x, task.system.energy, log_prob=log_prob, reference=reference, pair=pair)
-        boltzmann_page(records[file], drawn, report)
+            (file,) = samples
+            x, log_prob = samples[file]
+            drawn = particle_figures(x, task.system.energy, log_prob=log_prob, reference=reference, pair=pair)
+            boltzmann_page(records[file], drawn, report)
+    finally:  # after the page, as the reader of the table may close the pipe, but also if the page fails
+        show_boltzmann(records)
+    if report is not None:
         console.print(f"The report is in {report}")
 
 

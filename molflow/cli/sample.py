@@ -26,7 +26,7 @@ from molflow.cli.options import (
     training_reference,
     usage,
 )
-from molflow.cli.output import check_json, console, show
+from molflow.cli.output import check_json, console, show, write_json
 from molflow.errors import MolflowError
 from molflow.extras import import_extra
 from molflow.files import STANDARD_STREAM
@@ -195,7 +195,7 @@ def sample(
     with usage():
         if guidance is not None:
             flow = flow.guided(guidance)
-        flow.standardized(values or None, 1)
+        condition = flow.standardized(values or None, 1)
     task = task_of(flow, data_of(model))
     refuse_other_tasks(
         task.name,
@@ -221,7 +221,7 @@ def sample(
     if ask:  # refuse what cannot be before the work starts
         with usage():
             asked = flow.request(**ask)
-            flow.domain.sample_context(1, flow.generator(0), flow.device, flow.dtype, asked)
+            flow.domain.sample_context(1, flow.generator(0), flow.device, flow.dtype, asked, condition)
     if format is not None and format not in task.formats:
         raise UsageError(f"--format {format}: {task.name} have {', '.join(task.formats)}")
     if out is None:
@@ -266,14 +266,20 @@ def sample(
     with ExitStack() as stack:
         scores = stack.enter_context(task.scoring(flow, scoring)) if score else None
         _write(task.writer(out, format), task.noun, sampling, scores, out)
-        record = (scores.record() if scores else {}) | sampling.figures() | {"file": str(out)}
+        try:
+            record = (scores.record() if scores else {}) | sampling.figures() | {"file": str(out)}
+        except KeyboardInterrupt as error:  # a reference that is drawn now takes minutes
+            raise MolflowError(
+                f"interrupted before the scores were known; all {n:,} {task.noun} are in {out}"
+            ) from error
+    write_json(json, record)
     if score:
-        show_samples(task.name, {model: record}, json)
+        show_samples(task.name, {model: record})
     else:
-        show([record], json)
+        show([record])
     for note in sampling.notes():
         console.print(note)
-    if ask and scaffold is None:
+    if ask:
         probability = float(flow.domain.log_prob_of(**ask).exp())
         console.print(f"Without being asked, {model} makes such samples with probability {probability:.3g}.")
     console.print(f"{n:,} {task.noun} are in {'standard output' if streamed else out}")

@@ -21,9 +21,10 @@ from molflow.flows.base import Flow
 from molflow.flows.storage import CONFIG, WEIGHTS
 from molflow.pretrained import folder_of
 from molflow.progress import progress_bar
+from molflow.threads import limited_threads
 from molflow.training.tasks import task_of
 from molflow.training.tasks.sampling import Samples, SamplingOptions
-from molflow.training.tasks.shards import Entry, ShardFolder, ShardPlan, limited_threads, processor, shard_seed
+from molflow.training.tasks.shards import Entry, ShardFolder, ShardPlan, processor, shard_seed
 
 SIZE = 100_000
 """Samples in a shard by default."""

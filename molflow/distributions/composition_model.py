@@ -113,9 +113,10 @@ class CompositionModel(Compositions):
         """Draw compositions; with a constraint by sampling-importance-resampling.
 
         Candidates are drawn type by type among the types that can still lead to the constraint. A candidate has the
-        weight w = prod_i (probability of those types at step i), and n of at least 4,096 candidates are drawn with
-        probabilities proportional to w. Their distribution comes arbitrarily near to p(c) / p(constraint) with more
-        candidates, and every one meets the constraint. Compositions of other conditions have candidates of their own.
+        weight w = prod_i (probability of those types at step i), 0 if it cannot be completed, and n of at least 4,096
+        candidates are drawn with probabilities proportional to w. Their distribution comes arbitrarily near to
+        p(c) / p(constraint) with more candidates, and every one meets the constraint. Compositions of other conditions
+        have candidates of their own.
         """
         self.require_fit()
         conditions = self._conditions(conditions, n)
@@ -124,11 +125,14 @@ class CompositionModel(Compositions):
         else:
             types = torch.zeros(n, self.max_points + 1, dtype=torch.int64, device=self.n_fitted.device)
             kinds = dict.fromkeys(map(tuple, conditions.tolist()))
+            remainders = self._remainders(constraint)
             for kind in kinds:
                 one = conditions.new_tensor(kind)
                 places = (conditions == one).all(1).nonzero().squeeze(1)
                 n_candidates = max(len(places), _CANDIDATES // len(kinds), _FEWEST_CANDIDATES)
-                found, log_weights = self._candidates(n_candidates, generator, constraint, one)
+                found, log_weights = self._draw(n_candidates, generator, remainders, one.expand(n_candidates, -1))
+                if not log_weights.isfinite().any():
+                    raise MolflowError(f"none of {n_candidates:,} compositions of this model has {constraint.words}")
                 weights = log_weights.softmax(0)
                 types[places] = found[torch.multinomial(weights, len(places), replacement=True, generator=generator)]
         mask = types < self.n_types
@@ -144,10 +148,10 @@ class CompositionModel(Compositions):
         self.require_fit()
         generator = torch.Generator(self.n_fitted.device).manual_seed(0)
         try:
-            none = self._conditions(None, 1)[0]
-            _, log_weights = self._candidates(_CANDIDATES, generator, constraint, none)
+            remainders = self._remainders(constraint)
         except MolflowError:
             return torch.tensor(-math.inf, dtype=torch.float64)
+        _, log_weights = self._draw(_CANDIDATES, generator, remainders, self._conditions(None, _CANDIDATES))
         return log_weights.logsumexp(0) - math.log(_CANDIDATES)
 
     def _conditions(self, conditions: Tensor | None, n: int) -> Tensor:
@@ -156,13 +160,12 @@ class CompositionModel(Compositions):
             return torch.zeros(n, self.n_conditions, device=self.n_fitted.device)
         return conditions
 
-    def _candidates(
-        self, n: int, generator: torch.Generator | None, constraint: Constraint, condition: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _remainders(self, constraint: Constraint) -> Remainders:
+        """Raises MolflowError for a constraint that no composition meets."""
         remainders = Remainders(constraint, self.max_points)
         if not remainders.can_add(torch.zeros(1, self.n_types, dtype=torch.int64, device=self.n_fitted.device)).any():
             raise constraint.impossible()
-        return self._draw(n, generator, remainders, condition.expand(n, -1))
+        return remainders
 
     def _draw(
         self, n: int, generator: torch.Generator | None, remainders: Remainders | None, conditions: Tensor
@@ -176,10 +179,12 @@ class CompositionModel(Compositions):
         for i in range(self.max_points + (remainders is not None)):  # a candidate pays for its end as well
             log_p = self._log_next(counts, conditions)
             if remainders is not None:
-                possible = torch.cat([remainders.can_add(counts), remainders.is_complete(counts).unsqueeze(1)], 1)
+                is_complete = remainders.constraint.holds(counts)
+                possible = torch.cat([remainders.can_add(counts), is_complete.unsqueeze(1)], 1)
                 log_p = log_p.masked_fill(~possible, -math.inf)
                 mass = log_p.logsumexp(1)
                 log_weights += torch.where(going, mass, 0.0)
+                going = going & mass.isfinite()
                 log_p = torch.where(going.unsqueeze(1), log_p - mass.unsqueeze(1), -math.inf)
                 log_p[~going, stop] = 0.0
             drawn = torch.multinomial(log_p.exp(), 1, generator=generator).squeeze(1)

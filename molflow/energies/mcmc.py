@@ -3,8 +3,6 @@
 All chains at all temperatures form one batch, so that a sweep is a few large tensor operations.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,12 +13,12 @@ from molflow.energies.base import Potential, energy_and_gradient
 from molflow.errors import MolflowError
 from molflow.geometry import MeanFreeSpace
 from molflow.progress import progress_bar
+from molflow.threads import threads_for
 
 TARGET_ACCEPTANCE = 0.8  # near the optimum of Hamiltonian Monte Carlo in tens of dimensions
 _FIRST_STEP = 0.02  # in standard deviations of the start; adapted in burn-in
 _JITTER = 0.2  # step sizes vary randomly, so that no vibration stays in phase with the length of a move
 _N_DESCENT = 200
-_WORTH_THREADS = 200_000  # numbers in a tensor of coordinates of pairs
 
 
 @dataclass(frozen=True)
@@ -142,7 +140,7 @@ def parallel_tempering(
     with (
         threads_for(numbers),
         progress_bar(
-            total=settings.n_burn_in + n_samples * thinning, desc="sampling", unit=" sweeps", disable=not progress
+            total=settings.n_burn_in + n_samples * thinning, desc="MCMC", unit=" sweeps", disable=not progress
         ) as bar,
     ):
         for sweep in range(settings.n_burn_in):
@@ -207,21 +205,6 @@ class State(NamedTuple):
     x: Tensor
     energy: Tensor
     gradient: Tensor
-
-
-@contextmanager
-def threads_for(numbers: int) -> Iterator[None]:
-    """Compute with one thread in a block whose tensors have about so many numbers, if these are few.
-
-    Threads that share little work cost more than they gain: DW4 takes as long with two as with one, and twice the
-    processor time.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if numbers < _WORTH_THREADS else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def hamiltonian_move(

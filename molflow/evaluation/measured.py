@@ -18,11 +18,13 @@ _PAIRS_AT_ONCE = 1 << 18  # distances in one chunk: some MB, about the size of a
 
 
 class Measured(NamedTuple):
-    """Checked arrays: positions (n, N, D), energies (n,), log densities (n,), and weights (n,) with sum 1, or None."""
+    """Checked arrays: positions (n, N, D), energies (n,), log densities (n,), logarithms of the weights (n,), and the
+    weights (n,) with sum 1; None where they are not known."""
 
     samples: Array
     energies: Array
     log_prob: Array | None
+    log_weights: Array | None
     weights: Array | None
     reference: Array | None
     reference_energies: Array | None
@@ -39,18 +41,15 @@ def measure(samples: ArrayLike, energy: Potential, log_prob: ArrayLike | None, r
         raise MolflowError(
             f"samples: the energy of all {int(finite.sum()):,} finite configurations is NaN; expected numbers"
         )
-    weights = None
-    if log_q is not None:
-        log_w = weigh(torch.from_numpy(u), torch.from_numpy(log_q))
-        if log_w.isfinite().any():
-            weights = normalized_weights(log_w).numpy()
+    log_w = None if log_q is None else weigh(torch.from_numpy(u), torch.from_numpy(log_q))
+    weights = None if log_w is None or not log_w.isfinite().any() else normalized_weights(log_w).numpy()
     u_reference = None
     if y is not None:
         u_reference = energies_of(energy, y)
         if not np.isfinite(u_reference).all():
             bad = int(np.argmin(np.isfinite(u_reference)))
             raise MolflowError(f"reference configuration {bad + 1}: energy {u_reference[bad]}; expected a finite one")
-    return Measured(x, u, log_q, weights, y, u_reference)
+    return Measured(x, u, log_q, None if log_w is None else log_w.numpy(), weights, y, u_reference)
 
 
 def vector(values: ArrayLike, name: str, n: int | None = None) -> Array:

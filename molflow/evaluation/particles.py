@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from molflow.energies.base import Potential, squared_pair_distances
-from molflow.energies.reweighting import weigh
 from molflow.errors import MolflowError
 from molflow.evaluation.histogram import histogram_record, histograms_of
 from molflow.evaluation.measured import ArrayLike, Measured, finite_configurations, measure
@@ -180,9 +179,9 @@ def autocorrelation_time(values: Array) -> Number:
 
 def _weight_histogram(measured: Measured, bins: int) -> dict[str, Any] | None:
     """Histograms of log(w / mean w): over samples, and over their weight."""
-    if measured.weights is None or measured.log_prob is None:
+    log_w = measured.log_weights
+    if measured.weights is None or log_w is None:
         return None
-    log_w = weigh(torch.from_numpy(measured.energies), torch.from_numpy(measured.log_prob)).numpy()
     some = np.isfinite(log_w)
     log_w = log_w - np.logaddexp.reduce(log_w[some]) + np.log(len(log_w))
     low, high = np.quantile(log_w[some], 0.005), log_w[some].max()

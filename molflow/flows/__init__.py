@@ -18,16 +18,18 @@ if TYPE_CHECKING:
         ParticleDomain,
         VectorDomain,
     )
-    from molflow.flows.free_form import DenoiserConfig, FreeFormConfig, FreeFormFlow, NoiseRange, unroll
+    from molflow.flows.free_form import DenoiserConfig, FreeFormConfig, FreeFormFlow, NoiseRange
     from molflow.flows.solvers import AdaptiveSolver, FixedStepSolver, IntegrationError, Solver
     from molflow.flows.storage import load, save_model
+    from molflow.flows.unrolling import refined, unroll
 
 __all__ = [
     "DEQUANTIZERS", "DIVERGENCES", "DOMAINS", "FLOWS", "SOLVERS", "SURROGATES", "AdaptiveSolver",
     "ComposedMoleculeDomain", "Conditions", "ConditionsConfig", "ContinuousConfig", "ContinuousFlow", "DenoiserConfig",
     "DiffusionConfig", "DiffusionFlow", "Domain", "DomainConfig", "Evaluations", "FixedStepSolver", "Flow",
     "FlowChoice", "FlowConfig", "FreeFormConfig", "FreeFormFlow", "IntegrationError", "Likelihood", "MoleculeDomain",
-    "NoiseRange", "ODEFlow", "ParticleDomain", "Path", "Solver", "VectorDomain", "load", "save_model", "unroll",
+    "NoiseRange", "ODEFlow", "ParticleDomain", "Path", "Solver", "VectorDomain", "load", "refined", "save_model",
+    "unroll",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
@@ -45,8 +47,9 @@ __getattr__, __dir__ = lazy_names(
             "ParticleDomain",
             "VectorDomain",
         ),
-        "free_form": ("DenoiserConfig", "FreeFormConfig", "FreeFormFlow", "NoiseRange", "unroll"),
+        "free_form": ("DenoiserConfig", "FreeFormConfig", "FreeFormFlow", "NoiseRange"),
         "solvers": ("AdaptiveSolver", "FixedStepSolver", "IntegrationError", "Solver"),
         "storage": ("load", "save_model"),
+        "unrolling": ("refined", "unroll"),
     },
 )

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -21,18 +21,15 @@ from molflow.flows.networks import (
     build_network,
     check_layers,
     check_shapes,
-    euler_steps,
     evaluate,
-    fall_to_zero,
+    pass_again,
+    passes,
     transform,
 )
 from molflow.flows.registry import FLOWS, SURROGATES
 from molflow.geometry import Context, P, select, squared_norm, tensors_of
-from molflow.nn import Chain, EGNNConfig, EquivariantTransformer, Network, TransformerConfig
+from molflow.nn import Chain, EGNNConfig, Network, TransformerConfig
 from molflow.volume import exact_log_det, surrogate_decoder_jvp, surrogate_encoder_jvp
-
-if TYPE_CHECKING:
-    from molflow.flows.continuous import ContinuousFlow
 
 SURROGATES.register("encoder_jvp")(surrogate_encoder_jvp)
 SURROGATES.register("decoder_jvp")(surrogate_decoder_jvp)
@@ -73,13 +70,12 @@ class DenoiserConfig(Config):
     """
 
     network: Network = TransformerConfig()
-    times: tuple[float, ...] = Field((0.1, 0.0), description="of the steps, falling to 0")
+    times: tuple[float, ...] = Field((0.1, 0.0), description="of the steps, falling to 0 once or several times")
 
     @field_validator("times")
     @classmethod
     def _check(cls, times: tuple[float, ...]) -> tuple[float, ...]:
-        if not fall_to_zero(times) or times[0] >= 1:
-            raise ValueError("times must fall from below 1 to 0")
+        passes(times, start_from_noise=False)
         return times
 
 
@@ -158,7 +154,7 @@ class FreeFormFlow(Flow[Data]):
     networks are told s as their time, likelihoods and samples are those at the lowest s (SoftFlow, arXiv 2006.04604).
     A denoiser takes a sample at that noise to data without; it is no part of the density. It is the velocity v of a
     continuous flow: with times t_0 > ... > t_k = 0 a sample p becomes (1 - t_0) p, a point of a path at time t_0, and
-    then follows the path by Euler steps p - (t_i - t_(i + 1)) v(p, t_i).
+    then follows the path by Euler steps p - (t_i - t_(i + 1)) v(p, t_i), once or several times.
 
     Args:
         encoder: on vectors any module x -> z of shape (B, F), which takes the condition as second argument if there is
@@ -265,7 +261,7 @@ class FreeFormFlow(Flow[Data]):
         def velocity(points: P, t: Tensor) -> P:
             return evaluate(network, points, context, t.unsqueeze(-1))
 
-        return euler_steps(velocity, points * (1 - self.denoiser_times[0]), self.denoiser_times)
+        return pass_again(velocity, points, passes(self.denoiser_times, start_from_noise=False))
 
     def add_noise(
         self, points: P, context: Context, noise: float | Tensor, generator: torch.Generator | None
@@ -388,49 +384,3 @@ class FreeFormFlow(Flow[Data]):
 def average_velocity(network: nn.Module, points: P, context: Context, r: Tensor, t: Tensor) -> P:
     """u(z_t, r, t) by any network with two times; see `FreeFormFlow.average_velocity`."""
     return evaluate(network, points, context, torch.stack([r, t], -1))
-
-
-def unroll(
-    flow: FreeFormFlow[Data],
-    times: Sequence[float],
-    backward: "FreeFormFlow[Data] | ContinuousFlow[Data] | None" = None,
-) -> FreeFormFlow[Data]:
-    """A flow whose decoder is one deep network, equal to several evaluations of an average velocity.
-
-    g = g_k ... g_1 with g_i(z) = z - (t - r) u(z, r, t) for neighbouring times t > r; each step becomes a stage of a
-    `Chain`, with weights of its own that can be trained further. Domain and, without `backward`, encoder are shared
-    with `flow`.
-
-    Args:
-        flow: one with an `EquivariantTransformer` as average velocity.
-        times: from 1 down to 0.
-        backward: a flow that makes the encoder, by the steps back from 0 to 1: an average velocity that was trained for
-            these steps and for the same paths as `flow`, which may be `flow` itself; or a continuous flow, whose steps
-            of Euler's method are a beginning that must be trained.
-
-    Raises:
-        MolflowError: another decoder, a conditional flow, or other times.
-
-    Example:
-        >>> steps = molflow.load_pretrained("qm9-steps")
-        >>> unroll(steps, [1, 0.4, 0.1, 0]).decoder.__class__.__name__
-        'Chain'
-    """
-    if not fall_to_zero(times) or times[0] != 1:
-        raise MolflowError(f"times must fall from 1 to 0, got {', '.join(map(str, times))}")
-    encoder = flow.encoder if backward is None else _stages(backward, times[::-1])
-    return FreeFormFlow(encoder, _stages(flow, times), domain=flow.domain, condition=flow.conditions)
-
-
-def _stages(flow: "FreeFormFlow[Data] | ContinuousFlow[Data]", times: Sequence[float]) -> nn.Module:
-    """The steps of an average velocity, or of Euler's method, between times, one network after another."""
-    averages = isinstance(flow, FreeFormFlow)
-    network = flow.decoder if averages else flow.network
-    if not isinstance(network, EquivariantTransformer) or (averages and not flow.has_average_velocity):
-        raise MolflowError("only a flow whose average velocity is a transformer can be unrolled")
-    if flow.conditions is not None:
-        raise MolflowError("a conditional flow cannot be unrolled")
-    at = [[r, t] if averages else [t] for t, r in pairwise(times)]
-    lengths = [r - t for t, r in pairwise(times)]
-    stages = [network.at_times(network.spread.new_tensor(a), dt) for a, dt in zip(at, lengths, strict=True)]
-    return Chain(stages) if len(stages) > 1 else stages[0]

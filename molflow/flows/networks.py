@@ -59,6 +59,39 @@ def fall_to_zero(times: Sequence[float]) -> bool:
     return len(times) > 1 and times[-1] == 0 and all(r < t for t, r in pairwise(times))
 
 
+def passes(times: Sequence[float], start_from_noise: bool) -> list[list[float]]:
+    """Times that fall to 0 several times, one list for each fall: 1, 0.5, 0, 0.2, 0 are [1, 0.5, 0] and [0.2, 0].
+
+    Args:
+        times: which may rise from 0 to a time below 1.
+        start_from_noise: whether they begin at 1, and not below.
+
+    Raises:
+        ValueError: they do not.
+    """
+    parts: list[list[float]] = [[]]
+    for t in times:
+        if parts[-1] and t > parts[-1][-1]:
+            parts.append([])
+        parts[-1].append(t)
+    first, *others = parts
+    starts = first[:1] == [1] if start_from_noise else first[:1] < [1]
+    if not starts or not all(map(fall_to_zero, parts)) or any(part[0] >= 1 for part in others):
+        start = "1" if start_from_noise else "below 1"
+        raise ValueError(f"times must fall from {start} to 0, and from there may rise below 1 and fall again")
+    return parts
+
+
+def pass_again(velocity: Callable[[P, Tensor], P], points: P, parts: Sequence[Sequence[float]]) -> P:
+    """Points at time 0 taken back to time t as (1 - t) p, and by Euler steps to time 0 again, for each of `passes`.
+
+    The errors of a point count as its noise at time t, and the velocity removes them.
+    """
+    for part in parts:
+        points = euler_steps(velocity, points * (1 - part[0]), part)
+    return points
+
+
 def build_network(
     config: NetworkConfig, domain: Domain[Any], conditions: Conditions | None, n_times: int = 0
 ) -> nn.Module:

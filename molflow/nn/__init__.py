@@ -9,7 +9,7 @@ from molflow.nn.registry import NETWORKS
 from molflow.registry import lazy_names
 
 if TYPE_CHECKING:
-    from molflow.nn.chain import Chain
+    from molflow.nn.chain import Chain, ChainConfig
     from molflow.nn.egnn import EGNN, EGNNConfig
     from molflow.nn.mlp import MLP, MLPConfig
     from molflow.nn.network import Network, NetworkConfig, PointNetwork, VectorNetwork
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from molflow.nn.transformer import EquivariantTransformer, TransformerConfig
 
 __all__ = [
-    "EGNN", "MLP", "NETWORKS", "Chain", "EGNNConfig", "EquivariantTransformer", "MLPConfig", "Network", "NetworkConfig",
-    "PlainTransformer", "PlainTransformerConfig", "PointNetwork", "ResNet", "ResNetConfig", "TensorProductConfig",
-    "TensorProductNetwork", "TransformerConfig", "VectorNetwork",
+    "EGNN", "MLP", "NETWORKS", "Chain", "ChainConfig", "EGNNConfig", "EquivariantTransformer", "MLPConfig", "Network",
+    "NetworkConfig", "PlainTransformer", "PlainTransformerConfig", "PointNetwork", "ResNet", "ResNetConfig",
+    "TensorProductConfig", "TensorProductNetwork", "TransformerConfig", "VectorNetwork",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "chain": ("Chain",),
+        "chain": ("Chain", "ChainConfig"),
         "egnn": ("EGNN", "EGNNConfig"),
         "mlp": ("MLP", "MLPConfig"),
         "network": ("Network", "NetworkConfig", "PointNetwork", "VectorNetwork"),

@@ -16,6 +16,7 @@ NETWORKS: "Registry[type[NetworkConfig]]" = Registry(
         "plain_transformer": "molflow.nn.plain_transformer",
         "mlp": "molflow.nn.mlp",
         "resnet": "molflow.nn.resnet",
+        "chain": "molflow.nn.chain",
     },
     group="molflow.networks",
 )

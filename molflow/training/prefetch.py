@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from molflow.data.batches import Batch
 from molflow.errors import MolflowError
 from molflow.interrupts import end_with_parent, ignored_interrupts
+from molflow.threads import limited_threads
 from molflow.training.objectives.base import Preparation
 
 AHEAD = 2
@@ -91,12 +92,8 @@ class _PreparedDataset(Dataset[Prepared]):
 
     def __getitem__(self, request: Request) -> Prepared:
         generator = torch.Generator().manual_seed(request.seed)
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # as in a worker: the last digit can depend on the number of threads
-        try:
+        with limited_threads(1):  # as in a worker: the last digit can depend on the number of threads
             return Prepared(request.indices, self.prepare(request.batch, generator))
-        finally:
-            torch.set_num_threads(threads)
 
 
 def _end_with_parent(worker: int) -> None:

@@ -24,6 +24,7 @@ from molflow.files import atomic_path, locked, sweep
 from molflow.flows.base import Flow
 from molflow.flows.storage import read_card, save_model
 from molflow.progress import progress_bar
+from molflow.threads import limited_threads
 from molflow.training.metrics import mean
 from molflow.training.run import Run
 from molflow.training.state import STATE, load_state, save_state
@@ -241,11 +242,8 @@ def resumed_folder(folder: Path, *, writes: bool = True) -> Iterator[dict[str, A
         begun = state.get("threads", threads)
         if begun != threads:
             log.info("the run continues with %d threads, as it began, so that it is exact", begun)
-        try:
-            torch.set_num_threads(begun)
+        with limited_threads(begun):
             yield state
-        finally:
-            torch.set_num_threads(threads)
 
 
 def steps_of_card(folder: Path) -> int | None:

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from molflow.energies import DoubleWell, LennardJones, Tempering, parallel_tempering, split_r_hat
-from molflow.energies.mcmc import threads_for
 from molflow.errors import MolflowError
 
 QUICK = Tempering((1.0,), n_burn_in=60, n_samples=30, thinning=3, n_leapfrog=4)
@@ -130,15 +129,3 @@ def test_split_r_hat():
     assert split_r_hat(values) == pytest.approx(0.5**0.5)  # halves agree, so only (n - 1) / n with n = 2 is left
     values[:, 2:] += 2  # means of halves 1, 3, 1, 3 with variance 4 / 3, within 2
     assert split_r_hat(values) == pytest.approx((0.5 + 4 / 3 / 2) ** 0.5)
-
-
-@pytest.mark.parametrize(("numbers", "expected"), [(1000, 1), (10**6, 2)])
-def test_small_work_takes_one_thread(numbers, expected):
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        with threads_for(numbers):
-            assert torch.get_num_threads() == expected
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)

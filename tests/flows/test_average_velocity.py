@@ -9,7 +9,8 @@ from laws import FREE_FORM, PARTICLE_FLOWS, asked, make_flow, random_case, rando
 from torch import nn
 
 from molflow.errors import MolflowError
-from molflow.flows import ContinuousFlow, FreeFormFlow, ParticleDomain, unroll
+from molflow.flows import ContinuousFlow, FreeFormFlow, ParticleDomain, refined, unroll
+from molflow.flows.networks import euler_steps
 from molflow.flows.sampling import latents
 from molflow.geometry import Context, Points
 from molflow.nn import EGNN, EquivariantTransformer, TransformerConfig
@@ -176,6 +177,31 @@ def test_one_stage_is_the_decoder_itself(flow, case):
     unrolled = unroll(flow, [1, 0])
     assert isinstance(unrolled.decoder, EquivariantTransformer)
     close(unrolled.decode(*case), flow.decode(*case), atol=1e-8)
+
+
+def test_refined_it_goes_on_along_the_path_of_a_velocity(flow, case):
+    """g(z) times 1 - t is a point of the path at time t, twice."""
+    z, context = case
+    network = randomize(EquivariantTransformer(flow.domain.n_features, flow.domain.n_labels, 1, **SMALL)).double()
+    path = ContinuousFlow(flow.domain, network)
+    plain = unroll(flow, TIMES)
+    decoded = plain.decode(z, context)
+    expected = euler_steps(lambda p, t: path.velocity(p, context, t), decoded * 0.7, [0.3, 0.1, 0])
+    expected = euler_steps(lambda p, t: path.velocity(p, context, t), expected * 0.8, [0.2, 0])
+    deeper = refined(plain, path, [0.3, 0.1, 0, 0.2, 0])
+    close(deeper.decode(z, context), expected, atol=1e-6)
+    close(deeper.encode(z, context), plain.encode(z, context), atol=0)
+    assert len(deeper.decoder.stages) == len(TIMES) - 1 + 3
+    assert (expected.x - decoded.x).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("times", [[], [0], [1, 0], [0.2, 0.1], [0.1, 0.2, 0], [0.2, 0, 1, 0], [0.2, 0, 0.1]])
+def test_refining_needs_times_from_below_one_to_zero(flow, times):
+    network = EquivariantTransformer(flow.domain.n_features, flow.domain.n_labels, 1, **SMALL).double()
+    with pytest.raises(MolflowError, match="times must fall from below 1 to 0"):
+        refined(unroll(flow, TIMES), ContinuousFlow(flow.domain, network), times)
+    with pytest.raises(MolflowError, match="without noise and without times"):
+        refined(flow, ContinuousFlow(flow.domain, network), TIMES[1:])
 
 
 def test_unrolling_with_features():

@@ -10,6 +10,7 @@ import torch
 from laws import make_flow, random_case, random_data, randomize
 from torch import nn
 
+from molflow.config import parse
 from molflow.errors import MolflowError
 from molflow.flows import AdaptiveSolver, ContinuousConfig, ContinuousFlow, FixedStepSolver, ParticleDomain
 from molflow.flows.domains import ParticlesConfig
@@ -89,6 +90,26 @@ def test_a_linear_velocity(solver):
     close(terms.log_det, log_det)
     loss = (terms.latent - terms.log_det + 0.3 * terms.kinetic_energy).mean()
     close(terms.nll(kinetic_energy=0.3).mean(), loss)
+
+
+def test_samples_may_pass_by_their_times_again():
+    """Back at time t a point is (1 - t) p; the number of evaluations, or a density, is that without such times."""
+    plain = network_flow(FixedStepSolver(n_steps=3))
+    flow = ContinuousFlow(plain.domain, plain.network, plain.solver, times=[1, 0.4, 0, 0.3, 0.1, 0]).double()
+    z, context = random_case(2, 0, 0, [3, 3])
+    x = z.x
+    for t, following in ((1.0, 0.4), (0.4, 0.0), (0.3, 0.1), (0.1, 0.0)):
+        x = (0.7 * x if t == 0.3 else x) - (t - following) * flow.velocity(Points(x, z.h), context, torch.tensor(t)).x
+    close(flow.generate(z, context, None, flow.generator(0)).x, x)
+    assert flow.n_evaluations == 4
+    close(flow.generate(z, context, 3, flow.generator(0)).x, plain.decode(z, context, 3).x)
+    close(flow.decode(z, context).x, plain.decode(z, context).x)
+
+
+@pytest.mark.parametrize("times", [[], [1], [0.5, 0], [1, 0.5], [1, 0, 1, 0], [1, 0.2, 0.1, 0.2, 0]])
+def test_times_of_samples_that_cannot_be(times):
+    with pytest.raises(MolflowError, match="times must fall from 1 to 0"):
+        parse(ContinuousConfig, {"domain": {"kind": "particles", "n_particles": 3, "dim": 2}, "times": times}, "here")
 
 
 @pytest.mark.parametrize("method", STAGES)

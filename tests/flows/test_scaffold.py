@@ -1,13 +1,10 @@
 """Samples around given atoms: the atoms stay, the composition has room for them, and what cannot be is refused."""
 
-from itertools import permutations
-
 import pytest
 import torch
 
 import molflow
 from molflow.batch import MoleculeBatch
-from molflow.distributions.compositions import CompositionTable
 from molflow.errors import MolflowError
 from molflow.flows.domains.room import Room
 from molflow.flows.scaffold import rigid_motion
@@ -60,24 +57,37 @@ def test_a_scaffold_and_a_formula_can_both_be_asked_for():
         assert torch.bincount(molecule, minlength=9)[[1, 6, 7, 8]].tolist() == [7, 4, 1, 1]
 
 
-def test_only_compositions_with_room_are_drawn():
-    torch.manual_seed(0)
-    table = torch.randint(0, 3, (40, 4)).unique(dim=0)
-    table = table[table.sum(1) > 0]
-    compositions = CompositionTable(4, len(table))
-    compositions.fit(table, torch.ones(len(table), dtype=torch.int64))
-    allowed = torch.tensor([[True, True, False, False], [True, False, False, False], [False, False, True, True]])
-    generator = torch.Generator().manual_seed(0)
-    room = Room(torch.zeros(3, 3), allowed)
-    types, mask = room.sample(2000, lambda n: compositions.sample(n, generator), generator)
-    assert allowed[torch.arange(3), types[:, :3]].all()
-    drawn = {tuple(torch.bincount(row[real], minlength=4).tolist()) for row, real in zip(types, mask, strict=True)}
+def test_the_points_of_a_scaffold_come_first_and_its_choice_is_random():
+    allowed = torch.tensor([[True, True, False], [False, True, True]])
+    types, mask = torch.tensor([[0, 1, 1, 2], [0, 1, 0, 0]]), torch.tensor([[True] * 4, [True, True, False, False]])
+    choices = set()
+    for seed in range(20):
+        arranged = Room(torch.zeros(2, 3), allowed).arranged(types, mask, torch.Generator().manual_seed(seed))
+        assert allowed[torch.arange(2), arranged[:, :2]].all()
+        assert arranged[1].tolist() == [0, 1, 0, 0]
+        assert sorted(arranged[0].tolist()) == [0, 1, 1, 2]
+        choices.add(tuple(arranged[0, :2].tolist()))
+    assert choices == {(0, 1), (0, 2), (1, 1), (1, 2)}
 
-    def has_room(counts):
-        points = [t for t, n in enumerate(counts) for _ in range(n)]
-        return any(all(allowed[k, t] for k, t in enumerate(chosen)) for chosen in permutations(points, 3))
 
-    assert drawn == {tuple(counts) for counts in table.tolist() if has_room(counts)}
+def test_a_condition_holds_for_what_is_drawn_around_a_scaffold():
+    """Around the same atoms a gap of 4 eV takes other compositions than one of 10 eV, those that the model prefers."""
+    flow = molflow.load_pretrained("qm9-cond")
+    request = flow.request(scaffold=AMIDE)
+
+    def preferred(gap):
+        """Mean of log p(c | 4 eV) - log p(c | 10 eV) over compositions drawn for a gap."""
+        condition = flow.standardized({"gap": gap}, 300)
+        context = flow.domain.sample_context(300, flow.generator(0), flow.device, flow.dtype, request, condition)
+        compositions = context.labels.sum(1).round().long()
+        assert request.constraint.holds(compositions).all()
+        low, high = (
+            flow.domain.compositions.log_prob(compositions, flow.standardized({"gap": each}, 300))
+            for each in ("4 eV", "10 eV")
+        )
+        return float((low - high).mean())
+
+    assert preferred("4 eV") > preferred("10 eV") + 1
 
 
 @pytest.mark.parametrize(

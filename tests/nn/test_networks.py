@@ -7,8 +7,10 @@ import torch
 from edge_list_egnn import from_dense
 from laws import NETWORKS, random_case, random_points, randomize, with_labels
 
+from molflow.config import parse
+from molflow.errors import MolflowError
 from molflow.geometry import MeanFreeSpace, Points, project
-from molflow.nn import EGNN, Chain, EquivariantTransformer, TensorProductNetwork
+from molflow.nn import EGNN, Chain, ChainConfig, EquivariantTransformer, TensorProductNetwork
 from molflow.testing import assert_equivariant
 from molflow.volume import jvp, surrogate_decoder_jvp, surrogate_encoder_jvp, vjp
 
@@ -223,6 +225,39 @@ def test_a_chain_is_its_stages_one_after_another():
         one(*with_labels(points, context.labels), context.mask),
         network.stages[0](*with_labels(points, context.labels), context.mask),
     )
+
+
+def test_factors_scale_the_input_of_a_stage():
+    network, points, context, _ = make("chain-with-factors")
+    first, second = network.stages
+    moved = points + call(first, points, context, None)
+    shrunk = Points(moved.x - 0.3 * project(moved.x, context.mask), 0.7 * moved.h)
+    expected = shrunk + call(second, shrunk, context, None) - points
+    torch.testing.assert_close(torch.cat(call(network, points, context, None), -1), torch.cat(expected, -1))
+
+
+def test_chains_in_a_chain_are_one_chain():
+    inner = NETWORKS["chain-with-factors"].config
+    outer = ChainConfig(stages=[inner, inner.stages[0]], factors=[0.5, 0.2]).build(2, 1)
+    assert [type(stage).__name__ for stage in outer.stages] == [
+        "EquivariantTransformer",
+        "EGNN",
+        "EquivariantTransformer",
+    ]
+    assert outer.factors == (0.5, 0.7, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"stages": []}, "stages"),
+        ({"stages": [{"kind": "mlp"}]}, "only networks on point clouds"),
+        ({"stages": [{"kind": "egnn"}], "factors": [1.0, 0.5]}, "factors: expected 1, one for each of stages, got 2"),
+    ],
+)
+def test_chains_that_cannot_be(table, message):
+    with pytest.raises(MolflowError, match=message):
+        parse(ChainConfig, table, "here")
 
 
 def test_heads_must_divide_the_width():

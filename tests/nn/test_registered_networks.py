@@ -42,10 +42,18 @@ def test_a_configuration_comes_back_from_plain_values(name):
     config = CASES[name].config
     holder = _Holder(network=config)
     table = holder.model_dump(mode="json")
-    assert table["network"] == {"kind": config.kind, **config.settings()}
+    settings = {name: _plain(value) for name, value in config.settings().items()}
+    assert table["network"] == {"kind": config.kind, **settings}
     again = parse(_Holder, table, "here")
     assert again == holder
     assert type(again.network) is type(config)
+
+
+def _plain(value):
+    """A value of a configuration as JSON has it: networks in a chain as tables."""
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    return {"kind": value.kind, **value.settings()} if isinstance(value, NetworkConfig) else value
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -833,6 +833,9 @@ def test_stages_need_times_and_a_teacher():
         stages(flow, teacher, times=(1.0, 0.5, 0.2, 0.0))
     with pytest.raises(ValueError, match="needs a continuous flow as teacher"):
         stages(flow, flow, times=(1.0, 0.5, 0.0))
+    scaled = Chain(flow.decoder.stages, [1.0, 0.9])
+    with pytest.raises(ValueError, match="stages of the decoder scale their input"):
+        stages(FreeFormFlow(flow.encoder, scaled, domain=flow.domain), teacher, times=(1.0, 0.5, 0.0))
     for times in ((1.0, 0.5), (1.0, 0.5, 0.5, 0.0), (0.9, 0.5, 0.0), (1.0, 0.0)):
         with pytest.raises(ValueError, match="times must fall from 1 to 0"):
             stages(flow, teacher, times=times)

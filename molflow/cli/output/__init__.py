@@ -52,13 +52,16 @@ def write_json(path: Path | None, content: Any) -> None:
 
 
 def show(records: Sequence[Record], json: Path | None = None) -> None:
-    """Print one line for each figure, with one column for each record; those that do not fit go to a further table."""
+    """Print one line for each figure, with one column for each record; those that do not fit go to a further table.
+
+    As in all commands files are written first, since the reader of standard output may close it.
+    """
+    write_json(json, records[0] if len(records) == 1 else records)
     left = list(records)
     while left:
         n = next((n for n in range(len(left), 1, -1) if _width(_table(left[:n])) <= console.width), 1)
         console.print(_table(left[:n]))
         left = left[n:]
-    write_json(json, records[0] if len(records) == 1 else records)
 
 
 def _table(records: Sequence[Record]) -> Table:

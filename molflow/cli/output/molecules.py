@@ -1,11 +1,10 @@
 """The table of scores of molecules, whose rows come from the registry of metrics."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.table import Table
 
-from molflow.cli.output import Record, columns, console, text, write_json
+from molflow.cli.output import Record, columns, console, text
 from molflow.evaluation.metrics import grouped, label
 from molflow.report.molecules import notes_on
 from molflow.report.scores import SCREENING
@@ -14,14 +13,8 @@ from molflow.report.tables import number
 _SPEEDS = ("ms_per_molecule", "ms_per_stable_molecule")
 
 
-def show_scores(records: dict[str, Record], json: Path | None, several: bool = False) -> None:
-    """Print the scores of one or more sets of molecules beside those of the reference.
-
-    Args:
-        records: `MoleculeScores.to_dict()` by the name of the set.
-        json: file for the records, or None.
-        several: write the records by name even if there is only one.
-    """
+def show_scores(records: dict[str, Record]) -> None:
+    """Print the scores of one or more sets of molecules, by the name of the set, beside those of the reference."""
     sets = list(records.values())
     reference = sets[0]["reference_scores"] or {}
     shown = [*sets, *([reference] if reference else [])]
@@ -41,7 +34,6 @@ def show_scores(records: dict[str, Record], json: Path | None, several: bool = F
             console.print(f"{name}: {note}")
     console.print(table)
     _show_protocols(next(iter(records.values())))
-    write_json(json, records if several else sets[0])
 
 
 def _show_protocols(first: Record) -> None:

@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 
-from molflow.cli.output import Record, columns, console, write_json
+from molflow.cli.output import Record, columns, console
 from molflow.report.tables import number, percent
 
 
@@ -67,7 +66,7 @@ _BOLTZMANN: tuple[tuple[str, Callable[[Record], str], Callable[[Record], str]], 
 )
 
 
-def show_boltzmann(records: dict[str, Record], json: Path | None) -> None:
+def show_boltzmann(records: dict[str, Record]) -> None:
     """Print the scores of one or more sets of configurations beside those of the reference."""
     first = next(iter(records.values()))
     table = columns(records, first["system"]["name"])
@@ -87,4 +86,3 @@ def show_boltzmann(records: dict[str, Record], json: Path | None) -> None:
             f"{number(first['disagreement_largest'])} at most (configuration {first['disagreement_configuration']:,}): "
             "there the inverse is not exact enough, or the path is stiff."
         )
-    write_json(json, first if len(records) == 1 else records)

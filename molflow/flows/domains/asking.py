@@ -42,7 +42,7 @@ class Ask(NamedTuple):
             self.composition is not None
             and "the composition " + ", ".join(f"{name}={n}" for name, n in self.composition.items()),
             self.elements is not None and f"only the elements {', '.join(self.elements)}",
-            self.scaffold is not None and "the scaffold",
+            self.scaffold is not None and "room for the scaffold",
         ]
         return " and ".join(part for part in parts if part)
 
@@ -64,7 +64,7 @@ def parse_formula(formula: str) -> dict[int, int]:
 
 
 def constraint_of(ask: Ask, types: Sequence[str], numbers: Tensor, hydrogens: Tensor) -> Constraint:
-    """The compositions that have what is asked.
+    """The compositions that have what is asked, but for the scaffold.
 
     Args:
         ask: what is asked.

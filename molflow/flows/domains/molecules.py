@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -245,9 +246,9 @@ class MoleculeDomain(_Molecules):
 
 
 class Request(NamedTuple):
-    """What is asked of compositions: linear conditions, and room for a scaffold."""
+    """What is asked of compositions, and the scaffold that they have room for."""
 
-    constraint: Constraint | None = None
+    constraint: Constraint
     room: Room | None = None
 
 
@@ -286,10 +287,11 @@ class ComposedMoleculeDomain(_Molecules):
         asked = Ask(**_known(ask))
         if not asked.words:
             return None
-        room = None if asked.scaffold is None else self.room_for(asked.scaffold)
-        asked = asked._replace(scaffold=None)
-        constraint = constraint_of(asked, self.types, self.type_numbers, self.type_hydrogens) if asked.words else None
-        return Request(constraint, room)
+        constraint = constraint_of(asked, self.types, self.type_numbers, self.type_hydrogens)
+        if asked.scaffold is None:
+            return Request(constraint)
+        room = self.room_for(asked.scaffold)
+        return Request(replace(constraint, room=room.allowed), room)
 
     def room_for(self, scaffold: MoleculeBatch) -> Room:
         """What a scaffold asks of compositions.
@@ -324,8 +326,6 @@ class ComposedMoleculeDomain(_Molecules):
         request = self.request(**ask)
         if request is None:
             return torch.zeros((), dtype=torch.float64)
-        if request.room is not None or request.constraint is None:
-            raise MolflowError("the probability of a scaffold is not known")
         return self.compositions.log_prob_of(request.constraint)
 
     def sample_context(
@@ -337,11 +337,11 @@ class ComposedMoleculeDomain(_Molecules):
         asked: Request | None = None,
         condition: Tensor | None = None,
     ) -> Context:
-        constraint, room = asked or Request()
+        constraint, room = asked or (None, None)
+        types, mask = self.compositions.sample(n, generator, constraint, condition)
         if room is None:
-            return self._context(*self.compositions.sample(n, generator, constraint, condition), dtype)
-        types, mask = room.sample(n, lambda m: self.compositions.sample(m, generator, constraint), generator)
-        fixed = room.positions.to(dtype).expand(n, -1, -1)
+            return self._context(types, mask, dtype)
+        types, fixed = room.arranged(types, mask, generator), room.positions.to(dtype).expand(n, -1, -1)
         return self._context(types, mask, dtype)._replace(fixed=fixed)
 
     def log_prob_context(self, context: Context) -> Tensor:

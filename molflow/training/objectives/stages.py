@@ -83,6 +83,8 @@ class StagesObjective(Objective):
         self.stages = list(trained.stages) if isinstance(trained, Chain) else [trained]
         if (n := len(config.times)) != len(self.stages) + 1:
             raise ValueError(f"{n} times are those of {n - 1} stages, the {config.map} has {len(self.stages)}")
+        if isinstance(trained, Chain) and any(factor != 1 for factor in trained.factors):
+            raise ValueError(f"stages of the {config.map} scale their input, which no stage of a path does")
         self.teacher = teacher.requires_grad_(False)
         for other in maps.values():
             other.requires_grad_(False)

@@ -83,17 +83,6 @@ def processor(device: torch.device) -> str:
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
-@contextmanager
-def limited_threads(number: int) -> Iterator[None]:
-    """Let torch use so many threads within a block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 class ShardFolder:
     """The shards of a run and its manifest. Several processes, each with other shards, may write to one folder.
 
