@@ -182,6 +182,11 @@ def test_a_property_must_be_a_number_that_is_there(smiles, tmp_path):
         MoleculeFile(file=path, smiles_column="structure").prepare(progress=False)
     path.write_text("id, smiles, mu\n1, CCO, 1.5\n")
     assert all_of(MoleculeFile(file=path, properties={"mu": "debye"})).properties["mu"].tolist() == [1.5]
+    path.write_text("SMILES,smiles\nCCN,CCO\n")
+    assert all_of(MoleculeFile(file=path)).smiles.tolist() == ["CCO"]
+    path.write_text("smiles,mu,mu\nCCN,1,2\n")
+    with pytest.raises(MolflowError, match="has several columns 'mu'; expected different names"):
+        MoleculeFile(file=path, properties={"mu": "debye"}).prepare(progress=False)
     with pytest.raises(MolflowError, match="properties: charge is a number that molflow finds itself"):
         parse(MoleculeFile, {"file": path, "properties": {"charge": "1"}}, "mine")
 
