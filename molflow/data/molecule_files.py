@@ -127,6 +127,7 @@ class MoleculeFile(DataSetConfig):
             rows = ([item.source, item.number, item.name, reason] for item, reason in dropped)
             writer.writerows(map(csv_cell, row) for row in rows)
         if not kept:
+            path.with_suffix(".partial.jsonl").unlink()  # so that --force prepares them anew
             common = Counter(reason for _, reason in dropped).most_common(1)
             why = f"; the most common reason: {common[0][0]}" if common else ""
             raise MolflowError(f"{self.file}: none of {len(items):,} molecules can be used{why}")

@@ -151,6 +151,7 @@ def test_hydrogens_dimensions_and_units_are_checked(tmp_path):
     assert all_of(MoleculeFile(file=polar, add_hydrogens=True)).n_atoms.tolist() == [9]
     with pytest.raises(MolflowError, match="two-dimensional"):
         MoleculeFile(file=flat).prepare(progress=False)
+    assert not list(tmp_path.rglob("*.partial.jsonl"))
     ethanol = all_of(MoleculeFile(file=good)).subset([0])
     with StructureWriter(tmp_path / "nm.xyz") as writer:
         writer.write(Structure(ethanol.positions / 10, ethanol.atomic_numbers))

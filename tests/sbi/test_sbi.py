@@ -222,6 +222,8 @@ def test_failed_simulations_are_dropped_and_counted_and_the_posterior_is_saved(s
     with caplog.at_level(logging.WARNING, "molflow"):
         posterior = molflow.sbi.train(theta, x, overrides=TINY)
     posterior.save(tmp_path / "saved")
+    with pytest.raises(MolflowError, match="saved: holds a model already; name another folder"):
+        posterior.save(tmp_path / "saved")
     asked = {"shape": (3,), "x": x[0], "seed": 0}
     assert torch.equal(molflow.sbi.load(tmp_path / "saved").sample(**asked), posterior.sample(**asked))
     assert "3 of 100 simulations are not finite and were dropped" in caplog.text
