@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 import molflow
+from molflow.checksums import digest
 from molflow.data import load_particles, load_qm9
 from molflow.energies import get_system
 from molflow.evaluation import TrainingReference, evaluate_boltzmann, qm9_training_reference
@@ -144,11 +145,13 @@ def main() -> None:
     else:
         write_half(arguments.run / WEIGHTS, folder / WEIGHTS)
         scores = molecule_scores(molflow.load(folder), arguments)
-    lines = [json.loads(line) for line in (arguments.run / "metrics.jsonl").read_text().splitlines()]
+    metrics = arguments.run / "metrics.jsonl"  # a model whose parts were only joined has none
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
     history = [line for line in lines if "validation_loss" in line]
     before = read_json(folder / CARD) if (folder / CARD).exists() else {}
     about = {"about": before["about"]} if "about" in before else {}
     card = read_json(arguments.run / CARD) | {"name": arguments.name, "how": arguments.how} | about
+    card["weights_sha256"] = digest(read_weights(folder / WEIGHTS))
     write_json(folder / CARD, card | {"validation_history": history, "scores": scores})
     for line in history:
         print({key: value if value is None else round(value, 3) for key, value in line.items()})  # noqa: T201

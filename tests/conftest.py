@@ -1,8 +1,10 @@
 """Fixtures that several test folders share."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -48,6 +50,32 @@ def molflow(capfd):
         with pytest.raises(SystemExit) as stop:
             main([str(word) for word in words])
         return stop.value.code, *capfd.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def interrupted():
+    """Run a command and send Ctrl-C once `ready(text of stderr so far)`; it must fail without a traceback.
+
+    Gives the last line of stderr. Progress is a line every tenth of a second.
+    """
+
+    def run(ready, *words):
+        # A shell that starts pytest in the background lets its children ignore Ctrl-C.
+        program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        program += "from molflow import cli, progress; progress.INTERVAL = 0.1; cli.main()"
+        command = [sys.executable, "-c", program, *map(str, words)]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        shown = ""
+        while process.poll() is None and not ready(shown):
+            shown += process.stderr.read(64)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert "Traceback" not in err
+        return err.splitlines()[-1]
 
     return run
 

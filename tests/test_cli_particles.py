@@ -3,10 +3,6 @@
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -355,23 +351,7 @@ def _sampled(molflow, model, folder):
     return folder / "sampled.npz"
 
 
-def interrupted(ready, *words):
-    """Send Ctrl-C to a command once what it shows on stderr is so far; gives its last line."""
-    # A shell that starts pytest in the background lets its children ignore Ctrl-C.
-    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    program += "from molflow import cli, progress; progress.INTERVAL = 0.1; cli.main()"
-    process = subprocess.Popen([sys.executable, "-c", program, *map(str, words)], stderr=subprocess.PIPE, text=True)
-    shown = ""
-    while process.poll() is None and not ready(shown):
-        shown += process.stderr.read(64)
-    time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
-    return err.splitlines()[-1]
-
-
-def test_an_interrupted_sample_keeps_finished_samples(model, tmp_path):
+def test_an_interrupted_sample_keeps_finished_samples(interrupted, model, tmp_path):
     out = tmp_path / "a.npz"
 
     def ready(shown):
@@ -386,13 +366,13 @@ def test_an_interrupted_sample_keeps_finished_samples(model, tmp_path):
     assert os.listdir(tmp_path) == ["a.npz"]
 
 
-def test_samples_are_written_before_the_reference_is_drawn(model, tmp_path, monkeypatch):
+def test_samples_are_written_before_the_reference_is_drawn(interrupted, model, tmp_path, monkeypatch):
     out, cache = tmp_path / "a.npz", tmp_path / "cache"
     monkeypatch.setenv("MOLFLOW_CACHE", str(cache))
     line = interrupted(
         lambda shown: "exact samples of dw4, is drawn now" in shown, "sample", "-m", model, "-n", 20, "-o", out
     )
-    assert line == f"molflow: error: interrupted before the scores were known; all 20 configurations are in {out}"
+    assert line == f"molflow: error: interrupted; 20 configurations are in {out}, without scores"
     with np.load(out) as file:
         assert len(file["positions"]) == 20
     assert not list(cache.glob("*"))

@@ -70,6 +70,17 @@ def test_what_is_asked(name, ask, strict):
     flow.domain.log_prob_of(**ask)
 
 
+@pytest.mark.parametrize("name", ["composed-united-conditional", "united-model-of-compositions"])
+def test_room_for_a_scaffold(name, strict):
+    flow = make_flow(name).to(DEVICE)
+    x, numbers = torch.randn(1, 2, 3, device=DEVICE), torch.tensor([[6, 8]], device=DEVICE)
+    scaffold = MoleculeBatch(x, numbers, numbers > 0)
+    strict()
+    request = flow.domain.request(scaffold=scaffold)
+    flow.domain.sample_context(4, flow.generator(0), flow.device, flow.dtype, request)
+    flow.domain.log_prob_of(scaffold=scaffold)
+
+
 @pytest.mark.parametrize("kind", OBJECTIVES)
 def test_objectives(kind, strict):
     """A training step: preparation on the CPU, then gradients, in parts."""

@@ -74,16 +74,13 @@ def data(
         data_set = parse(chosen, settings | ({"file": name} if is_file else {}), name)
     data_set.prepare(force=force, progress=True)
     record = data_set.describe()
+    write_json(json, record)
     if is_file:
         _show_molecules(record, describe)
-        write_json(json, record)
-        return
-    system = chosen.system()
-    if system is None:
-        show([record], json)
+    elif (system := chosen.system()) is None:
+        show([record])
     else:
         _show_chains(record, system)
-        write_json(json, record)
 
 
 def _units(words: Sequence[str]) -> dict[str, str]:

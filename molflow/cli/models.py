@@ -26,12 +26,12 @@ def models(
     check_json(json)
     if name is None:
         cards = model_cards()
-        show_models(cards)
         write_json(json, cards)
+        show_models(cards)
     else:
         card = _card(name)
-        show_card(name, card)
         write_json(json, card)
+        show_card(name, card)
 
 
 def _card(name: str) -> Record:

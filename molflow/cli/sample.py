@@ -263,15 +263,14 @@ def sample(
         raise UsageError(f"{out} exists: --force overwrites it; or give another --out")
     training = (own_training_reference(model) if novelty else None) or training_reference(novelty)
     scoring = EvaluationOptions(scope="lookup", training=training, workers=workers)
+    kept = f"{n:,} {task.noun} are in {'standard output' if streamed else out}"
     with ExitStack() as stack:
         scores = stack.enter_context(task.scoring(flow, scoring)) if score else None
         _write(task.writer(out, format), task.noun, sampling, scores, out)
         try:
             record = (scores.record() if scores else {}) | sampling.figures() | {"file": str(out)}
-        except KeyboardInterrupt as error:  # a reference that is drawn now takes minutes
-            raise MolflowError(
-                f"interrupted before the scores were known; all {n:,} {task.noun} are in {out}"
-            ) from error
+        except (KeyboardInterrupt, MolflowError) as error:  # a reference that is drawn now takes minutes
+            raise MolflowError(f"{str(error) or 'interrupted'}; {kept}, without scores") from error
     write_json(json, record)
     if score:
         show_samples(task.name, {model: record})
@@ -282,7 +281,7 @@ def sample(
     if ask:
         probability = float(flow.domain.log_prob_of(**ask).exp())
         console.print(f"Without being asked, {model} makes such samples with probability {probability:.3g}.")
-    console.print(f"{n:,} {task.noun} are in {'standard output' if streamed else out}")
+    console.print(kept)
 
 
 def _free(path: Path, force: bool) -> Path:

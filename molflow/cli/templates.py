@@ -33,8 +33,8 @@ def templates(
         _copy(*copy)
     else:
         summaries = {name: summary(name) for name in template_names()}
-        show_lines(list(summaries.items()))
         write_json(json, summaries)
+        show_lines(list(summaries.items()))
 
 
 def _text(name: str) -> str:

@@ -24,6 +24,8 @@ from molflow.flows.bounds import BoundedTensors
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.json"
 FORMAT = 1
 _CHECKSUM = "sha256"  # in the metadata of a file of weights: the digest of its tensors
+_EQUAL = "equal_tensors"  # there too: name -> name of the tensor in the file that it equals, in JSON
+_LARGE = 1024  # numbers of a tensor that is worth it
 
 
 class About(Config):
@@ -197,10 +199,24 @@ def _from_format_0(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def save_weights(weights: dict[str, Tensor], path: Path) -> None:
-    """Write tensors, with their checksum, to a safetensors file, atomically."""
+    """Write tensors, with their checksum, to a safetensors file, atomically.
+
+    Of large tensors that are equal, as in the stages of an unrolled network, one is written; the others are named in
+    the metadata.
+    """
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    equal = _equal_tensors(weights)
+    metadata = {_CHECKSUM: digest(weights)} | ({_EQUAL: json.dumps(equal)} if equal else {})
+    written = {name: tensor for name, tensor in weights.items() if name not in equal}
     with atomic_path(path) as temporary:  # save_file would make it readable to its owner alone
-        temporary.write_bytes(save(weights, {_CHECKSUM: digest(weights)}))
+        temporary.write_bytes(save(written, metadata))
+
+
+def _equal_tensors(weights: dict[str, Tensor]) -> dict[str, str]:
+    """Name -> name of the first tensor with the same values, for large ones."""
+    first: dict[str, str] = {}
+    same = {n: first.setdefault(digest(t), n) for n, t in weights.items() if t.numel() >= _LARGE}
+    return {name: other for name, other in same.items() if name != other}
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -214,9 +230,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, "pt") as file:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-            stated = (file.metadata() or {}).get(_CHECKSUM)
+            metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise MolflowError(f"{path}: not a safetensors file ({error}); other formats are not read") from error
+    try:
+        weights |= {name: weights[other] for name, other in json.loads(metadata.get(_EQUAL, "{}")).items()}
+    except (ValueError, AttributeError, LookupError, TypeError, RecursionError) as error:
+        raise MolflowError(f"{path}: the weights are damaged: their list of equal tensors cannot be read") from error
+    stated = metadata.get(_CHECKSUM)
     source, card = "it", path.with_name(CARD)
     if stated is None and card.is_file():
         source, stated = CARD, read_card(path.parent).get("weights_sha256")

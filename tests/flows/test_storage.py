@@ -15,7 +15,17 @@ from molflow.checksums import digest
 from molflow.errors import MolflowError
 from molflow.flows import FreeFormConfig
 from molflow.flows.domains import MoleculesConfig
-from molflow.flows.storage import CARD, CONFIG, WEIGHTS, load, load_weights, read_card, read_weights, save_model
+from molflow.flows.storage import (
+    CARD,
+    CONFIG,
+    WEIGHTS,
+    load,
+    load_weights,
+    read_card,
+    read_weights,
+    save_model,
+    save_weights,
+)
 from molflow.flows.zoo import PlanarConfig
 from molflow.nn import EGNNConfig
 from molflow.pretrained import folder_of, model_names
@@ -133,6 +143,27 @@ def test_a_flipped_bit_anywhere_in_the_weights_is_refused(tmp_path):
             continue
         assert name < position <= name + len("sha256")
         assert all(torch.equal(tensor, expected[key]) for key, tensor in flow.state_dict().items())
+
+
+def test_equal_tensors_are_stored_once(tmp_path):
+    """Large ones, with equal bits, types and shapes."""
+    a, path = torch.randn(40, 50, generator=torch.Generator().manual_seed(0)), tmp_path / WEIGHTS
+    weights = {
+        "a": a, "b": a.clone(), "c": a.double(), "d": a.clone().view(50, 40), "e": a.clone(), "f": -a,
+        "small": torch.ones(3), "small too": torch.ones(3),
+    }  # fmt: skip
+    save_weights(weights, path)
+    assert load_file(path).keys() == weights.keys() - {"b", "e"}
+    read = read_weights(path)
+    assert read.keys() == weights.keys()
+    assert all(torch.equal(read[name], weights[name]) and read[name].dtype == weights[name].dtype for name in weights)
+
+
+@pytest.mark.parametrize("equal", ["[", "[]", "3", '{"b": "none"}', '{"b": ["a"]}', '{"b": null}', "[" * 100_000])
+def test_a_damaged_list_of_equal_tensors(tmp_path, equal):
+    save_file({"a": torch.ones(2)}, tmp_path / WEIGHTS, {"equal_tensors": equal})
+    with pytest.raises(MolflowError, match=r"model\.safetensors: the weights are damaged: their list of equal tensors"):
+        read_weights(tmp_path / WEIGHTS)
 
 
 def test_damaged_weights_are_named(folder, flow):

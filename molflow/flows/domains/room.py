@@ -27,7 +27,7 @@ class Room(NamedTuple):
 
         cost = torch.rand(len(self.allowed), len(types), generator=generator, device=types.device)
         cost = cost.masked_fill(~self.allowed[:, types], torch.inf).cpu()
-        _, points = linear_sum_assignment(cost.numpy())
-        rest = torch.ones(len(types), dtype=torch.bool)
+        points = linear_sum_assignment(cost.numpy())[1].tolist()
+        rest = torch.ones(len(types), dtype=torch.bool, device=types.device)
         rest[points] = False
-        return torch.cat([types[points.tolist()], types[rest.to(types.device)]])
+        return torch.cat([types[points], types[rest]])
