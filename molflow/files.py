@@ -96,13 +96,18 @@ def locked(folder: Path, work: str) -> Iterator[None]:
         MolflowError: another program has the lock; `work` says what it does, such as "trains".
     """
     with (folder / _LOCK).open("ab") as file:
-        try:
-            _lock(file)
-        except BlockingIOError as error:
-            raise MolflowError(f"{folder}: another program {work} there; expected a folder of its own") from error
-        except OSError:  # this file system has no locks
-            pass
+        hold(file, f"{folder}: another program {work} there; expected a folder of its own")
         yield
+
+
+def hold(file: IO[Any], message: str) -> None:
+    """Lock an open file until it is closed. Raises MolflowError with this message if another program holds it."""
+    try:
+        _lock(file)
+    except BlockingIOError as error:
+        raise MolflowError(message) from error
+    except OSError:  # this file system has no locks
+        pass
 
 
 def _lock(file: IO[Any]) -> None:

@@ -4,7 +4,7 @@ import csv
 import hashlib
 import json
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from molflow.data.smiles import holds_smiles, read_smiles
 from molflow.data.splits import drawn_folds
 from molflow.data.structures import MoleculeSet
 from molflow.errors import MolflowError
-from molflow.files import atomic_path, check_writable, csv_cell, whole_lines
+from molflow.files import atomic_path, check_writable, csv_cell, hold, whole_lines
 from molflow.progress import progress_bar
 from molflow.workers import Failure, default_workers, outcomes
 
@@ -127,6 +127,7 @@ class MoleculeFile(DataSetConfig):
             rows = ([item.source, item.number, item.name, reason] for item, reason in dropped)
             writer.writerows(map(csv_cell, row) for row in rows)
         if not kept:
+            path.with_suffix(".partial.jsonl").unlink()  # so that --force prepares them anew
             common = Counter(reason for _, reason in dropped).most_common(1)
             why = f"; the most common reason: {common[0][0]}" if common else ""
             raise MolflowError(f"{self.file}: none of {len(items):,} molecules can be used{why}")
@@ -166,29 +167,39 @@ class MoleculeFile(DataSetConfig):
 
     def _results(self, items: list[_Item], partial: Path, progress: bool) -> list[dict[str, Any]]:
         """The result of `prepare` for each item; those that an interrupted run left behind are not made again."""
-        done = _read_lines(partial)[: len(items)]
+        with partial.open("a", encoding="utf-8") as file:
+            hold(file, f"{self.file}: another program prepares it; wait until it has")
+            done = _read_lines(partial)[: len(items)]
+            n_done = len(done)
+            bar = progress_bar(
+                total=len(items), initial=n_done, desc="molecules", unit="molecule", disable=not progress
+            )
+            with closing(self._made(items[n_done:])) as found, bar:
+                for result in found:
+                    done.append(result)
+                    file.write(json.dumps(result) + "\n")
+                    bar.update()
+        return done
+
+    def _made(self, items: list[_Item]) -> Generator[dict[str, Any], None, None]:
+        """The result of `prepare` for each item, as they are made by worker processes."""
         options = {"fragments": self.fragments, "add_hydrogens": self.add_hydrogens}
-        left = items[len(done) :]
         problems: deque[str] = deque()
 
         def messages() -> Iterator[Any]:
-            for item in left:
+            for item in items:
                 problems.append(item.error)
                 yield item.message
 
         found = outcomes(
             _prepare, messages(), workers=default_workers(), seconds=self.seconds, options=options, prepare=warm_up
         )
-        bar = progress_bar(total=len(items), initial=len(done), desc="molecules", unit="molecule", disable=not progress)
-        with partial.open("a", encoding="utf-8") as file, closing(found), bar:
+        with closing(found):
             for result in found:
                 unreadable = problems.popleft()
                 if isinstance(result, Failure):
                     result = {"problem": ": ".join(result)}
-                done.append({"problem": unreadable} if unreadable else result)
-                file.write(json.dumps(done[-1]) + "\n")
-                bar.update()
-        return done
+                yield {"problem": unreadable} if unreadable else result
 
     def _sorted(
         self, items: list[_Item], results: list[dict[str, Any]]

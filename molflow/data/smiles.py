@@ -34,16 +34,19 @@ def read_smiles(path: Path, column: str) -> Iterator[tuple[int, str, str, dict[s
                     yield number, printable("".join(name)), smiles, {}
                 return
             reader = csv.DictReader(file)
-            reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
-            names = {printable(name).lower(): printable(name) for name in reader.fieldnames}
-            if column.lower() not in names:
+            reader.fieldnames = header = [printable(name).strip() for name in reader.fieldnames or ()]
+            if twice := next((name for name in header if name and header.count(name) > 1), None):
+                raise MolflowError(f"{path}: has several columns {twice!r}; expected different names")
+            names = {name.lower(): name for name in reversed(header)}
+            of_smiles = column if column in header else names.get(column.lower())
+            if of_smiles is None:
                 raise MolflowError(
-                    f"{path}: has no column {column!r}, only {', '.join(reader.fieldnames) or 'none'}; "
+                    f"{path}: has no column {column!r}, only {', '.join(header) or 'none'}; "
                     "name the one with SMILES in smiles_column"
                 )
             for number, row in enumerate(reader, 1):
-                fields = {printable(name): printable(text or "") for name, text in row.items() if name is not None}
-                yield number, fields.get(names.get("name", ""), ""), fields[names[column.lower()]].strip(), fields
+                fields = {name: printable(text or "") for name, text in row.items() if name is not None}
+                yield number, fields.get(names.get("name", ""), ""), fields[of_smiles].strip(), fields
     except (OSError, EOFError, zlib.error) as error:
         raise MolflowError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except (UnicodeDecodeError, csv.Error) as error:

@@ -14,8 +14,8 @@ from molflow.errors import MolflowError
 from molflow.evaluation.posterior import Coverage, expected_coverage
 from molflow.files import read_json, write_json
 from molflow.flows.base import Flow, FlowConfig
+from molflow.flows.storage import CONFIG, read_model_config, save_model
 from molflow.flows.storage import load as load_flow
-from molflow.flows.storage import read_model_config, save_model
 from molflow.report.posterior import corner_figure
 from molflow.sbi.preparation import Bounds, Observations
 
@@ -72,7 +72,7 @@ class Posterior:
 
         Raises:
             MolflowError: an observation of another length or that is not finite, a shape without samples, or samples
-                that are not finite.
+                that are not finite, as of an observation far from all simulations.
         """
         n = _size_of(shape)
         features = self._features(self._observation(x)).expand(n, -1)
@@ -147,10 +147,11 @@ class Posterior:
         return corner_figure(samples, self.names, truth)
 
     def save(self, folder: str | Path) -> None:
-        """Write the posterior into a folder, from which `molflow.sbi.load` reads it.
+        """Write the posterior into a new folder, from which `molflow.sbi.load` reads it.
 
         Raises:
-            MolflowError: a flow of which no configuration is known, or a folder that cannot be written.
+            MolflowError: a flow of which no configuration is known, a folder that holds a model already, or one that
+                cannot be written.
 
         Example:
             >>> prior = torch.distributions.Independent(torch.distributions.Uniform(torch.zeros(2), torch.ones(2)), 1)
@@ -161,6 +162,8 @@ class Posterior:
         """
         if self.config is None:
             raise MolflowError("the posterior does not know the configuration of its flow: Posterior(..., config=...)")
+        if (Path(folder) / CONFIG).exists():
+            raise MolflowError(f"{folder}: holds a model already; name another folder")
         try:
             save_model(folder, self.config, self.flow, {"name": "posterior", "task": "vectors"})
         except OSError as error:
@@ -179,11 +182,6 @@ class Posterior:
     def _sample(self, features: Tensor, seed: int | None) -> Tensor:
         u = self.flow.sample(len(features), condition=features, seed=seed, batch_size=10_000)
         theta: Tensor = self.bounds.bound(u.cpu()).float()
-        if not theta.isfinite().all():
-            raise MolflowError(
-                f"{int((~theta.isfinite().all(1)).sum()):,} of {len(theta):,} samples are not finite: the observation "
-                "is too far from all simulations"
-            )
         return theta
 
     def _features(self, x: Tensor) -> Tensor:

@@ -91,6 +91,21 @@ def test_an_interrupted_preparation_goes_on(smiles, monkeypatch):
     assert not partial.exists()
 
 
+def test_two_programs_do_not_prepare_a_file_at_once(smiles, monkeypatch):
+    data = MoleculeFile(file=smiles)
+    refused = []
+
+    def also_elsewhere(*arguments, **settings):
+        with pytest.raises(MolflowError, match="another program prepares it; wait until it has"):
+            data.prepare(progress=False)
+        refused.append(True)
+        yield from workers.outcomes(*arguments, **settings)
+
+    monkeypatch.setattr("molflow.data.molecule_files.outcomes", also_elsewhere)
+    assert len(all_of(data)) == len(SMILES)
+    assert refused == [True]
+
+
 def test_molecules_that_cannot_be_used_are_counted_with_their_reason(tmp_path):
     path = tmp_path / "a.smi.gz"
     with gzip.open(path, "wt") as file:
@@ -136,6 +151,7 @@ def test_hydrogens_dimensions_and_units_are_checked(tmp_path):
     assert all_of(MoleculeFile(file=polar, add_hydrogens=True)).n_atoms.tolist() == [9]
     with pytest.raises(MolflowError, match="two-dimensional"):
         MoleculeFile(file=flat).prepare(progress=False)
+    assert not list(tmp_path.rglob("*.partial.jsonl"))
     ethanol = all_of(MoleculeFile(file=good)).subset([0])
     with StructureWriter(tmp_path / "nm.xyz") as writer:
         writer.write(Structure(ethanol.positions / 10, ethanol.atomic_numbers))
@@ -167,6 +183,11 @@ def test_a_property_must_be_a_number_that_is_there(smiles, tmp_path):
         MoleculeFile(file=path, smiles_column="structure").prepare(progress=False)
     path.write_text("id, smiles, mu\n1, CCO, 1.5\n")
     assert all_of(MoleculeFile(file=path, properties={"mu": "debye"})).properties["mu"].tolist() == [1.5]
+    path.write_text("SMILES,smiles\nCCN,CCO\n")
+    assert all_of(MoleculeFile(file=path)).smiles.tolist() == ["CCO"]
+    path.write_text("smiles,mu,mu\nCCN,1,2\n")
+    with pytest.raises(MolflowError, match="has several columns 'mu'; expected different names"):
+        MoleculeFile(file=path, properties={"mu": "debye"}).prepare(progress=False)
     with pytest.raises(MolflowError, match="properties: charge is a number that molflow finds itself"):
         parse(MoleculeFile, {"file": path, "properties": {"charge": "1"}}, "mine")
 

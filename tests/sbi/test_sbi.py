@@ -166,7 +166,7 @@ def test_samples_that_are_not_finite_are_refused(simulations):
     with torch.no_grad():
         for weights in posterior.flow.parameters():
             weights.mul_(100)
-    with pytest.raises(MolflowError, match="samples are not finite: the observation is too far from all simulations"):
+    with pytest.raises(MolflowError, match="sample 0 of the batch is not finite in torch.float32"):
         posterior.sample((5,), x=[1e30, 0.0, 0.0], seed=0)
 
 
@@ -222,6 +222,8 @@ def test_failed_simulations_are_dropped_and_counted_and_the_posterior_is_saved(s
     with caplog.at_level(logging.WARNING, "molflow"):
         posterior = molflow.sbi.train(theta, x, overrides=TINY)
     posterior.save(tmp_path / "saved")
+    with pytest.raises(MolflowError, match="saved: holds a model already; name another folder"):
+        posterior.save(tmp_path / "saved")
     asked = {"shape": (3,), "x": x[0], "seed": 0}
     assert torch.equal(molflow.sbi.load(tmp_path / "saved").sample(**asked), posterior.sample(**asked))
     assert "3 of 100 simulations are not finite and were dropped" in caplog.text

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from molflow.errors import MolflowError
+from molflow.errors import MolflowError, NumericalError
 from molflow.flows.domains.base import Domain, DomainConfig
 from molflow.flows.registry import DOMAINS
 from molflow.geometry import Context, EuclideanSpace
@@ -76,7 +76,13 @@ class VectorDomain(Domain[Tensor]):
         return points, context, self.log_unit(context.mask, data.dtype)
 
     def from_points(self, points: Tensor, context: Context) -> Tensor:
-        return points * self.std.to(points.dtype) + self.mean.to(points.dtype)
+        vectors = points * self.std.to(points.dtype) + self.mean.to(points.dtype)
+        if not (finite := vectors.isfinite().all(1)).all():
+            raise NumericalError(
+                f"sample {int((~finite).long().argmax())} of the batch is not finite in {points.dtype}; is its condition "
+                "far from those of the training data, or are the weights of the model damaged?"
+            )
+        return vectors
 
     def sample_context(
         self,

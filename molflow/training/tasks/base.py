@@ -115,10 +115,14 @@ class Splits(ABC, Generic[Data]):
         return flow.sample(n, seed=seed, n_evaluations=n_evaluations, condition=self.condition(n))
 
     def condition(self, n: int) -> Tensor | None:
-        """The conditions of n samples (n, C), those of the validation data in turn; None without conditions."""
+        """The conditions of n samples (n, C), those of the validation data in turn; None without conditions.
+
+        Where no validation datum is possible under the model, they are those of the training data.
+        """
         if self.conditions is None:
             return None
-        values = self.conditions[1]
+        training, validation = self.conditions
+        values = validation if len(validation) else training
         return values[torch.arange(n, device=values.device) % len(values)]
 
     def _training_batch(self, indices: np.ndarray) -> Data:

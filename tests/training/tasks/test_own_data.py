@@ -52,11 +52,15 @@ def test_molecules(figures):
     assert {number for structure in read_structures(out) for number in structure.atomic_numbers.tolist()} <= {1, 8}
 
 
-def test_validation_data_that_the_model_cannot_make(figures, tmp_path, monkeypatch):
+@pytest.mark.parametrize("condition", ["", ", properties={mu='debye'}, condition=['mu']"])
+def test_validation_data_that_the_model_cannot_make(figures, tmp_path, monkeypatch, condition):
     monkeypatch.setenv("MOLFLOW_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "a.csv").write_text("smiles,part\n" + "CCO,train\n" * 8 + "CCCN,validation\nCCF,test\n")
-    data = f"data={{file='{tmp_path / 'a.csv'}', split='part'}}"
-    card, record, _ = figures("a.sdf", data, "model.domain.kind=composed_molecules", "training.batch_size=4")
+    (tmp_path / "a.csv").write_text(
+        "smiles,mu,part\n" + "CCO,1,train\nCCO,2,train\n" * 4 + "CCCN,1,validation\nCCF,1,test\n"
+    )
+    data = f"data={{file='{tmp_path / 'a.csv'}', split='part'{condition}}}"
+    hidden = ["training.condition_dropout=0.3"] if condition else []
+    card, record, _ = figures("a.sdf", data, "model.domain.kind=composed_molecules", "training.batch_size=4", *hidden)
     assert card["validation"]["validation_loss"] is None
     assert record["n_molecules"] == 12
 
