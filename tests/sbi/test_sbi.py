@@ -166,7 +166,7 @@ def test_samples_that_are_not_finite_are_refused(simulations):
     with torch.no_grad():
         for weights in posterior.flow.parameters():
             weights.mul_(100)
-    with pytest.raises(MolflowError, match="sample 0 of the batch is not finite in torch.float32"):
+    with pytest.raises(MolflowError, match="sample 0 of the batch is not finite"):
         posterior.sample((5,), x=[1e30, 0.0, 0.0], seed=0)
 
 
