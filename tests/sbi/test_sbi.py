@@ -82,7 +82,7 @@ def test_a_posterior_is_loaded_from_its_folder(posterior):
     assert repr(again) == "Posterior(FreeFormFlow, theta1, theta2 | 3 numbers)"
     assert molflow.load(posterior[1]).conditions is not None
     with pytest.raises(MolflowError, match="run: holds another run already, with its data; name another"):
-        molflow.sbi.train(theta.repeat(10, 1), torch.zeros(50, 3), folder=posterior[1])
+        molflow.sbi.train(theta.repeat(10, 1), torch.randn(50, 3), folder=posterior[1])
 
 
 def test_a_damaged_file_of_a_posterior(tmp_path):
@@ -166,7 +166,7 @@ def test_samples_that_are_not_finite_are_refused(simulations):
     with torch.no_grad():
         for weights in posterior.flow.parameters():
             weights.mul_(100)
-    with pytest.raises(MolflowError, match="sample 0 of the batch is not finite in torch.float32"):
+    with pytest.raises(MolflowError, match="sample 0 of the batch is not finite"):
         posterior.sample((5,), x=[1e30, 0.0, 0.0], seed=0)
 
 

@@ -79,8 +79,8 @@ class VectorDomain(Domain[Tensor]):
         vectors = points * self.std.to(points.dtype) + self.mean.to(points.dtype)
         if not (finite := vectors.isfinite().all(1)).all():
             raise NumericalError(
-                f"sample {int((~finite).long().argmax())} of the batch is not finite in {points.dtype}; is its condition "
-                "far from those of the training data, or are the weights of the model damaged?"
+                f"sample {int((~finite).long().argmax())} of the batch is not finite in {points.dtype}; is its "
+                "condition far from those of the training data, or are the weights of the model damaged?"
             )
         return vectors
 
