@@ -41,7 +41,7 @@ class Card(dict[str, Any]):
 
     Example:
         >>> molflow.pretrained.model_cards()["qm9"]
-        Card(qm9: molecules of qm9, molecule_stability 0.8718)
+        Card(qm9: molecules of qm9, molecule_stability 0.909)
         >>> molflow.pretrained.model_cards()["qm9"]["scores"]["n_molecules"]
         10000
     """
