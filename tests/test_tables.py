@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from molflow import load, load_pretrained
 from molflow.errors import MolflowError
 from molflow.training.config import load_experiment
 
@@ -112,3 +113,16 @@ def test_every_trial_is_an_experiment(monkeypatch):
         for changed in changes.values():
             config = load_experiment(base, [*changed, *trials.COMMON])
             assert config.training.compile is False
+
+
+def test_a_denoiser_of_several_passes_is_saved_as_it_is_loaded(monkeypatch, tmp_path):
+    """Inside a decoder without noise: each pass scales its input, and each step is a stage."""
+    monkeypatch.syspath_prepend(str(EXPERIMENTS / "recipe"))
+    times = ["0.5", "0.2", "0", "0.3", "0"]
+    monkeypatch.setattr(sys, "argv", ["denoiser", "qm9", "qm9-environment", str(tmp_path / "run"), "--times", *times])
+    import_module("denoiser").main()
+    before, flow = load_pretrained("qm9"), load(tmp_path / "run")
+    n = len(before.decoder.stages)
+    assert flow.decoder.factors == (*before.decoder.factors, 0.5, 1.0, 0.7)
+    assert len(flow.decoder.stages) == n + 3
+    assert flow.sample(2, seed=0).positions.isfinite().all()

@@ -1,7 +1,7 @@
 """Let the velocity of a continuous flow on the same domain remove the errors of the samples of a free-form flow.
 
     python experiments/recipe/denoiser.py runs/qm9-fff qm9-environment runs/qm9-fff-denoised --times 0.3 0.15 0.05 0
-    python experiments/recipe/denoiser.py qm9-allatom runs/allatom-near runs/qm9-allatom --times 0.3 0.15 0.05 0
+    python experiments/recipe/denoiser.py qm9-allatom runs/allatom-velocity runs/allatom --times 0.5 0.2 0 0.2 0
 
 Nothing is trained; the weights of both are joined. Behind a flow that was trained with noise the velocity becomes its
 denoiser, and the density stays that with noise. Otherwise its Euler steps become further stages of the decoder, so a
@@ -16,6 +16,7 @@ import molflow
 from molflow.files import read_json
 from molflow.flows import ContinuousFlow, FreeFormConfig, refined
 from molflow.flows.free_form import DenoiserConfig
+from molflow.flows.networks import passes
 from molflow.flows.storage import CARD, read_model_config, save_model
 from molflow.nn import ChainConfig
 from molflow.pretrained import folder_of
@@ -27,7 +28,9 @@ def main() -> None:
     parser.add_argument("source", type=folder_of, help="a free-form flow, shipped or of a folder")
     parser.add_argument("velocity", type=folder_of, help="a continuous flow, shipped or of a folder")
     parser.add_argument("target", type=Path)
-    parser.add_argument("--times", type=float, nargs="+", required=True, help="from below 1 down to 0")
+    parser.add_argument(
+        "--times", type=float, nargs="+", required=True, help="from below 1 down to 0, once or several times"
+    )
     arguments = parser.parse_args()
 
     if arguments.target.exists():
@@ -42,9 +45,10 @@ def main() -> None:
         changed: dict[str, object] = {"denoiser": DenoiserConfig(network=other.network, times=arguments.times)}
     else:
         flow = refined(flow, velocity, arguments.times)
-        steps = other.network.model_copy(update={"n_stages": len(arguments.times) - 1})
-        factors = [1, 1 - arguments.times[0]]
-        changed = {"decoder": ChainConfig(stages=[model.decoder, steps], factors=factors)}
+        parts = passes(arguments.times, start_from_noise=False)
+        steps = [other.network.model_copy(update={"n_stages": len(part) - 1}) for part in parts]
+        factors = [1, *(1 - part[0] for part in parts)]
+        changed = {"decoder": ChainConfig(stages=[model.decoder, *steps], factors=factors)}
     card = read_json(arguments.source / CARD) | {"denoiser": str(arguments.velocity), "denoiser_times": arguments.times}
     save_model(arguments.target, model.model_copy(update=changed), flow, card, experiment.without_model())
 
