@@ -44,7 +44,7 @@ FAMILIES: dict[str, tuple[Row, Row]] = {
     },
     "ffjord": (CONTINUOUS, {"kind": "likelihood"}),
     "diffusion": ({"kind": "diffusion", "network": RESNET, "n_steps": 100}, {"kind": "diffusion"}),
-    "flow_matching": (CONTINUOUS, {"kind": "flow_matching", "pairing": "none"}),
+    "flow_matching": (CONTINUOUS, {"kind": "flow_matching", "pairing": "none", "log_uniform_fraction": 0.5}),
     "free_form": (
         {"kind": "free_form", "encoder": RESNET, "decoder": RESNET},
         {"kind": "free_form", "surrogate": "decoder_jvp"},

@@ -1,4 +1,4 @@
-"""Make a one-evaluation model of an average velocity that was trained for several: the last step of the recipe.
+"""Make a one-evaluation model of an average velocity, or of a continuous flow, that was trained for several.
 
     python experiments/recipe/unroll.py runs/qm9-steps runs/qm9-unrolled --times 1 0.4 0.2 0.1 0
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import molflow
 from molflow.files import read_json
-from molflow.flows import ContinuousFlow, unroll
+from molflow.flows import ContinuousConfig, ContinuousFlow, FreeFormConfig, FreeFormFlow, unroll
 from molflow.flows.storage import CARD, read_model_config, save_model
 from molflow.training.config import read_experiment
 from molflow.training.objectives.inversion import InversionObjectiveConfig
@@ -28,17 +28,23 @@ def main() -> None:
 
     if arguments.target.exists():
         raise SystemExit(f"{arguments.target} exists already")
+    source = molflow.load(arguments.source)
     backward = molflow.load(arguments.backward) if arguments.backward else None
-    flow = unroll(molflow.load(arguments.source), arguments.times, backward)
+    if not isinstance(source, ContinuousFlow | FreeFormFlow):
+        raise SystemExit(f"{arguments.source} is neither a free-form nor a continuous flow")
+    flow = unroll(source, arguments.times, backward)
     config = read_experiment(arguments.source)
     n_stages = {"n_stages": len(arguments.times) - 1}
-    changed: dict[str, object] = {"average_velocity": False}
-    changed |= {"decoder": config.model.decoder.model_copy(update=n_stages)}
+    if isinstance(config.model, ContinuousConfig):
+        network = config.model.network.model_copy(update=n_stages)
+        model = FreeFormConfig(domain=config.model.domain, encoder=network, decoder=network)
+    else:
+        decoder = config.model.decoder.model_copy(update=n_stages)
+        model = config.model.model_copy(update={"average_velocity": False, "decoder": decoder})
     if backward:
         made_of = read_model_config(arguments.backward)
         network = made_of.network if isinstance(backward, ContinuousFlow) else made_of.decoder
-        changed |= {"encoder": network.model_copy(update=n_stages)}
-    model = config.model.model_copy(update=changed)
+        model = model.model_copy(update={"encoder": network.model_copy(update=n_stages)})
     unrolled = config.model_copy(update={"model": model, "objective": InversionObjectiveConfig()})
     card = read_json(arguments.source / CARD) | {"unrolled_at": arguments.times, "validation": {}}
     save_model(arguments.target, model, flow, card, unrolled.without_model())

@@ -15,22 +15,23 @@ from molflow.nn.chain import chained
 
 
 def unroll(
-    flow: FreeFormFlow[Data],
+    flow: FreeFormFlow[Data] | ContinuousFlow[Data],
     times: Sequence[float],
     backward: FreeFormFlow[Data] | ContinuousFlow[Data] | None = None,
 ) -> FreeFormFlow[Data]:
-    """A flow whose decoder is one deep network, equal to several evaluations of an average velocity.
+    """A flow whose decoder is one deep network, equal to several evaluations of an average velocity, or of a velocity.
 
-    g = g_k ... g_1 with g_i(z) = z - (t - r) u(z, r, t) for neighbouring times t > r; each step becomes a stage of a
-    `Chain`, with weights of its own that can be trained further. Domain and, without `backward`, encoder are shared
-    with `flow`.
+    g = g_k ... g_1 with g_i(z) = z - (t - r) u(z, r, t) for neighbouring times t > r, or for a continuous flow
+    z - (t - r) v(z, t), a step of Euler's method. Each step becomes a stage of a `Chain`, with weights of its own that
+    can be trained further. The domain is shared with `flow`, and so is its encoder, if it has one and `backward` is
+    None.
 
     Args:
-        flow: one with an `EquivariantTransformer` as average velocity.
+        flow: one with an `EquivariantTransformer` as average velocity, or a continuous flow with one.
         times: from 1 down to 0.
         backward: a flow that makes the encoder, by the steps back from 0 to 1: an average velocity that was trained for
             these steps and for the same paths as `flow`, which may be `flow` itself; or a continuous flow, whose steps
-            of Euler's method are a beginning that must be trained.
+            of Euler's method are a beginning that must be trained. By default a continuous `flow` itself.
 
     Raises:
         MolflowError: another decoder, a conditional flow, or other times.
@@ -42,7 +43,10 @@ def unroll(
     """
     if not fall_to_zero(times) or times[0] != 1:
         raise MolflowError(f"times must fall from 1 to 0, got {', '.join(map(str, times))}")
-    encoder = flow.encoder if backward is None else _stages(backward, times[::-1])
+    if backward is None and isinstance(flow, FreeFormFlow):
+        encoder = flow.encoder
+    else:
+        encoder = _stages(backward or flow, times[::-1])
     return FreeFormFlow(encoder, _stages(flow, times), domain=flow.domain, condition=flow.conditions)
 
 
@@ -83,7 +87,7 @@ def _stages(flow: FreeFormFlow[Data] | ContinuousFlow[Data], times: Sequence[flo
     averages = isinstance(flow, FreeFormFlow)
     network = flow.decoder if averages else flow.network
     if not isinstance(network, EquivariantTransformer) or (averages and not flow.has_average_velocity):
-        raise MolflowError("only a flow whose average velocity is a transformer can be unrolled")
+        raise MolflowError("only a flow whose velocity or average velocity is a transformer can be unrolled")
     if flow.conditions is not None:
         raise MolflowError("a conditional flow cannot be unrolled")
     at = [[r, t] if averages else [t] for t, r in pairwise(times)]

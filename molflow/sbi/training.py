@@ -202,6 +202,6 @@ def _objective(model: FlowConfig) -> dict[str, Any]:
     """How a kind of flow is trained by default."""
     settings: dict[str, dict[str, Any]] = {
         "free_form": {"first_beta": 5.0, "beta": 200.0},
-        "flow_matching": {"pairing": "none"},
+        "flow_matching": {"pairing": "none", "log_uniform_fraction": 0.5},
     }
     return {"kind": model.trained_by, **settings.get(model.trained_by, {})}

@@ -17,6 +17,10 @@ from molflow.geometry import Context, Points, point_of, scale, tensors_of
 from molflow.training.pairing import PAIRINGS
 
 
+EARLIEST = 1e-3
+"""The earliest of log-uniform times, at which a path is within a thousandth of its noise of the data."""
+
+
 class Times(NamedTuple):
     """Times of a batch.
 
@@ -126,10 +130,17 @@ def joined(*parts: Points) -> Points:
     return point_of([torch.cat(each) for each in tensors])  # type: ignore[return-value]
 
 
-def logistic_normal_times(batch: int, generator: torch.Generator | None) -> Times:
-    """Times t in (0, 1), logistic-normal about 1/2 with scale 1.2, and r = t."""
+def single_times(batch: int, generator: torch.Generator | None, log_uniform_fraction: float = 0.0) -> Times:
+    """Times t in (0, 1), logistic-normal about 1/2 with scale 1.2, the first of them log-uniform, and r = t."""
     t = torch.randn(batch, generator=generator, device="cpu").mul(1.2).sigmoid()
+    if n := round(log_uniform_fraction * batch):
+        t[:n] = log_uniform_times(n, generator)
     return Times(t, t)
+
+
+def log_uniform_times(n: int, generator: torch.Generator | None) -> Tensor:
+    """Times (n,) whose logarithms are uniform, from 0.001 to 1: as many between 0.001 and 0.01 as between 0.1 and 1."""
+    return EARLIEST ** torch.rand(n, generator=generator, device="cpu")
 
 
 def _map(point: Points, function: Callable[[Tensor], Tensor]) -> Points:

@@ -41,7 +41,7 @@ from molflow.training.objectives.likelihood import LikelihoodObjectiveConfig
 from molflow.training.objectives.mean_flow import MeanFlowObjectiveConfig, interval_times
 from molflow.training.objectives.regression import RegressionObjectiveConfig
 from molflow.training.pairing import NEED_POSITIONS, PAIRINGS, random_orthogonal
-from molflow.training.paths import DrawPaths, logistic_normal_times
+from molflow.training.paths import DrawPaths, single_times
 from molflow.volume import surrogate_encoder_jvp
 
 TARGETS = ["mean_flow", "lagrangian"]
@@ -594,12 +594,25 @@ def test_times():
     assert abs(float((t[:n] == 1).double().mean()) - 0.2) < 0.02
     assert r[:n].min() < 0.01
     assert r[:n].max() > 0.9
-    r, t, *none = logistic_normal_times(20_000, rng())
+    r, t, *none = single_times(20_000, rng())
     assert none == [0]
     assert torch.equal(r, t)
     assert ((t > 0) & (t < 1)).all()
     assert abs(float(t.median()) - 0.5) < 0.02
     assert abs(float((t / (1 - t)).log().std()) - 1.2) < 0.03
+
+
+def test_log_uniform_times():
+    """A share of times is log-uniform: a third of it lies in each power of ten; the others stay as they were."""
+    usual, mixed = (single_times(30_000, rng(), share).t for share in (0, 0.6))
+    log = mixed[:18_000].log10()
+    close(log.histc(3, -3, 0) / 18_000, torch.full((3,), 1 / 3), atol=0.02)
+    assert torch.equal(mixed[18_000:], usual[18_000:])
+    config = MeanFlowObjectiveConfig(average_fraction=1, from_latent_fraction=1, log_uniform_fraction=0.5)
+    r, t, _ = interval_times(config, 30_000, rng())
+    assert (t == 1).all()
+    expected = 0.5 / 3 + 0.5 * 0.01 ** (1 / 1.5)  # log-uniform ones, and u^(3/2)
+    assert abs(float((r < 0.01).double().mean()) - expected) < 0.01
 
 
 def target_of(flow, target, at, context, velocity, r, t, step=1e-5):
@@ -1104,7 +1117,7 @@ def of_size(batch: int, n: int) -> MoleculeBatch:
 def test_times_near_the_data():
     """The first share of a batch has times until u^(3/2) with u uniform, the rest those of the objective."""
     n, domain = 20_000, ParticleDomain(2, 2)
-    draw = DrawPaths(domain, torch.float32, "none", logistic_normal_times, near_fraction=0.25, near_until=0.3)
+    draw = DrawPaths(domain, torch.float32, "none", single_times, near_fraction=0.25, near_until=0.3)
     paths = draw(Batch(torch.zeros(n, 2, 2)), rng())
     assert (paths.n_near, paths.n_intervals) == (5000, 0)
     assert torch.equal(paths.r, paths.t)
@@ -1139,7 +1152,7 @@ def test_without_a_share_near_the_data_flow_matching_is_that_of_velocities():
     generator = rng()
     latent = flow.domain.space(context.mask).randn(generator, flow.dtype)
     points, latent = PAIRINGS["alignment"](points, latent, context, generator)
-    t = logistic_normal_times(4, generator).t.double()
+    t = single_times(4, generator).t.double()
     at = points * (1 - t) + latent * t
     e = (flow.velocity(at, context, t) - (latent - points)).squared_norm() / flow.domain.space(context.mask).dof
     close(loss, (e / (e.detach() + 1e-3).sqrt()).mean())

@@ -11,7 +11,7 @@ import torch
 from molflow.data.batches import Batch
 from molflow.errors import MolflowError
 from molflow.flows import ParticleDomain
-from molflow.training.paths import DrawPaths, logistic_normal_times
+from molflow.training.paths import DrawPaths, single_times
 from molflow.training.prefetch import Request, prefetch
 
 
@@ -23,7 +23,7 @@ def requests(n=5):
 
 
 def paths(pairing):
-    return DrawPaths(ParticleDomain(4, 3), torch.float32, pairing, logistic_normal_times)
+    return DrawPaths(ParticleDomain(4, 3), torch.float32, pairing, single_times)
 
 
 def in_one_process(prepare):

@@ -3,6 +3,7 @@
 import copy
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -17,7 +18,7 @@ from molflow.geometry import Context, Points, pair_mask, safe_sqrt, squared_dist
 from molflow.training.objectives import OBJECTIVES
 from molflow.training.objectives.base import CheckedCompile, Objective, ObjectiveConfig, Parts, robust
 from molflow.training.pairing import NEED_POSITIONS, PAIRINGS
-from molflow.training.paths import DrawPaths, DrawTimes, Paths, joined, logistic_normal_times, part_of
+from molflow.training.paths import DrawPaths, DrawTimes, Paths, joined, single_times, part_of
 
 
 class PathObjectiveConfig(ObjectiveConfig):
@@ -32,6 +33,9 @@ class PathObjectiveConfig(ObjectiveConfig):
 
     pairing: Annotated[str, NameIn(PAIRINGS)] = "alignment"
     loss_exponent: float = Field(0.0, ge=0, le=1, description="a of the loss |d|^(2 - 2 a); 0 is the squared error")
+    log_uniform_fraction: float = Field(
+        0.0, ge=0, le=1, description="share of the other times that is log-uniform from 0.001 to 1, for fine detail"
+    )
     near_fraction: float = Field(0.0, ge=0, lt=1, description="share of a batch near the data")
     near_until: float = Field(0.2, gt=0, le=1, description="latest time of that share")
     near_weight: float = Field(3.0, gt=0, description="weight of a configuration of that share, the others have 1")
@@ -74,7 +78,7 @@ class PathObjective(Objective):
 
     def _times(self) -> DrawTimes:
         """How times are drawn, except near the data."""
-        return logistic_normal_times
+        return partial(single_times, log_uniform_fraction=self.config.log_uniform_fraction)
 
     def preparation(self) -> DrawPaths:
         domain, config = copy.deepcopy(self.flow.domain).cpu(), self.config

@@ -14,7 +14,7 @@ from molflow.flows.free_form import FreeFormFlow, average_velocity
 from molflow.geometry import Context, Points, point_of, scale, tensors_of
 from molflow.training.objectives import OBJECTIVES
 from molflow.training.objectives.flow_matching import PathObjective, PathObjectiveConfig
-from molflow.training.paths import DrawTimes, Times, logistic_normal_times
+from molflow.training.paths import DrawTimes, Times, log_uniform_times, single_times
 
 
 @OBJECTIVES.register("mean_flow")
@@ -103,17 +103,22 @@ def _scaled(tensors: tuple[Tensor, ...], factor: Tensor) -> Points:
 def interval_times(config: MeanFlowObjectiveConfig, batch: int, generator: torch.Generator | None) -> Times:
     """Times r < t for the first part of a batch, some of them with t = 1, and r = t for the rest.
 
-    r and t are the ends of a uniform interval; for t = 1, r near 0 is drawn more often, since bonds are decided there.
+    r and t are the ends of a uniform interval; for t = 1, r near 0 is drawn more often, since bonds are decided there,
+    and a share `log_uniform_fraction` of these r is log-uniform.
     With `both_ways` every other pair of the first part is exchanged.
     """
     n = round(config.average_fraction * batch)
     draws = torch.rand(3, batch, generator=generator, device="cpu")
     from_latent = draws[2] < config.from_latent_fraction
-    r = torch.where(from_latent, draws[0] ** 1.5, draws[:2].amin(0))
+    late = draws[0] ** 1.5
+    if config.log_uniform_fraction:
+        early = draws[1] < config.log_uniform_fraction
+        late = torch.where(early, log_uniform_times(batch, generator), late)
+    r = torch.where(from_latent, late, draws[:2].amin(0))
     t = torch.where(from_latent, 1.0, draws[:2].amax(0))
     if config.both_ways:
         exchanged = torch.arange(batch, device="cpu") % 2 == 1
         r, t = torch.where(exchanged, t, r), torch.where(exchanged, r, t)
-    middle = logistic_normal_times(batch, generator).t
-    r[n:] = t[n:] = middle[n:]
+    middle = single_times(batch - n, generator, config.log_uniform_fraction).t
+    r[n:] = t[n:] = middle
     return Times(r, t, n)
