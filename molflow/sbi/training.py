@@ -16,7 +16,7 @@ from molflow.errors import MolflowError
 from molflow.flows.base import FlowConfig
 from molflow.flows.registry import FLOWS
 from molflow.flows.storage import load, read_model_config
-from molflow.nn import NetworkConfig, ResNetConfig
+from molflow.nn import MLPConfig, NetworkConfig
 from molflow.sbi.posterior import Posterior
 from molflow.sbi.preparation import Bounds, Observations
 from molflow.training.config import ExperimentConfig
@@ -93,7 +93,7 @@ def train(
         x: (n, C), one observation of each.
         prior: its support bounds the parameters; None if they have no bounds.
         names: of the parameters.
-        flow: a kind of flow, or a table or configuration of one. The default is that of the free-form flow's paper.
+        flow: a kind of flow, or a table or configuration of one; see the table in experiments/README.md for their errors.
         folder: for the run and the model, which `molflow.sbi.load` reads; None keeps no files.
         seed: of weights and training.
         epochs: passes over the simulations.
@@ -157,7 +157,7 @@ def _experiment(
     epochs: int,
     overrides: Mapping[str, Mapping[str, Any]],
 ) -> ExperimentConfig:
-    """The experiment that trains on arrays, by default with the published networks of free-form flows."""
+    """The experiment that trains on arrays."""
     n, n_conditions = shape
     batch_size = min(128, n // 2)
     model = flow if isinstance(flow, FlowConfig) else _model({"kind": flow} if isinstance(flow, str) else flow)
@@ -186,12 +186,12 @@ def _experiment(
 
 
 def _model(table: Mapping[str, Any]) -> FlowConfig:
-    """A flow on vectors; a network that is left out is a residual one."""
+    """A flow on vectors; a network that is left out is a residual MLP."""
     kind = OneOf(FLOWS, default="free_form").class_of(table)
     if kind is None:
         raise MolflowError(f"flow: {FLOWS.unknown(table.get('kind'))}")
     fields: dict[str, Any] = {
-        name: ResNetConfig()
+        name: MLPConfig()
         for name, field in kind.model_fields.items()
         if isinstance(field.default, NetworkConfig) and field.default.acts_on != "vectors"
     }

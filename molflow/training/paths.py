@@ -16,7 +16,6 @@ from molflow.flows.domains import Domain
 from molflow.geometry import Context, Points, point_of, scale, tensors_of
 from molflow.training.pairing import PAIRINGS
 
-
 EARLIEST = 1e-3
 """The earliest of log-uniform times, at which a path is within a thousandth of its noise of the data."""
 

@@ -18,7 +18,7 @@ from molflow.geometry import Context, Points, pair_mask, safe_sqrt, squared_dist
 from molflow.training.objectives import OBJECTIVES
 from molflow.training.objectives.base import CheckedCompile, Objective, ObjectiveConfig, Parts, robust
 from molflow.training.pairing import NEED_POSITIONS, PAIRINGS
-from molflow.training.paths import DrawPaths, DrawTimes, Paths, joined, single_times, part_of
+from molflow.training.paths import DrawPaths, DrawTimes, Paths, joined, part_of, single_times
 
 
 class PathObjectiveConfig(ObjectiveConfig):
