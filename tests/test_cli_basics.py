@@ -54,7 +54,7 @@ def test_templates_are_listed_shown_and_copied(molflow, tmp_path):
         ("train dw4 --set training.epochs=none", "dw4: training.epochs: expected an integer, got 'none'"),
         ("train dw4 --set nonsense", "--set nonsense: expected a.b=value"),
         ("train qm9-joint --set model.domain.types=Xx", "model.domain.types: expected a list, got 'Xx'"),
-        ("train qm9-joint --set model.encoder.n_stages=2", "unknown key model.encoder.n_stages"),
+        ("train qm9-joint --set model.network.n_layers=2", "unknown key model.network.n_layers"),
         ("train dw4 --resume --start-from dw4", "--resume continues with the weights of the run"),
         ("train dw4 --start-from dw5", "unknown model 'dw5', and no such folder; did you mean dw4? Shipped are: dw4, "),
         ("models dw5", "unknown model 'dw5', and no such folder; did you mean dw4? Shipped are: dw4, "),

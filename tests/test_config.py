@@ -315,7 +315,7 @@ def test_a_domain_comes_back(kind):
         (
             {"domain": {"kind": "molecules", "dequantization": "argmin"}},
             "model.domain.dequantization: unknown dequantization 'argmin'; did you mean argmax? "
-            "Known are: argmax, variational",
+            "Known are: argmax, scaled_one_hot, variational",
         ),
         (
             {"kind": "continuous", "solver": {"method": "rk45"}},

@@ -6,9 +6,11 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
 from molflow import load, load_pretrained
 from molflow.errors import MolflowError
+from molflow.nn import EquivariantTransformer
 from molflow.training.config import load_experiment
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -126,3 +128,18 @@ def test_a_denoiser_of_several_passes_is_saved_as_it_is_loaded(monkeypatch, tmp_
     assert flow.decoder.factors == (*before.decoder.factors, 0.5, 1.0, 0.7)
     assert len(flow.decoder.stages) == n + 3
     assert flow.sample(2, seed=0).positions.isfinite().all()
+
+
+def test_weights_for_generated_elements_begin_as_those_for_given_ones(monkeypatch):
+    """With the features of a type in place of its label, positions move alike."""
+    monkeypatch.syspath_prepend(str(EXPERIMENTS / "recipe"))
+    sizes = {"hidden": 8, "n_vectors": 2, "pair_hidden": 4, "n_heads": 2, "n_blocks": 1}
+    torch.manual_seed(0)
+    given, generated = EquivariantTransformer(0, 3, 1, **sizes), EquivariantTransformer(3, 0, 1, **sizes)
+    labels = torch.eye(3)
+    features = 0.25 * labels - 0.1
+    import_module("joint").take_weights(generated, given, features, labels)
+    x, t, mask = torch.randn(1, 3, 3), torch.full((1, 1), 0.3), torch.ones(1, 3, dtype=torch.bool)
+    moves = [network(x, h[None], mask, t)[0] for network, h in ((given, labels), (generated, features))]
+    torch.testing.assert_close(*moves, atol=1e-5, rtol=0)
+    assert moves[0].abs().max() > 1e-4

@@ -79,6 +79,24 @@ class ArgmaxDequantizer(Dequantizer):
         return h, torch.where(is_type, 0.0, logsigmoid(gap))
 
 
+@DEQUANTIZERS.register("scaled_one_hot")
+class ScaledOneHotDequantizer(ArgmaxDequantizer):
+    """Argmax dequantisation that begins within 0.02 of 0.25 times the one-hot vector, a constant subtracted.
+
+    On the way from noise to data types of this scale, that of EDM (arXiv 2203.17003), are decided after the positions,
+    which then tell how many bonds an atom has.
+    """
+
+    def __init__(self, n_types: int):
+        super().__init__(n_types)
+        nn.init.constant_(self.log_std, math.log(0.02))
+        scale = 0.25
+        top = 0.75 * scale
+        other = top - math.log(math.expm1(scale))  # softplus(top - other) = scale
+        with torch.no_grad():
+            self.mean.copy_(other + (top - other) * torch.eye(n_types))
+
+
 @DEQUANTIZERS.register("variational")
 class VariationalDequantizer(Dequantizer):
     """Variational dequantisation (arXiv 1902.00275) of the one-hot vector: h = one_hot(c) + sigmoid(u), u Gaussian."""

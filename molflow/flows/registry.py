@@ -59,6 +59,6 @@ DIVERGENCES: Registry[Any] = Registry(
 """Name -> (space, generator, dtype) -> a probe vector, or None for the exact divergence."""
 
 DEQUANTIZERS: "Registry[type[Dequantizer]]" = Registry(
-    "dequantization", modules=dict.fromkeys(("argmax", "variational"), "molflow.flows.dequantization")
+    "dequantization", modules=dict.fromkeys(("argmax", "scaled_one_hot", "variational"), "molflow.flows.dequantization")
 )
 """Name -> `Dequantizer`."""

@@ -14,6 +14,7 @@ NORMAL = torch.distributions.Normal(torch.zeros(()).double(), 1.0)
 # P(support of q(. | c)) for a standard normal h with K entries, in closed form.
 SUPPORT = {
     "argmax": lambda k: 1 / k,
+    "scaled_one_hot": lambda k: 1 / k,
     "variational": lambda k: (
         float(NORMAL.cdf(torch.tensor(2.0)) - NORMAL.cdf(torch.tensor(1.0)))
         * float(NORMAL.cdf(torch.tensor(1.0)) - 0.5) ** (k - 1)
@@ -48,6 +49,15 @@ def test_types_come_back(name):
     types = torch.arange(5).repeat(2000, 1)
     h, _ = DEQUANTIZERS[name](5)(types, torch.ones_like(types, dtype=torch.bool), torch.Generator().manual_seed(0))
     assert torch.equal(DEQUANTIZERS[name](5).quantize(h), types)
+
+
+def test_scaled_one_hot_features_differ_by_a_quarter():
+    types = torch.arange(5).repeat(200, 1)
+    mask = torch.ones_like(types, dtype=torch.bool)
+    h, _ = DEQUANTIZERS["scaled_one_hot"](5)(types, mask, torch.Generator().manual_seed(0))
+    expected = 0.25 * torch.nn.functional.one_hot(types, 5) - 0.0625
+    assert (h - expected).std() < 0.02
+    assert (h - expected).mean().abs() < 0.001
 
 
 def test_padding_changes_nothing_and_is_zero(name):
