@@ -37,7 +37,9 @@ def main() -> None:
     n_stages = {"n_stages": len(arguments.times) - 1}
     if isinstance(config.model, ContinuousConfig):
         network = config.model.network.model_copy(update=n_stages)
-        model = FreeFormConfig(domain=config.model.domain, encoder=network, decoder=network)
+        model = FreeFormConfig(
+            domain=config.model.domain, conditions=config.model.conditions, encoder=network, decoder=network
+        )
     else:
         decoder = config.model.decoder.model_copy(update=n_stages)
         model = config.model.model_copy(update={"average_velocity": False, "decoder": decoder})

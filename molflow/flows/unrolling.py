@@ -6,6 +6,7 @@ from itertools import pairwise
 from torch import nn
 
 from molflow.errors import MolflowError
+from molflow.flows.base import Flow
 from molflow.flows.continuous import ContinuousFlow
 from molflow.flows.domains.base import Data
 from molflow.flows.free_form import FreeFormFlow
@@ -34,7 +35,7 @@ def unroll(
             of Euler's method are a beginning that must be trained. By default a continuous `flow` itself.
 
     Raises:
-        MolflowError: another decoder, a conditional flow, or other times.
+        MolflowError: another decoder, or other times.
 
     Example:
         >>> steps = molflow.load_pretrained("qm9-steps")
@@ -63,7 +64,7 @@ def refined(flow: FreeFormFlow[Data], velocity: ContinuousFlow[Data], times: Seq
         times: of the steps, from below 1 down to 0; each rise begins another pass.
 
     Raises:
-        MolflowError: another flow or velocity, or other times.
+        MolflowError: another flow or velocity, other conditions, or other times.
 
     Example:
         >>> one_step = unroll(molflow.load_pretrained("qm9-steps"), [1, 0])
@@ -73,6 +74,8 @@ def refined(flow: FreeFormFlow[Data], velocity: ContinuousFlow[Data], times: Seq
     """
     if flow.noise_range or flow.has_average_velocity or flow.domain.acts_on != "points":
         raise MolflowError("only a decoder of point clouds without noise and without times can be refined")
+    if _names(flow) != _names(velocity):
+        raise MolflowError("the velocity must have the conditions of the flow, in the same order")
     try:
         parts = passes(times, start_from_noise=False)
     except ValueError as error:
@@ -82,14 +85,16 @@ def refined(flow: FreeFormFlow[Data], velocity: ContinuousFlow[Data], times: Seq
     return FreeFormFlow(flow.encoder, decoder, domain=flow.domain, condition=flow.conditions)
 
 
+def _names(flow: Flow[Data]) -> tuple[str, ...]:
+    return () if flow.conditions is None else flow.conditions.names
+
+
 def _stages(flow: FreeFormFlow[Data] | ContinuousFlow[Data], times: Sequence[float]) -> nn.Module:
     """The steps of an average velocity, or of Euler's method, between times, one network after another."""
     averages = isinstance(flow, FreeFormFlow)
     network = flow.decoder if averages else flow.network
     if not isinstance(network, EquivariantTransformer) or (averages and not flow.has_average_velocity):
         raise MolflowError("only a flow whose velocity or average velocity is a transformer can be unrolled")
-    if flow.conditions is not None:
-        raise MolflowError("a conditional flow cannot be unrolled")
     at = [[r, t] if averages else [t] for t, r in pairwise(times)]
     lengths = [r - t for t, r in pairwise(times)]
     stages = [network.at_times(network.spread.new_tensor(a), dt) for a, dt in zip(at, lengths, strict=True)]

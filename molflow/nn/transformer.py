@@ -152,7 +152,7 @@ class EquivariantTransformer(PointNetwork):
         if hidden % n_heads:
             raise ValueError(f"hidden ({hidden}) must be a multiple of n_heads ({n_heads})")
         self.embed = nn.Linear(n_features + n_labels + 1, hidden)
-        self.embed_times: nn.Module | None = None
+        self.embed_times: nn.Sequential | None = None
         if self.n_globals:
             self.embed_times = nn.Sequential(nn.Linear(self.n_globals, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
         self.spread = nn.Parameter(torch.randn(n_vectors))
@@ -183,13 +183,22 @@ class EquivariantTransformer(PointNetwork):
         """The network without times that equals this one at fixed times t (T,), its dx and dh multiplied by `scale`.
 
         Raises:
-            ValueError: a network without times, or with conditions.
+            ValueError: a network without times.
         """
-        if self.embed_times is None or self.n_conditions:
-            raise ValueError("only a network with times and without conditions can be fixed at times")
+        if self.embed_times is None or not self.n_times:
+            raise ValueError("only a network with times can be fixed at times")
         fixed = copy.deepcopy(self)
-        fixed.n_times, fixed.embed_times = 0, None
-        fixed.embed.bias.add_(self.embed_times(t))
+        fixed.n_times = 0
+        if not self.n_conditions:
+            fixed.embed_times = None
+            fixed.embed.bias.add_(self.embed_times(t))
+        else:
+            assert fixed.embed_times is not None
+            first = fixed.embed_times[0]
+            assert isinstance(first, nn.Linear)
+            of_times, of_conditions = first.weight.split([self.n_times, self.n_conditions], 1)
+            first.bias.add_(of_times @ t)
+            first.weight, first.in_features = nn.Parameter(of_conditions.clone()), self.n_conditions
         fixed.move.weight.mul_(scale)
         if fixed.readout is not None:
             fixed.readout.weight.mul_(scale)

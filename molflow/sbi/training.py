@@ -93,7 +93,7 @@ def train(
         x: (n, C), one observation of each.
         prior: its support bounds the parameters; None if they have no bounds.
         names: of the parameters.
-        flow: a kind of flow, or a table or configuration of one; see the table in experiments/README.md for their errors.
+        flow: a kind of flow, or a table or configuration of one; experiments/README.md compares them.
         folder: for the run and the model, which `molflow.sbi.load` reads; None keeps no files.
         seed: of weights and training.
         epochs: passes over the simulations.

@@ -10,9 +10,20 @@ from torch import nn
 
 from molflow.batch import MoleculeBatch
 from molflow.errors import MolflowError
-from molflow.flows import FLOWS, Conditions, ConditionsConfig, FreeFormFlow, ParticleDomain, VectorDomain, unroll
+from molflow.flows import (
+    FLOWS,
+    Conditions,
+    ConditionsConfig,
+    ContinuousFlow,
+    FreeFormFlow,
+    ParticleDomain,
+    VectorDomain,
+    refined,
+    unroll,
+)  # fmt: skip
 from molflow.flows.sampling import latents
 from molflow.geometry import select
+from molflow.nn import EquivariantTransformer
 
 CONDITIONAL = [name for name, config in ALL_FLOWS.items() if config.conditions is not None]
 UNCONDITIONAL = ["vectors", "vectors-continuous", "particles-2d", "particles-continuous", "composed-all-atom"]
@@ -279,9 +290,27 @@ def test_the_condition_shifts_vectors_in_the_order_of_the_batch():
     close(shifted - plain, condition)
 
 
-def test_a_conditional_flow_cannot_be_unrolled():
-    with pytest.raises(MolflowError, match="a conditional flow cannot be unrolled"):
-        unroll(make_flow("particles-conditional-average-velocity"), [1, 0.5, 0])
+def test_a_conditional_flow_unrolls_with_its_conditions():
+    flow = make_flow("particles-conditional-average-velocity")
+    unrolled = unroll(flow, [1, 0.25, 0])
+    assert not unrolled.has_average_velocity
+    condition = torch.randn(5, len(flow.conditions.names), generator=torch.Generator().manual_seed(0)).double()
+    samples = unrolled.sample(5, seed=0, condition=condition)
+    close(samples, flow.sample(5, seed=0, condition=condition, n_evaluations=2), atol=1e-8)
+    assert (samples - unrolled.sample(5, seed=0, condition=condition + 1)).abs().max() > 1e-3
+
+
+def test_a_velocity_refines_only_a_flow_of_its_conditions():
+    sizes = {"hidden": 8, "n_vectors": 2, "pair_hidden": 4, "n_heads": 2, "n_blocks": 1}
+    domain = ParticleDomain(3, 2)
+    conditions = Conditions(["a"])
+    path = ContinuousFlow(domain, EquivariantTransformer(0, 0, 1, 1, **sizes), conditions=conditions)
+    flow = unroll(path, [1, 0.5, 0])
+    assert refined(flow, path, [0.2, 0]).sample(2, seed=0, condition=[1.0]).shape == (2, 3, 2)
+    other = ContinuousFlow(domain, EquivariantTransformer(0, 0, 1, 1, **sizes), conditions=Conditions(["b"]))
+    for velocity in (other, ContinuousFlow(domain, EquivariantTransformer(0, 0, 1, **sizes))):
+        with pytest.raises(MolflowError, match="the velocity must have the conditions of the flow"):
+            refined(flow, velocity, [0.2, 0])
 
 
 def test_optional_conditions_say_which_are_given():

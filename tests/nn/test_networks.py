@@ -198,12 +198,14 @@ def test_sharp_attention_sees_neither_padding_nor_the_point_itself():
     assert_equivariant(lambda x, h, mask: network(x, h, mask), *with_labels(points, context.labels), context.mask)
 
 
-@pytest.mark.parametrize("sizes", [(0, 3, 2), (2, 1, 1)])
+@pytest.mark.parametrize("sizes", [(0, 3, 2), (2, 1, 1), (0, 1, 2, 3)])
 def test_a_transformer_at_fixed_times(sizes):
-    """The same function, scaled, without its times; and the one it is made from stays."""
+    """The same function, scaled, without its times and with its conditions; and the one it is made from stays."""
     network = randomize(EquivariantTransformer(*sizes, **SMALL[EquivariantTransformer])).double()
     points, context = random_case(3, *sizes[:2])
     t = torch.linspace(0.3, 0.8, sizes[2]).double()
+    if sizes[3:]:
+        context = context._replace(condition=torch.randn(len(context.mask), *sizes[3:]).double())
     expected = call(network, points, context, t.expand(len(context.mask), -1)) * -0.5
     fixed = network.at_times(t, -0.5)
     assert fixed.n_times == 0
