@@ -1,6 +1,7 @@
 """Networks in sequence, as one deep network."""
 
 from collections.abc import Iterable, Sequence
+from typing import Annotated
 
 import torch
 from pydantic import Field, model_validator
@@ -59,7 +60,7 @@ class ChainConfig(NetworkConfig):
     """A `Chain` of networks of any kinds; the stages of one that is a chain itself become its stages."""
 
     stages: list[Network] = Field(min_length=1, description="networks on point clouds, in their order")
-    factors: list[float] | None = Field(
+    factors: list[Annotated[float, Field(gt=0, le=1)]] | None = Field(
         None, description="of the input of each of these networks; by default all are 1"
     )
 
