@@ -34,7 +34,7 @@ split = "random"  # or "scaffold", or the name of a field with train, validation
 
 [model]
 kind = "continuous"  # "free_form" makes a molecule with one evaluation, and takes longer to train
-times = [  # of the steps of a sample: from noise at 1 to the data at 0, then twice from a little noise, which removes errors
+times = [  # of a sample's steps: from noise at 1 to the data at 0, then twice from a little noise, which removes errors
     1, 0.864, 0.729, 0.593, 0.457, 0.321, 0.186, 0.05, 0,
     0.7, 0.55, 0.4, 0.25, 0.12, 0.05, 0.02, 0,
     0.4, 0.2, 0.1, 0.05, 0.02, 0,
