@@ -211,6 +211,7 @@ def test_patience_and_batches_of_equal_cost_continue_exactly(tmp_path, monkeypat
         if recorder.run.step % 3 == 1:
             signal.raise_signal(signal.SIGINT)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
     monkeypatch.setattr(Recorder, "stepped", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "parts")
