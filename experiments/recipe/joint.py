@@ -12,14 +12,13 @@ import argparse
 from pathlib import Path
 
 import torch
+from untrained import untrained
 
 import molflow
 from molflow.flows import ContinuousFlow, MoleculeDomain
 from molflow.flows.storage import save_model
 from molflow.nn import EquivariantTransformer
 from molflow.pretrained import folder_of
-from molflow.training.config import load_experiment
-from molflow.training.tasks import load_splits
 
 
 def take_weights(
@@ -48,11 +47,8 @@ def main() -> None:
 
     if arguments.target.exists():
         raise SystemExit(f"{arguments.target} exists already")
-    splits = load_splits(load_experiment(arguments.experiment))
-    torch.manual_seed(0)
-    flow = splits.config.model.build()
+    config, flow = untrained(arguments.experiment)
     source = molflow.load(arguments.source)
-    splits.fit(flow.domain)
     domain = flow.domain
     if not isinstance(flow, ContinuousFlow) or not isinstance(source, ContinuousFlow):
         raise SystemExit("needs two continuous flows")
@@ -67,7 +63,7 @@ def main() -> None:
     features, _ = domain.dequantizer(types, torch.ones_like(types, dtype=torch.bool), flow.generator(0))
     labels = torch.nn.functional.one_hot(types, len(domain.types)).to(features.dtype)
     take_weights(network, other, features.detach().flatten(0, 1), labels.flatten(0, 1))
-    save_model(arguments.target, splits.config.model, flow, {"how": f"from the weights of {arguments.source.name}"})
+    save_model(arguments.target, config, flow, {"how": f"from the weights of {arguments.source.name}"})
 
 
 if __name__ == "__main__":

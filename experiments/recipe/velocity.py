@@ -15,14 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from untrained import untrained
 
 import molflow
 from molflow.flows import ContinuousFlow
 from molflow.flows.storage import save_model
 from molflow.nn import Chain, EquivariantTransformer
 from molflow.pretrained import folder_of
-from molflow.training.config import load_experiment
-from molflow.training.tasks import load_splits
 
 FITTING_STEPS = 3000
 
@@ -60,15 +59,12 @@ def main() -> None:
 
     if arguments.target.exists():
         raise SystemExit(f"{arguments.target} exists already")
-    splits = load_splits(load_experiment(arguments.experiment))
-    torch.manual_seed(0)
-    flow = splits.config.model.build()
+    config, flow = untrained(arguments.experiment)
     source = molflow.load(arguments.source)
     if not isinstance(flow, ContinuousFlow) or not isinstance(decoder := getattr(source, "decoder", None), Chain):
         raise SystemExit("needs a decoder of several stages, and an experiment of a continuous flow")
-    splits.fit(flow.domain)
     velocity_of_stages(flow.network, decoder, arguments.times)
-    save_model(arguments.target, splits.config.model, flow, {"how": f"from the stages of {arguments.source.name}"})
+    save_model(arguments.target, config, flow, {"how": f"from the stages of {arguments.source.name}"})
 
 
 if __name__ == "__main__":
