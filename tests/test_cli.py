@@ -226,7 +226,7 @@ def test_evaluate_compares_files_on_one_page(molflow, tmp_path):
 @pytest.mark.parametrize("suffix", [".csv", ".sdf"])
 def test_evaluate_tells_of_every_molecule(molflow, tmp_path, suffix):
     source, details = tmp_path / "a.xyz", tmp_path / f"b{suffix}"
-    source.write_text(XYZ + "1\n\njunk\n" + XYZ.replace("O ", "Si ") + XYZ)
+    source.write_text(XYZ + "1\n\njunk\n" + XYZ.replace("O ", "Se ") + XYZ)
     code, text, err = molflow("evaluate", source, "--details", details, "--strain", "mmff94")
     assert code == 0
     assert "1 of 4 records cannot be read" in err

@@ -89,6 +89,19 @@ class BondRules:
         known = (numbers > 0) & (numbers < len(self._covered))
         return self._covered[numbers * known]
 
+    @cached_property
+    def _paired(self) -> np.ndarray:
+        paired = np.zeros((len(SYMBOLS) + 1, len(SYMBOLS) + 1), dtype=bool)  # by atomic numbers
+        for a, b in self.lengths:
+            i, j = atomic_number(a), atomic_number(b)
+            paired[i, j] = paired[j, i] = True
+        return paired
+
+    def covers_pairs(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Whether the tables have a length for each pair of elements: atomic numbers of one shape -> bool."""
+        covered: np.ndarray = self._paired[first, second]
+        return covered
+
     def bond_orders(
         self, positions: Array, atomic_numbers: Array, mask: Array, *, refuse_foreign: bool = True
     ) -> Tensor:
@@ -169,12 +182,12 @@ EDM_QM9 = BondRules(
     },
     valences={element: (valence,) for element, valence in VALENCES.items()},
 )
-"""The tables that EDM's code publishes, for the elements of QM9; valences H 1, C 4, N 3, O 2, F 1."""
+"""The part of EDM's tables for the elements of QM9; valences H 1, C 4, N 3, O 2, F 1."""
 
 
 EDM_GEOM = BondRules(
-    name="EDM's tables for more elements",
-    protocol="EDM look-up bonds for more elements (arXiv 2203.17003, as for GEOM-Drugs)",
+    name="EDM's tables",
+    protocol=PROTOCOL,
     lengths={
         **EDM_QM9.lengths,
         ("H", "B"): (119,), ("H", "Si"): (148,), ("H", "P"): (144,), ("H", "S"): (134,), ("H", "Cl"): (127,),
@@ -201,7 +214,7 @@ EDM_GEOM = BondRules(
         "Hg": (1, 2), "Bi": (3, 5),
     },
 )  # fmt: skip
-"""The tables of EDM's code for 16 elements, behind published figures of GEOM-Drugs.
+"""The tables of EDM's code for 16 elements, behind published figures of QM9 and GEOM-Drugs, which `evaluate` uses.
 
 For the elements of QM9 they equal `EDM_QM9`. They know sulfur with four bonds alone, so a thiol or a thioether is not
 stable by them, and Al, Hg and Bi have valences but no bonds.

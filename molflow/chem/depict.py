@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from molflow.chem.bonds import EDM_QM9, orders_of_one
+from molflow.chem.bonds import EDM_GEOM, orders_of_one
 from molflow.chem.build import bond_list, bonded_mol, is_sanitised
 from molflow.chem.perception import connected
 from molflow.chem.stated import kekulized_bonds
@@ -41,7 +41,7 @@ def drawn(
 ) -> Drawn:
     """The bonds and charges to draw: those of an RDKit molecule, or the bonds given, or else the look-up bonds.
 
-    A molecule with an element outside the look-up tables has single bonds by RDKit's covalent radii.
+    A molecule with an element outside EDM's tables has single bonds by RDKit's covalent radii.
     """
     from rdkit import Chem
 
@@ -52,8 +52,8 @@ def drawn(
         return Drawn(kekulized_bonds(mol), np.array([atom.GetFormalCharge() for atom in mol.GetAtoms()]))
     if bonds is not None:
         return Drawn(bonds, charges)
-    if EDM_QM9.covers(atomic_numbers).all():
-        return Drawn(bond_list(orders_of_one(positions, atomic_numbers)), charges)
+    if EDM_GEOM.covers(atomic_numbers).all():
+        return Drawn(bond_list(orders_of_one(positions, atomic_numbers, EDM_GEOM)), charges)
     return Drawn(kekulized_bonds(connected(positions, atomic_numbers)), charges)
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from molflow.chem.bonds import EDM_QM9
+from molflow.chem.bonds import EDM_GEOM
 from molflow.chem.build import bond_list
 from molflow.chem.structure import Structure
 
@@ -38,7 +38,7 @@ def bonded_chunks(structures: Sequence[Structure]) -> Iterator[Chunk]:
             positions = np.stack([structures[k].positions for k in chosen])
             numbers = np.stack([structures[k].atomic_numbers for k in chosen])
             mask = np.ones(numbers.shape, dtype=bool)
-            yield Chunk(chosen, numbers, EDM_QM9.bond_orders(positions, numbers, mask, refuse_foreign=False))
+            yield Chunk(chosen, numbers, EDM_GEOM.bond_orders(positions, numbers, mask, refuse_foreign=False))
 
 
 def look_up(structures: Sequence[Structure]) -> list[Structure]:
@@ -47,7 +47,7 @@ def look_up(structures: Sequence[Structure]) -> list[Structure]:
     Those that have bonds already and those with an element outside the look-up tables are unchanged.
     """
     found = list(structures)
-    missing = [k for k, s in enumerate(found) if s.bonds is None and EDM_QM9.covers(s.atomic_numbers).all()]
+    missing = [k for k, s in enumerate(found) if s.bonds is None and EDM_GEOM.covers(s.atomic_numbers).all()]
     for chunk in bonded_chunks([found[k] for k in missing]):
         for member, orders in zip(chunk.members, chunk.orders.numpy(), strict=True):
             k = missing[member]

@@ -13,7 +13,7 @@ import numpy as np
 
 from molflow.chem.bonds import EDM_GEOM, EDM_QM9, orders_of_one
 from molflow.chem.build import bond_list, bonded_mol, canonical_smiles, is_connected, is_sanitised, mesomeric_smiles
-from molflow.chem.elements import formula, symbol
+from molflow.chem.elements import COVALENT_RADII, formula, symbol
 from molflow.chem.perception import Perceived, accepted_by_default, is_charge_separated, perceive
 from molflow.chem.plausibility import geometry_problem, missing_hydrogens
 from molflow.chem.posebusters import failed_checks, passes_energy
@@ -23,7 +23,7 @@ from molflow.chem.structure import LARGEST, Stated, Structure
 from molflow.errors import MolflowError
 from molflow.evaluation.contacts import clashes, pairs_within
 from molflow.evaluation.distributions import bond_bins, composition_bins, counted, distance_bins, value_bins
-from molflow.evaluation.edm import explicit_smiles, geom_stable_atoms
+from molflow.evaluation.edm import explicit_smiles
 from molflow.evaluation.options import Bonds, check_extras
 from molflow.evaluation.protocols import given_fields, headline
 from molflow.evaluation.reports import MoleculeReport
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 MOST_ATOMS = 6_000
 """Largest number of atoms of a molecule; the memory grows with its square and stays below a gigabyte here."""
+
+BONDED = 1.3
+"""Atoms closer than this times the sum of their covalent radii are at the distance of a bond, as for RDKit."""
 
 COINCIDENT = 0.3
 """Atoms closer than this, in Å, coincide; the shortest bond, H-H, has 0.74 Å."""
@@ -74,7 +77,7 @@ def inspect(
     if rejected is not None:
         return rejected
     if structure.bonds is None and is_covered(structure.atomic_numbers):
-        structure = structure._replace(bonds=bond_list(orders_of_one(*structure[:2])))
+        structure = structure._replace(bonds=bond_list(orders_of_one(*structure[:2], EDM_GEOM)))
     return inspect_bonded(
         structure,
         stated=stated,
@@ -88,7 +91,7 @@ def inspect(
 
 def is_covered(atomic_numbers: np.ndarray) -> bool:
     """Whether the look-up tables cover all elements."""
-    return bool(EDM_QM9.covers(atomic_numbers).all())
+    return bool(EDM_GEOM.covers(atomic_numbers).all())
 
 
 def reject_invalid(structure: Structure) -> MoleculeReport | None:
@@ -152,7 +155,7 @@ def inspect_bonded(
         charge=charge,
         unpaired=_unpaired(numbers, charge, stated),
         default_connected=accepted_by_default(positions, numbers),
-        clashes=None if looked_up is None else clashes(positions, numbers, looked_up),
+        clashes=clashes(positions, numbers, looked_up) if looked_up is not None and by_lookup.lookup_covered else None,
         descriptors=screened,
         strain=strained,
         posebusters=failed_checks(whole) if posebusters and whole is not None else None,
@@ -179,8 +182,13 @@ def inspect_lookup(structure: Structure) -> MoleculeReport:
         by_edm: str | None = Chem.MolToSmiles(mol, isomericSmiles=False)
     else:
         by_edm = explicit_smiles(raw, largest=True) if valid else None
+    unknown = _unknown_bond(structure)
+    status, reason = _status(structure, stable, valid, fragments)
+    if unknown and status != "stable":
+        status, reason = "unsupported", unknown
     return replace(
-        _report(structure, stable, *_status(structure, stable, valid, fragments)),
+        _report(structure, stable, status, reason),
+        lookup_covered=not unknown,
         valid=valid,
         connected=valid and fragments == 1,
         fragments=fragments,
@@ -196,7 +204,7 @@ def stable_atoms(structure: Structure) -> np.ndarray:
         return np.zeros(len(structure.atomic_numbers), dtype=bool)
     elements = map(symbol, structure.atomic_numbers.tolist())
     sums = _valence_sums(structure).tolist()
-    return np.array([n in EDM_QM9.valences[element] for n, element in zip(sums, elements, strict=True)], dtype=bool)
+    return np.array([n in EDM_GEOM.valences[element] for n, element in zip(sums, elements, strict=True)], dtype=bool)
 
 
 def _valence_sums(structure: Structure) -> np.ndarray:
@@ -207,8 +215,7 @@ def _valence_sums(structure: Structure) -> np.ndarray:
 
 
 def _report(structure: Structure, stable: np.ndarray, status: str, reason: str) -> MoleculeReport:
-    positions, numbers, bonds = structure
-    by_geom = geom_stable_atoms(positions, numbers) if bonds is None else stable  # the tables agree for H C N O F
+    numbers = structure.atomic_numbers
     return MoleculeReport(
         n_atoms=len(stable),
         formula=formula(numbers),
@@ -216,17 +223,33 @@ def _report(structure: Structure, stable: np.ndarray, status: str, reason: str) 
         reason=reason,
         stable_atoms=int(stable.sum()),
         stable=bool(stable.all()),
-        edm_geom_covered=bool(EDM_GEOM.covers(numbers).all()),
-        edm_geom_stable_atoms=int(by_geom.sum()),
-        edm_geom_stable=bool(by_geom.all()),
+        qm9_elements=bool(EDM_QM9.covers(numbers).all()),
     )
 
 
 def _uncovered(atomic_numbers: np.ndarray) -> str:
-    atom = int(np.argmin(EDM_QM9.covers(atomic_numbers)))
+    atom = int(np.argmin(EDM_GEOM.covers(atomic_numbers)))
     element = symbol(int(atomic_numbers[atom]))
-    covered = " ".join(EDM_QM9.elements)
+    covered = " ".join(EDM_GEOM.elements)
     return f"element {element} (atom {atom + 1}) is outside the look-up tables, which cover {covered}"
+
+
+def _unknown_bond(structure: Structure) -> str:
+    """The first pair of atoms at the distance of a bond whose length the tables do not have; empty if there is none."""
+    positions, numbers, _ = structure
+    if EDM_QM9.covers(numbers).all():
+        return ""
+    radii = COVALENT_RADII[numbers]
+    i, j = pairs_within(2 * BONDED * float(radii.max()), positions).T
+    bonded = np.linalg.norm(positions[i] - positions[j], axis=1) < BONDED * (radii[i] + radii[j])
+    unknown = sorted(
+        zip(*(x[bonded & ~EDM_GEOM.covers_pairs(numbers[i], numbers[j])].tolist() for x in (i, j)), strict=True)
+    )
+    if not unknown:
+        return ""
+    a, b = unknown[0]
+    names = f"{symbol(int(numbers[a]))}-{symbol(int(numbers[b]))}"
+    return f"the look-up tables have no length of {names} (atoms {a + 1} and {b + 1})"
 
 
 def _status(structure: Structure, stable: np.ndarray, valid: bool, fragments: int) -> tuple[str, str]:
@@ -252,7 +275,7 @@ def _coincident_atoms(positions: np.ndarray) -> str:
 def _wrong_valence(structure: Structure, atom: int) -> str:
     element = symbol(int(structure.atomic_numbers[atom]))
     valence = int(_valence_sums(structure)[atom])
-    expected = " or ".join(map(str, EDM_QM9.valences[element]))
+    expected = " or ".join(map(str, EDM_GEOM.valences[element]))
     return f"atom {atom + 1} ({element}) has valence {valence}, expected {expected}"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from molflow.chem import perception
-from molflow.chem.bonds import EDM_QM9
+from molflow.chem.bonds import EDM_GEOM
 from molflow.chem.build import canonical_smiles, is_connected, is_sanitised, mesomeric_smiles
 from molflow.chem.perception import Perceived, complete_atoms, incomplete
 from molflow.chem.stated import stated_mol
@@ -21,7 +21,7 @@ GIVEN = "bonds and formal charges of the file, kekulised"
 VALENCES = "kekulised bond orders by formal charge (cf. arXiv 2505.00169)"
 
 PROTOCOLS: dict[str, str] = {
-    "lookup": EDM_QM9.protocol,
+    "lookup": EDM_GEOM.protocol,
     "perceived": f"{perception.PROTOCOL}; {VALENCES}",
     "file": f"{GIVEN}; {VALENCES}",
     "auto": f"{GIVEN}, or {perception.PROTOCOL} where it has none; {VALENCES}",

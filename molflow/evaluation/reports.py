@@ -17,8 +17,8 @@ STATUSES: dict[str, str] = {
     "unstable": "RDKit accepts the bonds, but an atom has the wrong valence",
     "disconnected": "several fragments",
     "invalid": "RDKit refuses the bonds, two atoms coincide, a coordinate is not finite, or there are no atoms",
-    "unsupported": "an element outside the look-up tables: not stable or valid by them, but scored by perceived bonds; "
-    "or more atoms than are supported",
+    "unsupported": "an element, or a pair of elements at the distance of a bond, that no look-up table has: a failure "
+    "by look-up bonds, but scored by perceived ones; or more atoms than are supported",
     "timed out": "not finished within the time limit",
     "crashed": "ended its worker process, or raised an unexpected error",
     "unscored": "in no figure: a drawing, not in angstrom, without hydrogens, or without the bonds that were asked for",
@@ -42,8 +42,9 @@ class MoleculeReport:
         smiles: canonical SMILES by the look-up bonds; None if not valid.
         edm_smiles: canonical SMILES, with explicit hydrogens, of the largest fragment by the look-up bonds with missing
             hydrogens implied, as EDM's code counts a molecule; None if RDKit refuses the whole.
-        edm_geom_covered: all elements are in EDM's tables for more elements, `molflow.chem.bonds.EDM_GEOM`.
-        edm_geom_stable_atoms, edm_geom_stable: stability by these tables.
+        qm9_elements: all elements are those of QM9.
+        lookup_covered: EDM's tables, `molflow.chem.bonds.EDM_GEOM`, have every element and the length of every pair of
+            elements that is at the distance of a bond.
         largest_fragment_valid: RDKit sanitises the largest fragment by the look-up bonds, whatever the others are.
         perceived_stable_atoms, perceived_stable: stability by charge-aware valences on bonds that RDKit perceives, see
             `molflow.chem.perceive`.
@@ -63,7 +64,7 @@ class MoleculeReport:
         agree: the bonds of the file and the perceived ones give mesomeric forms of one molecule.
         lookup_stable_atoms, lookup_stable, lookup_valid, lookup_connected: the figures by look-up bonds, if
             stable_atoms, stable, valid, connected, fragments and smiles are by another protocol.
-        clashes: number of clashing pairs of atoms, see `CLASH_FRACTION`; None without look-up bonds.
+        clashes: number of clashing pairs of atoms, see `CLASH_FRACTION`; None if not lookup_covered.
         descriptors: None if not perceived_connected.
         strain: None if not asked for, not perceived_connected, or without parameters for the molecule.
         posebusters: names of the failed checks; None if not asked for or not perceived_connected.
@@ -86,9 +87,8 @@ class MoleculeReport:
     fragments: int = 0
     smiles: str | None = None
     edm_smiles: str | None = None
-    edm_geom_covered: bool = False
-    edm_geom_stable_atoms: int = 0
-    edm_geom_stable: bool = False
+    qm9_elements: bool = False
+    lookup_covered: bool = False
     largest_fragment_valid: bool = False
     perceived_stable_atoms: int = 0
     perceived_stable: bool = False

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from molflow.chem.bonds import EDM_QM9
+from molflow.chem.bonds import EDM_GEOM
 from molflow.chem.elements import formula
 from molflow.chem.structure import Structure
 from molflow.errors import MolflowError
@@ -110,7 +110,7 @@ class Tally:
                 self.add(_stability_report(structure.atomic_numbers, int(stable_atoms(structure).sum())))
         for chunk in bonded_chunks([structure for structure in structures if structure.bonds is None]):
             numbers = chunk.atomic_numbers
-            stable, _ = EDM_QM9.stability_of_orders(chunk.orders, numbers, np.ones(numbers.shape, dtype=bool))
+            stable, _ = EDM_GEOM.stability_of_orders(chunk.orders, numbers, np.ones(numbers.shape, dtype=bool))
             kinds = np.column_stack([np.sort(numbers, axis=1), stable.sum(1)])
             for row, copies in zip(*np.unique(kinds, axis=0, return_counts=True), strict=True):
                 self.add(_stability_report(row[:-1], int(row[-1])), int(copies))
@@ -192,7 +192,7 @@ def _without_novelty(recorded: dict[str, Any]) -> dict[str, Any]:
 
 def _score(metric: Metric, found: Ratio | Figure, recorded: dict[str, Any] | None) -> Score:
     protocol = metric.protocol.replace("{bonds}", PROTOCOLS[metric.options.bonds])
-    protocol = protocol.replace("{lookup}", EDM_QM9.protocol)
+    protocol = protocol.replace("{lookup}", EDM_GEOM.protocol)
     if metric.options.training is not None:
         protocol = protocol.replace("{training}", metric.options.training.name)
     count = found.count if isinstance(found, Ratio) else None

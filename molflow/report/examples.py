@@ -88,13 +88,13 @@ def example(name: str, structure: Any, report: Any, source: str = "") -> Example
 
 def _mol_of(positions: Any, numbers: Any, report: Any) -> Any:
     """The RDKit molecule with the bonds behind the figures of a report; None where they are looked up, or unknown."""
-    from molflow.chem.bonds import EDM_QM9
+    from molflow.chem.bonds import EDM_GEOM
     from molflow.chem.perception import perceive
     from molflow.chem.stated import stated_mol
 
     if report.bonds == "given":
         return stated_mol(positions, numbers, report.stated)[0]
-    covered = bool(EDM_QM9.covers(numbers).all())
+    covered = bool(EDM_GEOM.covers(numbers).all())
     if report.perceived_valid and (report.bonds == "perceived" or not covered):
         return perceive(positions, numbers, report.charge).mol
     return None

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from molflow.chem.bonds import EDM_GEOM
 from molflow.errors import MolflowError
 from molflow.evaluation.metrics import label
 from molflow.report.distributions import distributions
@@ -138,12 +139,15 @@ def _notices(records: Mapping[str, Record]) -> list[str]:
 def notes_on(record: Record) -> list[str]:
     """Sentences on the molecules that the look-up tables cannot score, and on those that are not scored."""
     notes = []
-    if count := record["statuses"].get("unsupported", 0):
-        covered = record["metrics"].get("edm_geom_covered")
-        wider = f"named edm geom, whose tables cover {covered['count']:,} molecules, or those " if covered else ""
+    elements = record["metrics"].get("qm9_elements")
+    beyond = elements["of"] - elements["count"] if elements and record["protocol"] == EDM_GEOM.protocol else 0
+    unsupported = record["statuses"].get("unsupported", 0)
+    poor = f"{beyond:,} with other elements than QM9, whose look-up bonds are poor"
+    unknown = f"{unsupported:,} outside the look-up tables, which are failures by them"
+    if found := [words for words, count in ((poor, beyond), (unknown, unsupported)) if count]:
         notes.append(
-            f"{count:,} of {record['n_molecules']:,} molecules are outside the look-up tables. Scores by look-up bonds "
-            f"count them as failures: read those {wider}named valence or perceived, whose bonds cover all elements."
+            f"Of {record['n_molecules']:,} molecules, {'; '.join(found)}: read the scores named valence or perceived, "
+            "whose bonds cover all elements."
         )
     for reason, count in record["unscored"].items():
         notes.append(f"{count:,} {'molecule is' if count == 1 else 'molecules are'} in no score: {reason}.")

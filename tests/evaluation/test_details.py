@@ -13,10 +13,10 @@ from molflow.evaluation import DetailWriter, evaluate
 from molflow.evaluation.details import COLUMNS
 
 QM9 = Path(__file__).parents[1] / "fixtures" / "qm9_200.npz"
-SULPHIDE = Structure(np.array([[0, 0, 0], [1.34, 0, 0], [-0.05, 1.34, 0]]), np.array([16, 1, 1]))
+SELENIDE = Structure(np.array([[0, 0, 0], [1.46, 0, 0], [-0.05, 1.46, 0]]), np.array([34, 1, 1]))
 UNREADABLE = Record("mine.sdf", 7, 191, None, "line 191: unknown element 'Xx', not \"H\"")
 CROWDED = Structure(np.array([[0, 0, 0], [0.74, 0, 0], [1.48, 0, 0]]), np.array([1, 1, 1]))
-ITEMS = [*read_structures(QM9)[:20], UNREADABLE, SULPHIDE, CROWDED]
+ITEMS = [*read_structures(QM9)[:20], UNREADABLE, SELENIDE, CROWDED]
 
 
 def written(path, **options):

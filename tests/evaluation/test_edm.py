@@ -9,8 +9,8 @@ from rdkit.Chem import AllChem
 
 from molflow.chem import EDM_GEOM, EDM_QM9, Structure, read_structures, stability
 from molflow.chem.build import bonded_mol, is_sanitised
-from molflow.evaluation import TrainingReference, evaluate, inspect
-from molflow.evaluation.edm import explicit_smiles, geom_stable_atoms
+from molflow.evaluation import TrainingReference, evaluate, inspect, inspect_all
+from molflow.evaluation.edm import explicit_smiles
 from molflow.report.molecules import notes_on
 
 QM9 = Path(__file__).parents[1] / "fixtures" / "qm9_200.npz"
@@ -36,47 +36,54 @@ def without_last_atom(structure):
 
 
 @pytest.mark.parametrize(
-    ("smiles", "stable_atoms", "stable"),
+    ("smiles", "status", "stable_atoms"),
     [
-        ("CCl", 5, True),
-        ("CP(C)C", 13, True),
-        ("C[Si](C)(C)Cl", 14, True),
-        ("CSC", 8, False),  # the tables know sulfur with four bonds alone
-        ("Clc1ccccc1Br", 6, False),  # the carbons of a benzene are 1.39 Å apart: two double bonds each
+        ("CCl", "stable", 5),
+        ("CP(C)C", "stable", 13),
+        ("C[Si](C)(C)Cl", "stable", 14),
+        ("CSC", "unstable", 8),  # the tables know sulfur with four bonds alone
+        ("Clc1ccccc1Br", "unstable", 6),  # the carbons of a benzene are 1.39 Å apart: two double bonds each
+        ("CB(C)C", "unsupported", 9),  # no length of carbon and boron
     ],
 )
-def test_stability_by_the_tables_for_more_elements(smiles, stable_atoms, stable):
+def test_stability_by_the_tables_for_more_elements(smiles, status, stable_atoms):
     report = inspect(embedded(smiles))
-    assert (report.status, report.stable, report.edm_geom_covered) == ("unsupported", False, True)
-    assert (report.edm_geom_stable_atoms, report.edm_geom_stable) == (stable_atoms, stable)
+    assert (report.status, report.stable, report.qm9_elements) == (status, status == "stable", False)
+    assert (report.stable_atoms, report.lookup_covered) == (stable_atoms, status != "unsupported")
 
 
-def test_an_element_in_no_table_is_counted_apart():
-    scores = evaluate([SULPHIDE, SELENIDE, embedded("CCl"), embedded("CO")])
-    counted = {name: (m.count, m.of) for name, m in scores.metrics.items() if name.startswith("edm_geom")}
-    assert counted == {
-        "edm_geom_molecule_stability": (2, 4),
-        "edm_geom_atom_stability": (2 + 5 + 6, 3 + 3 + 5 + 6),
-        "edm_geom_covered": (3, 4),
+def test_what_no_table_has_is_counted_apart():
+    scores = evaluate([SULPHIDE, SELENIDE, embedded("CCl"), embedded("CO"), embedded("CB(C)C")])
+    assert scores.statuses == {"stable": 2, "unstable": 1, "unsupported": 2}
+    counted = {
+        name: (scores.metrics[name].count, scores.metrics[name].of) for name in ("lookup_covered", "qm9_elements")
     }
+    assert counted == {"lookup_covered": (3, 5), "qm9_elements": (1, 5)}
     (note,) = notes_on(scores.to_dict())
-    assert note.startswith("3 of 4 molecules are outside the look-up tables.")
-    assert "read those named edm geom, whose tables cover 3 molecules, or those named valence or perceived" in note
+    assert note == (
+        "Of 5 molecules, 4 with other elements than QM9, whose look-up bonds are poor; 2 outside the look-up tables, "
+        "which are failures by them: read the scores named valence or perceived, whose bonds cover all elements."
+    )
+    assert not notes_on(evaluate([CO]).to_dict())
 
 
-def test_the_tables_for_more_elements_agree_with_those_for_qm9():
-    structures = read_structures(QM9)
+def test_the_pair_without_a_length_is_named():
+    assert inspect(embedded("CB(C)C")).reason == "the look-up tables have no length of C-B (atoms 1 and 2)"
+
+
+def test_the_tables_agree_for_the_elements_of_qm9():
     assert {pair: EDM_GEOM.lengths[pair] for pair in EDM_QM9.lengths} == dict(EDM_QM9.lengths)
-    for structure in structures:
+    for structure in read_structures(QM9):
         expected, _ = stability(*(x[None] for x in (*structure[:2], np.ones(len(structure.atomic_numbers), bool))))
-        np.testing.assert_array_equal(geom_stable_atoms(*structure[:2]), expected[0])
+        assert inspect(structure).stable_atoms == int(expected.sum())
 
 
-@pytest.mark.parametrize("smiles", ["CCl", "CS(=O)(=O)C", "Clc1ccccc1Br", "CP(=O)(O)O", "FC(F)(F)I", "C[Se]C"])
+@pytest.mark.parametrize("smiles", ["CCl", "CS(=O)(=O)C", "Clc1ccccc1Br", "CP(=O)(O)O", "FC(F)(F)I", "CB(C)C"])
 def test_one_molecule_is_looked_up_as_a_batch_is(smiles):
     positions, numbers, _ = embedded(smiles)
     expected, _ = EDM_GEOM.stability(positions[None], numbers[None], np.ones((1, len(numbers)), bool))
-    np.testing.assert_array_equal(geom_stable_atoms(positions, numbers), expected[0])
+    (report,) = inspect_all([Structure(positions, numbers)], workers=0)
+    assert report.stable_atoms == inspect(Structure(positions, numbers)).stable_atoms == int(expected.sum())
 
 
 # SMILES with explicit hydrogens

@@ -190,12 +190,12 @@ def test_bad_input_is_named():
         evaluate([WATER], scope="stability", each=print)
 
 
-HYDROGEN_SULPHIDE = Structure(np.array([[0, 0, 0], [1.34, 0, 0], [-0.05, 1.34, 0]]), np.array([16, 1, 1]))
+HYDROGEN_SELENIDE = Structure(np.array([[0, 0, 0], [1.46, 0, 0], [-0.05, 1.46, 0]]), np.array([34, 1, 1]))
 
 
 @pytest.mark.parametrize("scope", ["stability", "lookup", "all"])
 def test_an_element_outside_the_tables_is_a_molecule_that_is_not_stable(scope):
-    scores = evaluate([WATER, HYDROGEN_SULPHIDE, NOTHING, WATER], scope=scope)
+    scores = evaluate([WATER, HYDROGEN_SELENIDE, NOTHING, WATER], scope=scope)
     assert (scores.n_molecules, scores.n_atoms) == (4, 9)
     assert (scores.atom_stability, scores.molecule_stability) == (6 / 9, 2 / 4)
     if scope != "stability":
@@ -205,10 +205,15 @@ def test_an_element_outside_the_tables_is_a_molecule_that_is_not_stable(scope):
 
 def test_an_element_outside_the_tables_is_perceived():
     reports = []
-    scores = evaluate([HYDROGEN_SULPHIDE], strain="mmff94", each=lambda report, _: reports.append(report))
+    scores = evaluate([HYDROGEN_SELENIDE], strain="mmff94", each=lambda report, _: reports.append(report))
     (report,) = reports
-    assert (report.perceived_smiles, report.perceived_stable, report.smiles, report.clashes) == ("S", True, None, None)
-    assert report.descriptors.molecular_weight == pytest.approx(34.08, abs=0.01)
+    assert (report.perceived_smiles, report.perceived_stable, report.smiles, report.clashes) == (
+        "[SeH2]",
+        True,
+        None,
+        None,
+    )
+    assert report.descriptors.molecular_weight == pytest.approx(80.98, abs=0.01)
     assert scores.metrics["valence_molecule_stability"].value == 1
     without = scores.metrics["without_clashes"]
     assert (without.value, without.of, without.what) == (None, 0, "molecules with look-up bonds")
@@ -230,7 +235,7 @@ def test_bonds_that_are_known_are_not_looked_up_again(monkeypatch, scope):
 
 
 def test_each_scope_has_the_scores_of_the_one_before():
-    structures = [*read_structures(QM9)[:40], CROWDED, HYDROGEN_SULPHIDE]
+    structures = [*read_structures(QM9)[:40], CROWDED, HYDROGEN_SELENIDE]
     known = TrainingReference.from_structures(structures[:20], name="some")
     few, more, most = (evaluate(structures, scope=scope, training=known) for scope in ("stability", "lookup", "all"))
     assert few.metrics.items() < more.metrics.items() < most.metrics.items()

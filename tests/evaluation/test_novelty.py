@@ -47,10 +47,10 @@ def test_a_reference_counted_by_hand():
 
 
 def test_a_training_molecule_outside_the_tables_is_known_by_its_smiles_and_formula():
-    sulphide = Structure(np.array([[0, 0, 0], [1.34, 0, 0], [-0.05, 1.34, 0]]), np.array([16, 1, 1]))
-    reference = TrainingReference.from_structures([WATER, sulphide], ["S"], name="mine")
+    selenide = Structure(np.array([[0, 0, 0], [1.46, 0, 0], [-0.05, 1.46, 0]]), np.array([34, 1, 1]))
+    reference = TrainingReference.from_structures([WATER, selenide], ["[SeH2]"], name="mine")
     assert (reference.n_molecules, reference.n_refused) == (2, 1)
-    assert (reference.smiles, reference.formulas) == ({"O", "S"}, {"H2O", "H2S"})
+    assert (reference.smiles, reference.formulas) == ({"O", "[SeH2]"}, {"H2O", "H2Se"})
 
 
 def test_a_reference_needs_a_molecule():

@@ -117,14 +117,17 @@ def test_workers_load_no_torch():
 
 
 def test_invalid_and_unreadable_molecules_are_named_in_order():
-    sulphur, nothing = Structure(WATER, np.array([16, 1, 1])), Structure(np.zeros((0, 3)), np.zeros(0, dtype=int))
+    selenium, nothing = Structure(WATER, np.array([34, 1, 1])), Structure(np.zeros((0, 3)), np.zeros(0, dtype=int))
     far = Structure(WATER * 1e30, NUMBERS)
     unreadable = Record("mine.sdf", 7, 191, None, "line 191: unknown element 'Xx'")
-    found = reports([water(), unreadable, sulphur, far, nothing, water()])
+    found = reports([water(), unreadable, selenium, far, nothing, water()])
     assert [r.status for r in found] == ["stable", "unreadable", "unsupported", "invalid", "invalid", "stable"]
     assert [r.record for r in found] == [1, 7, 3, 4, 5, 6]
     assert (found[1].source, found[1].reason) == ("mine.sdf", "line 191: unknown element 'Xx'")
-    assert found[2].reason == "element S (atom 1) is outside the look-up tables, which cover H C N O F"
+    assert (
+        found[2].reason
+        == "element Se (atom 1) is outside the look-up tables, which cover H C N O F B Al Si P S Cl As Br I Hg Bi"
+    )
     assert found[3].reason == "atom 2 has no finite place within 1,000,000 Å"
     assert (found[4].reason, found[4].formula) == ("no atoms", "")
 

@@ -82,8 +82,8 @@ def test_molecules_outside_the_look_up_tables_are_pointed_out(evaluated, tmp_pat
     assert record["metrics"]["valence_molecule_stability"]["count"] == 1
     molecules_page({"mine": record, "real": evaluated[0]}, tmp_path / "a.html", statuses=STATUSES)
     text = words_of(tmp_path / "a.html")
-    assert "mine: 1 of 2 molecules are outside the look-up tables." in text
-    assert text.count("outside the look-up tables.") == 1
+    assert "mine: Of 2 molecules, 1 with other elements than QM9, whose look-up bonds are poor: read the scores" in text
+    assert text.count("whose look-up bonds are poor") == 1
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ _FAMILIES = {
         "perceived_validity",
         "rdkit_default_validity",
     ),
-    "wider": ("edm_geom_molecule_stability", "edm_geom_atom_stability", "edm_geom_covered"),
+    "coverage": ("lookup_covered", "qm9_elements"),
     "beside": (
         "lookup_molecule_stability",
         "lookup_atom_stability",
