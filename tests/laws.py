@@ -34,6 +34,7 @@ from molflow.nn import (
     ChainConfig,
     EGNNConfig,
     EquivariantTransformer,
+    EulerStepsConfig,
     MLPConfig,
     NetworkConfig,
     PlainTransformerConfig,
@@ -117,6 +118,9 @@ VECTOR_NETWORKS = {
     "mlp-two-times-conditions": NetworkCase(0, MLPConfig(hidden=8, n_blocks=1), 1, 0, 2, 2),
     "resnet": NetworkCase(0, _RESNET, 3),
     "resnet-conditions": NetworkCase(0, _RESNET, 2, n_conditions=3),
+    "euler-steps": NetworkCase(0, EulerStepsConfig(velocity=_MLP, times=(1, 0.4, 0.1, 0)), 3),
+    "euler-steps-conditions": NetworkCase(0, EulerStepsConfig(velocity=_MLP, times=(0, 0.3, 1)), 2, n_conditions=3),
+    "euler-steps-time-conditions": NetworkCase(0, EulerStepsConfig(velocity=_RESNET, times=(1, 0)), 1, 0, 1, 2),
     "resnet-time-conditions": NetworkCase(0, ResNetConfig(hidden=8, n_layers=1, n_blocks=3), 1, 0, 1, 2),
 }
 

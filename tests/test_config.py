@@ -296,7 +296,7 @@ def test_a_domain_comes_back(kind):
         (
             {"encoder": {"kind": "egn"}},
             "model.encoder.kind: unknown network 'egn'; did you mean egnn? "
-            "Known are: egnn, transformer, tensor_product, plain_transformer, mlp, resnet, chain",
+            "Known are: egnn, transformer, tensor_product, plain_transformer, mlp, resnet, chain, euler_steps",
         ),
         (
             {"kind": "free_from"},

@@ -1,5 +1,6 @@
 """One deep decoder from several evaluations: of an average velocity, or of a velocity behind another decoder."""
 
+import copy
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -11,7 +12,7 @@ from molflow.flows.continuous import ContinuousFlow
 from molflow.flows.domains.base import Data
 from molflow.flows.free_form import FreeFormFlow
 from molflow.flows.networks import fall_to_zero, passes
-from molflow.nn import Chain, EquivariantTransformer
+from molflow.nn import Chain, EquivariantTransformer, EulerSteps
 from molflow.nn.chain import chained
 
 
@@ -23,12 +24,13 @@ def unroll(
     """A flow whose decoder is one deep network, equal to several evaluations of an average velocity, or of a velocity.
 
     g = g_k ... g_1 with g_i(z) = z - (t - r) u(z, r, t) for neighbouring times t > r, or for a continuous flow
-    z - (t - r) v(z, t), a step of Euler's method. Each step becomes a stage of a `Chain`, with weights of its own that
-    can be trained further. The domain is shared with `flow`, and so is its encoder, if it has one and `backward` is
-    None.
+    z - (t - r) v(z, t), a step of Euler's method. On point clouds each step becomes a stage of a `Chain`, with weights
+    of its own that can be trained further; on vectors the steps are `EulerSteps`, which share the weights of v. The
+    domain is shared with `flow`, and so is its encoder, if it has one and `backward` is None.
 
     Args:
-        flow: one with an `EquivariantTransformer` as average velocity, or a continuous flow with one.
+        flow: one with an `EquivariantTransformer` as average velocity, or a continuous flow with one; on vectors any
+            continuous flow.
         times: from 1 down to 0.
         backward: a flow that makes the encoder, by the steps back from 0 to 1: an average velocity that was trained for
             these steps and for the same paths as `flow`, which may be `flow` itself; or a continuous flow, whose steps
@@ -91,10 +93,14 @@ def _names(flow: Flow[Data]) -> tuple[str, ...]:
 
 def _stages(flow: FreeFormFlow[Data] | ContinuousFlow[Data], times: Sequence[float]) -> nn.Module:
     """The steps of an average velocity, or of Euler's method, between times, one network after another."""
+    if isinstance(flow, ContinuousFlow) and flow.domain.acts_on == "vectors":
+        return EulerSteps(copy.deepcopy(flow.network), times)
     averages = isinstance(flow, FreeFormFlow)
     network = flow.decoder if averages else flow.network
     if not isinstance(network, EquivariantTransformer) or (averages and not flow.has_average_velocity):
-        raise MolflowError("only a flow whose velocity or average velocity is a transformer can be unrolled")
+        raise MolflowError(
+            "only a velocity on vectors, or a transformer that is a velocity or an average one, can be unrolled"
+        )
     at = [[r, t] if averages else [t] for t, r in pairwise(times)]
     lengths = [r - t for t, r in pairwise(times)]
     stages = [network.at_times(network.spread.new_tensor(a), dt) for a, dt in zip(at, lengths, strict=True)]

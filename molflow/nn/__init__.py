@@ -11,6 +11,7 @@ from molflow.registry import lazy_names
 if TYPE_CHECKING:
     from molflow.nn.chain import Chain, ChainConfig
     from molflow.nn.egnn import EGNN, EGNNConfig
+    from molflow.nn.euler_steps import EulerSteps, EulerStepsConfig
     from molflow.nn.mlp import MLP, MLPConfig
     from molflow.nn.network import Network, NetworkConfig, PointNetwork, VectorNetwork
     from molflow.nn.plain_transformer import PlainTransformer, PlainTransformerConfig
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
     from molflow.nn.transformer import EquivariantTransformer, TransformerConfig
 
 __all__ = [
-    "EGNN", "MLP", "NETWORKS", "Chain", "ChainConfig", "EGNNConfig", "EquivariantTransformer", "MLPConfig", "Network",
-    "NetworkConfig", "PlainTransformer", "PlainTransformerConfig", "PointNetwork", "ResNet", "ResNetConfig",
-    "TensorProductConfig", "TensorProductNetwork", "TransformerConfig", "VectorNetwork",
+    "EGNN", "MLP", "NETWORKS", "Chain", "ChainConfig", "EGNNConfig", "EquivariantTransformer", "EulerSteps",
+    "EulerStepsConfig", "MLPConfig", "Network", "NetworkConfig", "PlainTransformer", "PlainTransformerConfig",
+    "PointNetwork", "ResNet", "ResNetConfig", "TensorProductConfig", "TensorProductNetwork", "TransformerConfig",
+    "VectorNetwork",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
@@ -29,6 +31,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "chain": ("Chain", "ChainConfig"),
         "egnn": ("EGNN", "EGNNConfig"),
+        "euler_steps": ("EulerSteps", "EulerStepsConfig"),
         "mlp": ("MLP", "MLPConfig"),
         "network": ("Network", "NetworkConfig", "PointNetwork", "VectorNetwork"),
         "plain_transformer": ("PlainTransformer", "PlainTransformerConfig"),

@@ -110,9 +110,18 @@ class PointNetwork(nn.Module, ABC):
 class VectorNetwork(nn.Module, ABC):
     """(x, condition, t) -> y on vectors: (B, F), (B, C) and (B, T) -> (B, F).
 
-    Implementing a network: write `forward`, which should call `global_inputs` to check what it is given. Register a
-    `NetworkConfig` with `acts_on = "vectors"`.
+    Implementing a network: write `forward`, which should call `global_inputs` to check what it is given, and set the
+    attributes. Register a `NetworkConfig` with `acts_on = "vectors"`.
+
+    Attributes:
+        n_features: F.
+        n_times: T, times at the input.
+        n_conditions: C, conditions at the input.
     """
+
+    n_features: int
+    n_times: int
+    n_conditions: int
 
     @abstractmethod
     def forward(self, x: Tensor, condition: Tensor | None = None, t: Tensor | None = None) -> Tensor:

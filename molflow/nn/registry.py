@@ -17,6 +17,7 @@ NETWORKS: "Registry[type[NetworkConfig]]" = Registry(
         "mlp": "molflow.nn.mlp",
         "resnet": "molflow.nn.resnet",
         "chain": "molflow.nn.chain",
+        "euler_steps": "molflow.nn.euler_steps",
     },
     group="molflow.networks",
 )

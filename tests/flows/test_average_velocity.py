@@ -9,11 +9,11 @@ from laws import FREE_FORM, PARTICLE_FLOWS, asked, make_flow, random_case, rando
 from torch import nn
 
 from molflow.errors import MolflowError
-from molflow.flows import ContinuousFlow, FreeFormFlow, ParticleDomain, refined, unroll
+from molflow.flows import Conditions, ContinuousFlow, FreeFormFlow, ParticleDomain, VectorDomain, refined, unroll
 from molflow.flows.networks import euler_steps
 from molflow.flows.sampling import latents
 from molflow.geometry import Context, Points
-from molflow.nn import EGNN, EquivariantTransformer, TransformerConfig
+from molflow.nn import EGNN, MLP, EquivariantTransformer, TransformerConfig
 
 PLAIN = [name for name in FREE_FORM if "average-velocity" not in name]
 
@@ -180,6 +180,20 @@ def test_unrolled_from_a_continuous_flow_each_map_makes_steps_of_euler(flow, cas
     close(unrolled.decode(points, context), steps(TIMES), atol=1e-6)
 
 
+@pytest.mark.parametrize("conditional", [False, True])
+def test_on_vectors_both_maps_make_steps_of_euler(conditional):
+    network = randomize(MLP(2, n_times=1, n_conditions=3 * conditional, hidden=8)).double()
+    path = ContinuousFlow(VectorDomain(2), network, conditions=Conditions(["a", "b", "c"]) if conditional else None)
+    unrolled = unroll(path.double(), TIMES)
+    x = torch.randn(5, 2, dtype=torch.float64)
+    _, context, _ = path.domain.to_points(x, None)
+    condition = torch.randn(5, 3, dtype=torch.float64) if conditional else None
+    context = context._replace(condition=condition)
+    for found, times in ((unrolled.decode(x, context), TIMES), (unrolled.encode(x, context), TIMES[::-1])):
+        torch.testing.assert_close(found, euler_steps(lambda p, t: path.velocity(p, context, t), x, times))
+    assert unrolled.decoder.velocity is not network
+
+
 def test_one_stage_is_the_decoder_itself(flow, case):
     unrolled = unroll(flow, [1, 0])
     assert isinstance(unrolled.decoder, EquivariantTransformer)
@@ -230,5 +244,5 @@ def test_unrolling_needs_times_from_one_to_zero(flow, times):
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_other_decoders_cannot_be_unrolled(name):
-    with pytest.raises(MolflowError, match="only a flow whose velocity or average velocity is a transformer"):
+    with pytest.raises(MolflowError, match="only a velocity on vectors, or a transformer that is a velocity"):
         unroll(make_flow(name), TIMES)

@@ -51,7 +51,7 @@ def test_a_configuration_comes_back_from_plain_values(name):
 
 def _plain(value):
     """A value of a configuration as JSON has it: networks in a chain as tables."""
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
     return {"kind": value.kind, **value.settings()} if isinstance(value, NetworkConfig) else value
 
