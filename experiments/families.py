@@ -21,10 +21,11 @@ from molflow.data.vectors import save_vectors
 from molflow.errors import MolflowError
 from molflow.evaluation import c2st
 from molflow.files import write_json
-from molflow.flows import FLOWS, Flow
+from molflow.flows import FLOWS, ContinuousFlow, Flow, unroll
 from molflow.flows.solvers import IntegrationError
 from molflow.flows.zoo import BijectiveConfig
 from molflow.sbi import Posterior
+from molflow.sbi.posterior import quadratic_times
 from molflow.sbi.preparation import Bounds, Observations
 from molflow.training.config import ExperimentConfig
 from molflow.training.loop import step_seed
@@ -51,6 +52,9 @@ FAMILIES: dict[str, tuple[Row, Row]] = {
     ),
 }
 """Name -> the tables [model], without its domain, and [objective]."""
+
+FAMILIES["unrolled"] = FAMILIES["flow_matching"]
+"""Flow matching, whose steps of Euler's method then become the decoder, and backward the encoder, of one evaluation."""
 
 BETA = {"density": {"first_beta": 5.0, "beta": 200.0}, "posterior": {"first_beta": 10.0, "beta": 1000.0}}
 """First and last weight of the reconstruction error of free-form flows; posteriors may be narrow."""
@@ -153,6 +157,14 @@ def train(config: ExperimentConfig, seconds: float) -> Trained:
     )
 
 
+def train_family(family: str, kind: str, data: Row, seconds: float) -> Trained:
+    """Train a family on a density or a posterior for a time, and unroll it if that is what it is named for."""
+    flow, figures = train(experiment(family, kind, data), seconds)
+    if family == "unrolled":
+        flow = unroll(cast(ContinuousFlow[Tensor], flow), quadratic_times())
+    return Trained(flow, figures)
+
+
 def train_posterior(task: BenchmarkTask, family: str, seconds: float) -> tuple[Posterior, Row]:
     """A posterior trained on the simulations of a task, as `molflow.sbi.train` makes it but for the time."""
     theta, x = task.simulations(task.n, split_generator(task.seed, "train"))
@@ -163,7 +175,7 @@ def train_posterior(task: BenchmarkTask, family: str, seconds: float) -> tuple[P
         path = Path(folder) / "simulations.npz"
         save_vectors(path, bounds.free(theta)[0].float(), features)
         data = {"name": "simulations", "file": path, "condition": names}
-        flow, figures = train(experiment(family, "posterior", data), seconds)
+        flow, figures = train_family(family, "posterior", data, seconds)
     return Posterior(flow, bounds, observations, task.parameters), figures
 
 

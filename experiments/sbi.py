@@ -1,4 +1,4 @@
-"""Free-form flows, spline flows and flow matching on the benchmark of simulation-based inference.
+"""Free-form flows, spline flows and flow matching, also unrolled, on the benchmark of simulation-based inference.
 
     OMP_NUM_THREADS=1 python experiments/sbi.py [--seconds 600] [--only TASK_OR_FAMILY ...] [--quick] [--out FOLDER]
 
@@ -17,7 +17,7 @@ from families import FAMILIES, QUICK, SPEED_COLUMNS, Row, Scale, fill, posterior
 from molflow.data.simulators import N_OBSERVATIONS
 
 N_SIMULATIONS = (10_000, 100_000)
-COMPARED = [name for name in FAMILIES if name in ("free_form", "nsf", "flow_matching")]
+COMPARED = [name for name in FAMILIES if name in ("free_form", "nsf", "flow_matching", "unrolled")]
 NPE = {
     "sbi-two-moons": (0.606, 0.542),
     "sbi-gaussian-mixture": (0.661, 0.555),

@@ -22,12 +22,11 @@ from families import (
     SPEED_COLUMNS,
     Row,
     Scale,
-    experiment,
     fill,
     posterior_row,
     print_table,
     speeds,
-    train,
+    train_family,
 )
 
 from molflow.data import DATASETS
@@ -54,7 +53,7 @@ def row(scale: Scale, grids: Path, task: str, family: str, seconds: float) -> Ro
 def density_row(scale: Scale, grids: Path, task: str, family: str, seconds: float) -> Row:
     """Train a family on a density; one in the plane is also kept on a grid for the picture."""
     data = DATASETS[task]()
-    flow, figures = train(experiment(family, "density", {"name": task}), seconds)
+    flow, figures = train_family(family, "density", {"name": task}, seconds)
     x = data.load("test").data[: scale.test]
     likelihood = flow.likelihood(x)
     nll = -likelihood.log_prob.double()

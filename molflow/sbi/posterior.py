@@ -14,14 +14,20 @@ from molflow.errors import MolflowError
 from molflow.evaluation.posterior import Coverage, expected_coverage
 from molflow.files import read_json, write_json
 from molflow.flows.base import Flow, FlowConfig
+from molflow.flows.continuous import ContinuousConfig, ContinuousFlow
+from molflow.flows.free_form import FreeFormConfig
 from molflow.flows.storage import CONFIG, read_model_config, save_model
 from molflow.flows.storage import load as load_flow
+from molflow.flows.unrolling import unroll
+from molflow.nn import EulerStepsConfig
 from molflow.report.posterior import corner_figure
 from molflow.sbi.preparation import Bounds, Observations
 
 log = logging.getLogger("molflow")
 
 POSTERIOR = "posterior.json"
+UNROLLED = 16
+"""Steps of Euler's method in a posterior of one evaluation."""
 
 
 class Posterior:
@@ -146,6 +152,32 @@ class Posterior:
         samples = {"posterior": self.sample((n,), x, seed=0).numpy(), **(beside or {})}
         return corner_figure(samples, self.names, truth)
 
+    def unrolled(self, n_steps: int = UNROLLED) -> "Posterior":
+        """The posterior of a velocity with a sample for one evaluation of a deeper network, see `molflow.flows.unroll`.
+
+        Its decoder makes n_steps of Euler's method from noise at time 1 to parameters at 0, at times (k / n_steps)^2,
+        as narrow posteriors need short steps near 0. Its encoder makes them backward, so densities are those of an
+        approximate inverse; the first posterior has the exact ones.
+
+        Raises:
+            MolflowError: a flow that is not continuous.
+
+        Example:
+            >>> prior = torch.distributions.Independent(torch.distributions.Uniform(torch.zeros(2), torch.ones(2)), 1)
+            >>> theta, x = molflow.sbi.simulate(lambda theta: theta + 0.1 * torch.randn_like(theta), prior, 100, seed=0)
+            >>> posterior = molflow.sbi.train(theta, x, prior=prior, epochs=1, flow="continuous")
+            >>> posterior.unrolled().sample((5,), x=[0.5, 0.5]).shape
+            torch.Size([5, 2])
+        """
+        if not isinstance(self.flow, ContinuousFlow):
+            raise MolflowError(f"only the posterior of a continuous flow can be unrolled, not of {self.flow}")
+        times, config = quadratic_times(n_steps), None
+        if isinstance(self.config, ContinuousConfig):
+            decoder, encoder = (EulerStepsConfig(velocity=self.config.network, times=t) for t in (times, times[::-1]))
+            shared = {"domain": self.config.domain, "conditions": self.config.conditions}
+            config = FreeFormConfig(**shared, encoder=encoder, decoder=decoder)
+        return Posterior(unroll(self.flow, times), self.bounds, self.observations, self.names, config)
+
     def save(self, folder: str | Path) -> None:
         """Write the posterior into a new folder, from which `molflow.sbi.load` reads it.
 
@@ -209,6 +241,16 @@ class Posterior:
             raise MolflowError("expected finite observations")
         rows: Tensor = x.view(-1, width)
         return rows
+
+
+def quadratic_times(n_steps: int = UNROLLED) -> tuple[float, ...]:
+    """Times (k / n_steps)^2 from 1 down to 0.
+
+    Example:
+        >>> quadratic_times(2)
+        (1.0, 0.25, 0.0)
+    """
+    return tuple((k / n_steps) ** 2 for k in range(n_steps, -1, -1))
 
 
 def load(folder: str | Path, device: torch.device | str = "cpu") -> Posterior:

@@ -234,6 +234,25 @@ def test_failed_simulations_are_dropped_and_counted_and_the_posterior_is_saved(s
         molflow.sbi.train(theta, x)
 
 
+def test_a_posterior_of_a_velocity_is_unrolled_and_saved(simulations, tmp_path):
+    """Many steps of Euler's method are the path of the velocity, and the encoder is nearly its inverse."""
+    theta, x = simulations
+    short = {"training": {"max_steps": 60, "validation_samples": 20, "validation_molecules": 4}}
+    posterior = molflow.sbi.train(theta, x, prior=PRIOR, flow="continuous", overrides=short)
+    unrolled, observed = posterior.unrolled(200), torch.tensor([0.5, -1.0, 1.0])
+    expected = posterior.sample((200,), x=observed, seed=0)
+    samples = unrolled.sample((200,), x=observed, seed=0)
+    assert unrolled.flow.n_evaluations == 1
+    torch.testing.assert_close(samples, expected, atol=0.03, rtol=0)
+    log_prob = posterior.log_prob(expected, observed)
+    torch.testing.assert_close(unrolled.log_prob(expected, observed), log_prob, atol=0.2, rtol=0)
+    unrolled.save(tmp_path / "unrolled")
+    again = molflow.sbi.load(tmp_path / "unrolled").sample((200,), x=observed, seed=0)
+    torch.testing.assert_close(again, samples, atol=0, rtol=0)
+    with pytest.raises(MolflowError, match="only the posterior of a continuous flow can be unrolled"):
+        unrolled.unrolled()
+
+
 @pytest.mark.parametrize("kind", ["free_form", "continuous"])
 def test_every_kind_of_flow_is_trained(kind, simulations):
     assert kind in FLOWS
