@@ -135,12 +135,21 @@ def iter_records(path: str | os.PathLike[str]) -> Iterator[Record]:
         yield from _file_records(path)
 
 
-def _folder_records(folder: Path) -> Iterator[Record]:
+def has_files_of_molecules(folder: Path) -> bool:
+    """Whether `iter_records` finds a file to read in a folder. Raises MolflowError for one that cannot be read."""
+    return bool(_files_of_molecules(folder))
+
+
+def _files_of_molecules(folder: Path) -> list[Path]:
     try:
         names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
     except OSError as error:
         raise MolflowError(f"{folder}: cannot be read ({reason(error)})") from error
-    paths = [path for name in names if _has_molecules(path := folder / name)]
+    return [path for name in names if _has_molecules(path := folder / name)]
+
+
+def _folder_records(folder: Path) -> Iterator[Record]:
+    paths = _files_of_molecules(folder)
     if not paths:
         raise MolflowError(f"{folder}: is a directory without files of molecules; accepted are {_ACCEPTED}")
     for path in paths:

@@ -48,6 +48,7 @@ def train(
             help="Print a commented experiment for this file of molecules, and train nothing.", metavar="FILE"
         ),
     ] = None,
+    smiles_column: Annotated[str, typer.Option(help="With --init: the column of a .csv file with SMILES.")] = "smiles",
     out: Annotated[Path | None, typer.Option(help="Folder of the run; by default runs/NAME.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override a value, as a.b=c; repeatable.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
@@ -64,7 +65,7 @@ def train(
     Several processes share each batch under: torchrun --nproc-per-node G -m molflow train ...
     """
     if init is not None:
-        _print_experiment(init, config is not None)
+        _print_experiment(init, smiles_column, config is not None)
         return
     if config is None:
         raise UsageError("Missing argument 'CONFIG': a template, an experiment file, or --init FILE to make one")
@@ -126,9 +127,9 @@ def _weights(name_or_file: str) -> Path:
         return folder_of(name_or_file) / WEIGHTS
 
 
-def _print_experiment(file: Path, has_config: bool) -> None:
+def _print_experiment(file: Path, smiles_column: str, has_config: bool) -> None:
     if has_config:
         raise UsageError("--init prints an experiment and takes no other")
     from molflow.templates.own_data import experiment_for
 
-    typer.echo(experiment_for(file), nl=False)
+    typer.echo(experiment_for(file, smiles_column), nl=False)

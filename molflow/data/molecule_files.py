@@ -15,11 +15,12 @@ from pydantic import Field, field_validator
 from molflow.checksums import fingerprint
 from molflow.chem.io import iter_records
 from molflow.chem.preparation import Fragments, message_of, prepare, warm_up
+from molflow.chem.reading import has_files_of_molecules
 from molflow.data.base import FILE_KEYS, SPLITS, DataSetConfig, Loaded, Split, columns
 from molflow.data.description import described
 from molflow.data.files import cache_path
 from molflow.data.registry import DATASETS
-from molflow.data.smiles import holds_smiles, read_smiles
+from molflow.data.smiles import holds_smiles, read_smiles, smiles_files
 from molflow.data.splits import drawn_folds
 from molflow.data.structures import MoleculeSet
 from molflow.errors import MolflowError
@@ -160,6 +161,11 @@ class MoleculeFile(DataSetConfig):
             for number, name, smiles, fields in read_smiles(file, self.smiles_column):
                 made = {"smiles": smiles, "seed": (self.split_seed + number * _SEED) % 2**31}
                 yield _Item(fold, str(file), number, name, fields, made, "" if smiles else "no SMILES")
+            return
+        of_smiles = smiles_files(file) if file.is_dir() else []
+        for inside in of_smiles:
+            yield from self._items(fold, inside)
+        if of_smiles and not has_files_of_molecules(file):
             return
         for record in iter_records(file):
             message = None if record.structure is None else message_of(record)

@@ -19,6 +19,11 @@ def holds_smiles(path: Path) -> bool:
     return _suffix(path) in _SUFFIXES
 
 
+def smiles_files(folder: Path) -> list[Path]:
+    """Files of a folder that list SMILES alone; a table beside other files may be anything."""
+    return sorted(path for path in folder.iterdir() if _suffix(path) in _SUFFIXES[:2] and not path.name.startswith("."))
+
+
 def read_smiles(path: Path, column: str) -> Iterator[tuple[int, str, str, dict[str, str]]]:
     """Number, name, SMILES and columns of each molecule of a file.
 

@@ -26,7 +26,7 @@ seed = 0
 
 [data]
 file = {quoted_file}  # relative to the folder of this experiment
-split = "random"  # or "scaffold", or the name of a field with train, validation and test
+{column}split = "random"  # or "scaffold", or the name of a field with train, validation and test
 # properties = {{logP = "1", gap = "eV"}}  # fields or columns to keep, with their units
 # condition = ["logP"]  # those of them that samples are asked for
 # fragments = "largest"  # of salts; by default they are left out
@@ -75,13 +75,13 @@ validate_every = 5000
 """
 
 
-def experiment_for(file: Path) -> str:
-    """The text of an experiment for a file of molecules, which is prepared first.
+def experiment_for(file: Path, smiles_column: str = "smiles") -> str:
+    """The text of an experiment for a file of molecules, which is prepared first; a table has a column of SMILES.
 
     Raises:
         MolflowError: a file that cannot be prepared.
     """
-    data = MoleculeFile(file=file)
+    data = MoleculeFile(file=file, smiles_column=smiles_column)
     found = data.describe()
     try:
         molecules = MoleculeSet.load(found["file"]).united_atom()
@@ -95,6 +95,9 @@ def experiment_for(file: Path) -> str:
         name=name,
         quoted_name=json.dumps(name, ensure_ascii=False),  # TOML has no surrogates
         quoted_file=json.dumps(str(file), ensure_ascii=False),
+        column=""
+        if smiles_column == "smiles"
+        else f"smiles_column = {json.dumps(smiles_column, ensure_ascii=False)}\n",
         heavy="{} to {}, median {:g}".format(*(found["heavy_atoms"][i] for i in (0, 2, 1))),
         elements=" ".join(found["elements"]),
         compositions='"model"' if found["n_train"] >= _ENOUGH else '"table"',

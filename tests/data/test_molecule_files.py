@@ -257,6 +257,14 @@ def test_files_of_an_experiment_are_relative_to_its_folder(tmp_path):
     assert str(load_experiment(path, ["data.file=b.sdf"]).data.file) == "b.sdf"
 
 
+def test_a_folder_may_hold_smiles_and_structures(tmp_path):
+    (tmp_path / "a.smi").write_text("CCO\nCCN\n")
+    (tmp_path / "notes.csv").write_text("anything\n1\n")
+    assert MoleculeFile(file=tmp_path).describe()["n_molecules"] == 2
+    (tmp_path / "b.xyz").write_text("3\n\nO 0 0 0.12\nH 0 0.76 -0.48\nH 0 -0.76 -0.48\n")
+    assert MoleculeFile(file=tmp_path).describe()["atoms"][0] == 3
+
+
 def test_own_molecules_train_sample_and_evaluate(molflow, smiles, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, text, err = molflow("data", smiles, "--describe", "--property", "mu=debye", "--json", "d.json")
@@ -278,6 +286,17 @@ def test_own_molecules_train_sample_and_evaluate(molflow, smiles, tmp_path, monk
     assert code == 0, err
     assert json.loads((tmp_path / "e.json").read_text())["training"] == "a.csv"
     assert molflow("models", "runs/a")[0] in (0, 2)
+
+
+def test_an_experiment_of_another_column_of_smiles(molflow, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.csv").write_text("name,structure\na,CCO\nb,CCN\nc,CO\n")
+    code, _, err = molflow("train", "--init", "a.csv")
+    assert (code, "has no column 'smiles', only name, structure" in err) == (1, True)
+    code, text, err = molflow("train", "--init", "a.csv", "--smiles-column", "structure")
+    assert code == 0, err
+    (tmp_path / "mine.toml").write_text(text)
+    assert load_experiment("mine.toml").data.smiles_column == "structure"
 
 
 def test_an_experiment_is_made_for_odd_files(tmp_path, monkeypatch):
