@@ -1,6 +1,8 @@
 """A model of compositions with an exact probability, which also makes compositions that the training data lack."""
 
+import logging
 import math
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +13,10 @@ from molflow.distributions.registry import COMPOSITIONS
 from molflow.errors import MolflowError
 from molflow.progress import progress_bar
 
+log = logging.getLogger("molflow")
+
 _HIDDEN = 192
+_FEW = 5  # effective candidates below which samples are said to rest on them
 _CANDIDATES, _FEWEST_CANDIDATES = 4096, 64  # in all, and for each condition, where a constraint is met
 _STEPS, _BATCH, _LEARNING_RATE = 6000, 256, 3e-3  # a minute and a half on one core, for QM9
 
@@ -116,7 +121,7 @@ class CompositionModel(Compositions):
         weight w = prod_i (probability of those types at step i), 0 if it cannot be completed, and n of at least 4,096
         candidates are drawn with probabilities proportional to w. Their distribution comes arbitrarily near to
         p(c) / p(constraint) with more candidates, and every one meets the constraint. Compositions of other conditions
-        have candidates of their own.
+        have candidates of their own. A warning says where an effective number of less than five carries the weight.
         """
         self.require_fit()
         conditions = self._conditions(conditions, n)
@@ -134,6 +139,11 @@ class CompositionModel(Compositions):
                 if not log_weights.isfinite().any():
                     raise MolflowError(f"none of {n_candidates:,} compositions of this model has {constraint.words}")
                 weights = log_weights.softmax(0)
+                if (effective := float(1 / weights.square().sum())) < _FEW:
+                    _warn_once(
+                        f"compositions with {constraint.words} are rare in this model: all samples rest on about "
+                        f"{effective:.1f} of {n_candidates:,} candidates"
+                    )
                 types[places] = found[torch.multinomial(weights, len(places), replacement=True, generator=generator)]
         mask = types < self.n_types
         width = int(mask.sum(1).max())
@@ -233,3 +243,9 @@ def _n_points_fit(composition: Tensor, max_points: int) -> Tensor:
 def _one_hot(types: Tensor, n_types: int) -> Tensor:
     """(...) -> (..., T), zero for the type T."""
     return nn.functional.one_hot(types, n_types + 1)[..., :n_types]
+
+
+@cache
+def _warn_once(words: str) -> None:
+    """A warning that is not repeated for each batch of the same samples."""
+    log.warning(words)

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from molflow import load_pretrained
 from molflow.distributions import COMPOSITIONS
 from molflow.distributions.constraint import Constraint, Remainders
 from molflow.errors import MolflowError
@@ -107,6 +108,19 @@ def test_under_a_condition_they_are_those_of_the_condition(asked):
         found = frequencies(types[place::2], mask[place::2], asked)
         assert torch.allclose(found, own, atol=0.03)
         assert (found - own).abs().sum() < (found - other).abs().sum() / 3
+
+
+def test_what_hardly_occurs_under_a_condition_is_said_once(caplog):
+    """Nonane with the heat capacity of ethane: one candidate outweighs all others."""
+    flow = load_pretrained("qm9-cond")
+    flow.sample(4, seed=0, formula="C9H20")
+    assert "rare" not in caplog.text
+    for seed in (0, 0):
+        flow.sample(4, seed=seed, formula="C9H20", condition={"heat_capacity": "8 cal/mol/K"})
+    said = (
+        "compositions with the formula C9H20 are rare in this model: all samples rest on about 1.0 of 4,096 candidates"
+    )
+    assert caplog.text.count(said) == 1
 
 
 @pytest.mark.parametrize("kind", list(COMPOSITIONS.names()))
