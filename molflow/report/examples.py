@@ -54,8 +54,8 @@ def example(name: str, structure: Any, report: Any, source: str = "") -> Example
     Args:
         name: the origin of the molecule, such as "record 17".
         structure: a `Structure` with finite positions; bonds are looked up unless it has them.
-        report: its `MoleculeReport`. The bonds behind its main figures are drawn; perceived ones also where an element
-            is outside the look-up tables.
+        report: its `MoleculeReport`. The bonds behind its main figures are drawn; perceived ones also for a
+            molecule that the look-up tables do not know.
         source: name of the set that it is from, if there are several.
 
     Example:
@@ -88,14 +88,12 @@ def example(name: str, structure: Any, report: Any, source: str = "") -> Example
 
 def _mol_of(positions: Any, numbers: Any, report: Any) -> Any:
     """The RDKit molecule with the bonds behind the figures of a report; None where they are looked up, or unknown."""
-    from molflow.chem.bonds import EDM_GEOM
     from molflow.chem.perception import perceive
     from molflow.chem.stated import stated_mol
 
     if report.bonds == "given":
         return stated_mol(positions, numbers, report.stated)[0]
-    covered = bool(EDM_GEOM.covers(numbers).all())
-    if report.perceived_valid and (report.bonds == "perceived" or not covered):
+    if report.perceived_valid and (report.bonds == "perceived" or report.status == "unsupported"):
         return perceive(positions, numbers, report.charge).mol
     return None
 
