@@ -2,7 +2,8 @@
 
     python experiments/benchmark_networks.py [--rounds 3] [--json FILE]
 
-FFF's published EGNN as an edge list and dense, with the same weights, and the efficient transformer with its defaults.
+FFF's published EGNN as an edge list and dense, with the same weights, and the efficient transformer with its defaults,
+also compiled, as `training.compile` does (surrogate decoder_jvp, which can be).
 Each is the encoder and the decoder of the same flow, on the same 64 molecules of 18 atoms. Gradients are
 accumulated over parts of 8 molecules or taken at once, and molecules are sampled in parts that fit the cache (as
 `Flow.sample` does) or in one call; the ratio compares the better figure of each network. The variants take turns, each
@@ -32,7 +33,8 @@ from molflow.training.objectives.free_form import FreeFormObjective, FreeFormObj
 BATCH, ATOMS, REPEATS, THREADS = 64, 18, 3, 2
 PUBLISHED = EGNNConfig(hidden=64, n_blocks=16, n_inner=2)
 REFERENCE = Path(__file__).parent.parent / "tests" / "nn" / "edge_list_egnn.py"
-NETWORKS = ("edge list", "dense", "transformer")
+COMPILED = "compiled transformer"
+NETWORKS = ("edge list", "dense", "transformer", COMPILED)
 VARIANTS = [(network, micro_batch) for micro_batch in (8, 64) for network in NETWORKS]
 
 
@@ -46,12 +48,16 @@ def edge_list(network: torch.nn.Module) -> torch.nn.Module:
     return module.from_dense(network)
 
 
+def surrogate_of(network: str) -> str:
+    return "decoder_jvp" if network == COMPILED else FreeFormObjectiveConfig().surrogate
+
+
 def measure(network: str, micro_batch: int) -> dict[str, Any]:
     """Molecules/s in a training step and in sampling, and the peak memory of the process."""
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
     domain = MoleculesConfig(types=("H", "C", "N", "O", "F"), atom_counts=(0,) * ATOMS + (1,))
-    config = TransformerConfig() if network == "transformer" else PUBLISHED
+    config = TransformerConfig() if "transformer" in network else PUBLISHED
     flow = FreeFormConfig(domain=domain, encoder=config, decoder=config).build()
     if network == "edge list":
         flow.encoder, flow.decoder = edge_list(flow.encoder), edge_list(flow.decoder)
@@ -62,10 +68,13 @@ def measure(network: str, micro_batch: int) -> dict[str, Any]:
 
     @torch.no_grad()
     def draw() -> Any:
-        return flow.sample(BATCH, seed=0) if micro_batch < BATCH else flow.decode(latent, context)
+        compiled = network == COMPILED
+        return flow.sample(BATCH, seed=0, compile=compiled) if micro_batch < BATCH else flow.decode(latent, context)
 
     molecules = flow.sample(BATCH, seed=0)
-    objective = FreeFormObjective(flow, FreeFormObjectiveConfig())
+    objective = FreeFormObjective(flow, FreeFormObjectiveConfig(surrogate=surrogate_of(network)))
+    if network == COMPILED:
+        objective.compile_loss()
     optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-5)
 
     def step() -> None:
@@ -91,7 +100,7 @@ def main() -> None:
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 runs[variant].append(pool.apply(measure, variant))
     records = [
-        {"network": network, "molecules_at_once": micro_batch, "surrogate": FreeFormObjectiveConfig().surrogate}
+        {"network": network, "molecules_at_once": micro_batch, "surrogate": surrogate_of(network)}
         | {key: statistics.median(result[key] for result in results) for key in results[0]}
         for (network, micro_batch), results in runs.items()
     ]
