@@ -101,6 +101,14 @@ def perceive(positions: np.ndarray, atomic_numbers: np.ndarray, charge: int = 0)
     return Perceived(mol.GetMol(), len(fragments), stable, problem)
 
 
+def perceived_mol(positions: np.ndarray, atomic_numbers: np.ndarray) -> Chem.Mol:
+    """The molecule with the bonds and charges that are perceived, or else single bonds by distance, not sanitised.
+
+    The latter are those of `connected`, for molecules with a fragment that has no bond orders.
+    """
+    return perceive(positions, atomic_numbers).mol or connected(positions, atomic_numbers)
+
+
 def connected(positions: np.ndarray, atomic_numbers: np.ndarray) -> Chem.RWMol:
     """Build the molecule with single bonds by `COVALENT_FACTOR` and `_LONG_BONDS`, not sanitised. This cannot hang."""
     from rdkit import rdBase

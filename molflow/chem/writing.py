@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from molflow.chem.bonds import EDM_QM9
 from molflow.chem.build import bonded_mol
 from molflow.chem.elements import symbol
 from molflow.chem.parquet import RowWriter, load_pyarrow
+from molflow.chem.perception import perceived_mol
 from molflow.chem.structure import Structure, structure_error
 from molflow.errors import MolflowError, printable
 
@@ -30,7 +31,6 @@ Place = Callable[[], AbstractContextManager[Path]]
 ToText = Callable[[Structure, str, Properties], str]
 
 _GROWING = ("sdf", "xyz")  # formats whose files grow with every molecule
-_NO_BONDS = np.zeros((0, 3), dtype=np.int64)
 
 
 def format_of(path: Path) -> str:
@@ -79,10 +79,13 @@ class StructureWriter(files.Closing):
     NPZ has float32 positions and uint8 atomic_numbers, padded with zeros, and mask. Parquet has a row for each
     molecule: positions, list of float32[3], and atomic_numbers, list of uint8.
 
-    XYZ has 8 decimals, more than float32 needs. SDF has 4, the limit of V2000, and carries the bonds of the structure;
-    if it has none, the look-up bonds, or no bonds if an element is outside the tables. A rounded distance can cross a
-    bond limit: of 20,000 molecules of QM9, 2 had another stability after the round trip. Use another format if figures
-    must repeat exactly.
+    XYZ has 8 decimals, more than float32 needs. SDF has 4, the limit of V2000. A rounded distance can cross a bond
+    limit: of 20,000 molecules of QM9, 2 had another stability after the round trip. Use another format if figures must
+    repeat exactly.
+
+    SDF carries the bonds of the structure; if it has none, the look-up bonds. With `bonds="perceived"`, and always if
+    an element is outside the tables, it carries the bonds and charges that RDKit perceives, or single bonds by distance
+    where it finds no bond orders (`molflow.chem.perception.perceived_mol`).
 
     Equal molecules give equal bytes: no file holds the time.
 
@@ -91,6 +94,7 @@ class StructureWriter(files.Closing):
         format: one of `FORMATS`, by default the one that the suffix names.
         columns: names and types (str, bool, int or float) of the properties of each molecule, for Parquet.
         in_place: write all formats into the file itself, which is for a temporary one.
+        bonds: those of SDF, "lookup" or "perceived".
 
     Raises:
         MolflowError: the constructor raises as `check_writable`; `write` raises for a structure whose shapes disagree,
@@ -111,6 +115,7 @@ class StructureWriter(files.Closing):
         format: str | None = None,
         columns: Mapping[str, type] | None = None,
         in_place: bool = False,
+        bonds: Literal["lookup", "perceived"] = "lookup",
     ) -> None:
         check_writable(path, format)
         self.path = Path(path)
@@ -118,7 +123,7 @@ class StructureWriter(files.Closing):
         self.format = format or format_of(self.path)
         self.needs_bonds = self.format.startswith("sdf")
         atomic = not in_place and self.format not in _GROWING
-        self._content = _content(self.format, partial(_place, self.path, atomic), columns or {})
+        self._content = _content(self.format, partial(_place, self.path, atomic), columns or {}, bonds)
 
     @property
     def whole(self) -> int:
@@ -148,13 +153,14 @@ class _Content(files.Closing):
         """Append one molecule."""
 
 
-def _content(format: str, place: Place, columns: Mapping[str, type]) -> _Content:
+def _content(format: str, place: Place, columns: Mapping[str, type], bonds: str) -> _Content:
     """The content of a file; it enters `place` for the path, and leaves it when the file is whole."""
     if format == "npz":
         return _Npz(place)
     if format == "parquet":
         return _Parquet(place, columns)
-    return _Text(place, _to_sdf if format.startswith("sdf") else _to_xyz, zipped=format.endswith(".gz"))
+    to_text = partial(_to_sdf, perceived=bonds == "perceived") if format.startswith("sdf") else _to_xyz
+    return _Text(place, to_text, zipped=format.endswith(".gz"))
 
 
 class _Text(_Content):
@@ -214,13 +220,14 @@ def _to_xyz(structure: Structure, title: str, properties: Properties) -> str:
     return "\n".join([str(len(lines)), title, *lines, ""])
 
 
-def _to_sdf(structure: Structure, title: str, properties: Properties) -> str:
+def _to_sdf(structure: Structure, title: str, properties: Properties, perceived: bool) -> str:
     from rdkit import Chem, rdBase
 
     positions, numbers, bonds = structure
-    if bonds is None and not EDM_QM9.covers(numbers).all():
-        bonds = _NO_BONDS
-    mol = bonded_mol(positions, numbers, bonds)
+    if perceived or (bonds is None and not EDM_QM9.covers(numbers).all()):
+        mol = perceived_mol(positions, numbers)
+    else:
+        mol = bonded_mol(positions, numbers, bonds)
     mol.SetProp("_Name", title)
     values = {name: value for name, value in properties.items() if value not in (None, "")}
     fields = "".join(f">  <{_field_name(name)}>\n{_field_value(value)}\n\n" for name, value in values.items())

@@ -19,8 +19,9 @@ from torch import Tensor
 from molflow.batch import MoleculeBatch
 from molflow.energies.base import Potential
 from molflow.evaluation.boltzmann import evaluate_boltzmann
-from molflow.evaluation.molecules import evaluate
+from molflow.evaluation.molecules import evaluate, stability_of
 from molflow.evaluation.novelty import TrainingReference
+from molflow.evaluation.options import Bonds, EvaluationOptions
 from molflow.evaluation.statistics import wilson_interval
 from molflow.memory import release_freed_memory
 from molflow.progress import progress_bar
@@ -72,15 +73,16 @@ def conditions(device: torch.device | str, batch_size: int) -> dict[str, Any]:
     }
 
 
-def count_stable(batch: MoleculeBatch) -> int:
-    """Number of molecules that are stable by EDM's rules."""
-    return int(batch.to("cpu").stability()[1].sum())
+def count_stable(batch: MoleculeBatch, bonds: Bonds = "lookup") -> int:
+    """Number of stable molecules by the bonds of a protocol."""
+    return int(stability_of(batch, bonds)[1].sum())
 
 
-def count_new(batch: MoleculeBatch, training: TrainingReference) -> int:
+def count_new(batch: MoleculeBatch, training: TrainingReference, bonds: Bonds = "lookup") -> int:
     """Number of distinct SMILES of connected valid molecules that are not among the training molecules."""
     found: set[str | None] = set()
-    evaluate(batch, scope="lookup", each=lambda report, _: found.add(report.smiles if report.connected else None))
+    options = EvaluationOptions(scope="lookup" if bonds == "lookup" else "all", bonds=bonds)
+    evaluate(batch, options=options, each=lambda report, _: found.add(report.smiles if report.connected else None))
     return len(found - {None} - training.smiles)
 
 
@@ -160,23 +162,30 @@ def sampling_throughput(
     device: torch.device | str = "cpu",
     repeats: int = 3,
     training: TrainingReference | None = None,
+    bonds: Mapping[str, Bonds] | None = None,
     progress: bool = False,
 ) -> list[dict[str, Any]]:
     """Speeds of models by name, timed by `time_sampling`, and the fraction of stable molecules in all repeats.
 
     With `training`, also the time for each valid, unique and novel molecule: the time over the number of distinct
-    SMILES of connected valid molecules, by look-up bonds, that are not among the training molecules, averaged over the
-    repeats. It depends on n, because distinct molecules become rarer.
+    SMILES of connected valid molecules that are not among the training molecules, averaged over the repeats. It depends
+    on n, because distinct molecules become rarer.
+
+    Args:
+        samplers, n, batch_size, device, repeats, progress: as in `time_sampling`, samplers by the names of models.
+        training: the training molecules.
+        bonds: the protocol of each model's bonds, by default look-up bonds.
     """
     of_each = list(samplers.values())
     timings = time_sampling(of_each, n, batch_size=batch_size, device=device, repeats=repeats, progress=progress)
     records = []
     for name, timing in zip(samplers, timings, strict=True):
-        n_stable, drawn = sum(map(count_stable, timing.samples)), n * repeats
+        of = (bonds or {}).get(name, "lookup")
+        n_stable, drawn = sum(count_stable(batch, of) for batch in timing.samples), n * repeats
         record = sampling_record(name, drawn, n_stable, timing.seconds * repeats, device, batch_size)
         record |= {"n": n, "repeats": repeats, "warm_up": min(n, batch_size), "peak_memory_mb": timing.peak_memory_mb}
         share = {"molecule_stability": n_stable / drawn}
-        n_new = None if training is None else sum(count_new(batch, training) for batch in timing.samples) / repeats
+        n_new = None if training is None else sum(count_new(batch, training, of) for batch in timing.samples) / repeats
         records.append(
             record
             | share

@@ -414,8 +414,9 @@ class Flow(nn.Module, ABC, Generic[Data]):
         With noise it is the density of x + s e at one draw of e, standard normal on the space of the points: data that
         lie on a surface have no density of their own, and a figure has a meaning only at a stated noise.
 
-        Where types are dequantised it is the variational bound at one draw of the noise. Otherwise it is exact, and
-        -inf for a molecule whose composition is not in the model's table.
+        Where types are dequantised it is the variational bound at one draw of that noise, and no bound with further
+        noise, which the features of types get too. Otherwise it is exact, and -inf for a molecule whose composition is
+        not in the model's table.
         encoder: log p(z) + log |det f'(p)| with z = f(p); decoder: log p(z) - log |det g'(z)| at the same z.
 
         Args:

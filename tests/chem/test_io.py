@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rdkit import Chem
+from rdkit.Chem import AllChem
 
+from molflow.batch import structure_of
 from molflow.chem import Structure, StructureWriter, check_writable, iter_records, read_structures, to_rdkit
 from molflow.errors import MolflowError
 
@@ -52,9 +54,26 @@ def test_round_trip(tmp_path, suffix, tolerance):
 def test_rdkit_reads_the_sdf_with_its_bonds(tmp_path):
     path = write(tmp_path / "out.sdf", [WATER, CROWDED, SILANE_PART])
     mols = list(Chem.SDMolSupplier(str(path), sanitize=False, removeHs=False))
-    assert [mol.GetNumBonds() for mol in mols] == [2, 2, 0]
+    assert [mol.GetNumBonds() for mol in mols] == [2, 2, 1]
     assert [mol.GetProp("_Name") for mol in mols] == ["molecule 1", "molecule 2", "molecule 3"]
     assert mols[0].GetConformer().Is3D()
+
+
+def test_an_sdf_with_perceived_bonds(tmp_path):
+    """Charges and aromatic rings are those that are perceived; a carbon of five bonds has them all as single ones."""
+    mol = Chem.AddHs(Chem.MolFromSmiles("O=[N+]([O-])c1ccccc1"))
+    AllChem.EmbedMolecule(mol, randomSeed=0)
+    nitrobenzene = structure_of(mol, 1)
+    hydrogens = np.array([[0, 0, 1.1], [0, 1.1, 0], [1.1, 0, 0], [-0.64, -0.64, -0.64], [0.7, 0.7, 0.7]])
+    too_many = Structure(np.concatenate([np.zeros((1, 3)), hydrogens]), np.array([6, 1, 1, 1, 1, 1]))
+    with StructureWriter(tmp_path / "a.sdf", bonds="perceived") as writer:
+        for structure in (nitrobenzene, WATER, too_many):
+            writer.write(structure)
+    mols = list(Chem.SDMolSupplier(str(tmp_path / "a.sdf"), sanitize=False))
+    assert [Chem.MolToSmiles(Chem.RemoveHs(m)) for m in mols[:2]] == ["O=[N+]([O-])c1ccccc1", "O"]
+    assert {bond.GetBondTypeAsDouble() for bond in mols[2].GetBonds()} == {1}
+    assert mols[2].GetNumBonds() == 5
+    assert Chem.SanitizeMol(mols[2], catchErrors=True)
 
 
 def test_npz_layout(tmp_path):

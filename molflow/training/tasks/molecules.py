@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from molflow.distributions.compositions import Given
 from molflow.errors import MolflowError
 from molflow.evaluation import METRICS, EvaluationOptions, MoleculeMetric, MoleculeReport, evaluate
 from molflow.evaluation.background import BackgroundEvaluation
+from molflow.evaluation.molecules import stability_of
 from molflow.evaluation.throughput import sampling_record, sampling_throughput
 from molflow.flows.base import Flow
 from molflow.flows.domains import (
@@ -38,6 +39,7 @@ from molflow.training.metrics import attempt
 from molflow.training.tasks.base import Novelty, Splits, Task, evaluations_to_try, suffix, with_model
 from molflow.training.tasks.registry import TASKS
 from molflow.training.tasks.sampling import Record, Sampler, Samples, SampleWriter, Sampling, SamplingOptions, Scoring
+from molflow.workers import default_workers
 
 if TYPE_CHECKING:
     from molflow.training.config import ExperimentConfig
@@ -90,18 +92,27 @@ class MoleculesTask(Task[MoleculeBatch]):
         config = with_model(config, domain=domain.model_copy(update=found))
         return MoleculeSplits(self, config, training, validation, compositions, rows_of)
 
+    @property
+    def bonds(self) -> Literal["lookup", "perceived"]:
+        """How bonds of samples are found: as RDKit perceives them for models of a user's own molecules.
+
+        Look-up bonds are those of QM9, and of models whose data are not known.
+        """
+        return "lookup" if self.data is None or self.data.reference else "perceived"
+
     def sampling(self, flow: Flow[MoleculeBatch], options: SamplingOptions) -> "MoleculeSampling":
-        return MoleculeSampling(flow, options, self.noun)
+        return MoleculeSampling(flow, options, self)
 
     def check_output(self, path: Path, format: str | None = None) -> None:
         check_writable(path, format)
 
     def writer(self, path: Path, format: str | None = None) -> "MoleculeWriter":
-        return MoleculeWriter(path, format)
+        return MoleculeWriter(path, format, self.bonds)
 
     def write_shard(self, path: Path, format: str, batches: Iterable[Samples[MoleculeBatch]], scored: bool) -> Record:
         structures = (structure for samples in batches for structure in samples.data.structures())
-        with StructureWriter(path, format, _PROPERTIES if scored else None, in_place=True) as writer:
+        columns = _PROPERTIES if scored else None
+        with StructureWriter(path, format, columns, in_place=True, bonds=self.bonds) as writer:
             if not scored:
                 for structure in structures:
                     writer.write(structure)
@@ -111,18 +122,23 @@ class MoleculesTask(Task[MoleculeBatch]):
                 assert structure is not None
                 writer.write(structure, {name: getattr(report, name) for name in _PROPERTIES})
 
-            scores = evaluate(structures, scope="lookup", workers=0, each=write).metrics
+            options = self._for_samples(EvaluationOptions(scope="lookup", workers=0))
+            scores = evaluate(structures, options=options, each=write).metrics
         additive = [name for name in scores if issubclass(METRICS[name], MoleculeMetric)]
         return {"n": writer.count, "scores": {name: [scores[name].count, scores[name].of] for name in additive}}
 
     def score(self, samples: Samples[MoleculeBatch], options: EvaluationOptions) -> Record:
-        return evaluate(samples.data, options=self._with_reference(options)).to_dict()
+        return evaluate(samples.data, options=self._for_samples(options)).to_dict()
 
     def scoring(self, flow: Flow[MoleculeBatch], options: EvaluationOptions) -> "MoleculeScoring":
-        return MoleculeScoring(self._with_reference(options))
+        return MoleculeScoring(self._for_samples(options))
 
-    def _with_reference(self, options: EvaluationOptions) -> EvaluationOptions:
-        return replace(options, reference=None if self.data is None else self.data.reference)
+    def _for_samples(self, options: EvaluationOptions) -> EvaluationOptions:
+        """Options with the reference of the data, and where bonds are perceived, with a worker that does it."""
+        options = replace(options, reference=None if self.data is None else self.data.reference)
+        if self.bonds == "lookup":
+            return options
+        return replace(options, scope="all", bonds=self.bonds, workers=options.workers or min(1, default_workers()))
 
     def random_data(
         self, flow: Flow[MoleculeBatch], n: int, n_atoms: int | None = None
@@ -139,7 +155,8 @@ class MoleculesTask(Task[MoleculeBatch]):
     def throughput(
         self, samplers: Mapping[str, Sampler[MoleculeBatch]], n: int, novelty: Novelty, **settings: Any
     ) -> list[Record]:
-        return sampling_throughput(samplers, n, training=novelty(), **settings)
+        bonds = {name: MoleculesTask(sampler.data).bonds for name, sampler in samplers.items()}
+        return sampling_throughput(samplers, n, training=novelty(), bonds=bonds, **settings)
 
 
 class MoleculeSplits(Splits[MoleculeBatch]):
@@ -208,18 +225,19 @@ class MoleculeSplits(Splits[MoleculeBatch]):
         return self.validation.batch(slice(n))
 
     def sample_figures(self, flow: Flow[MoleculeBatch], n: int, seed: int) -> Record:
-        """Stability, and for environment types the share `realised`; an average velocity has more evaluations too."""
+        """Stability, and for environment types `realised`, see `MoleculeSampling`; average velocities have more."""
         domain: Any = flow.domain
+        bonds = MoleculesTask(type(self.config.data)).bonds
         names = ["atom_stability", "molecule_stability"]
-        if domain.representation == "environment":
+        if domain.representation == "environment" and bonds == "lookup":
             names.append("realised")
         figures: Record = {}
         for k in evaluations_to_try(flow):
 
             def scores(k: int | None = k) -> tuple[Tensor, ...]:
                 samples = self.sample(flow, n, seed, k)
-                atoms, molecules = samples.stability()
-                realised = () if samples.environments is None else (samples.realised().float().mean(),)
+                atoms, molecules = stability_of(samples, bonds)
+                realised = (samples.realised().float().mean(),) if "realised" in names else ()
                 return atoms.sum() / samples.mask.sum(), molecules.float().mean(), *realised
 
             figures |= attempt([name + suffix(k) for name in names], scores)
@@ -231,20 +249,25 @@ class MoleculeSampling(Sampling[MoleculeBatch]):
 
     Attributes:
         n_stable: stable molecules among those drawn.
-        n_realised: those that have the bonds of their environment types; None for models of other types.
+        n_realised: those whose look-up bonds are those of their environment types; None for models of other types, and
+            where bonds are perceived, which may be those of another mesomeric form.
     """
 
     n_stable = 0
     n_realised: int | None = None
+
+    def __init__(self, flow: Flow[MoleculeBatch], options: SamplingOptions, task: MoleculesTask):
+        super().__init__(flow, options, task.noun)
+        self._bonds = task.bonds
 
     def __iter__(self) -> Iterator[Samples[MoleculeBatch]]:
         ask = self.options
         left = ask.n
         with self._bar(ask.n) as bar:
             for samples in self._batches(sys.maxsize if ask.only else ask.n, ask.seed):
-                stable = samples.data.stability()[1]
+                stable = stability_of(samples.data, self._bonds)[1]
                 self.n_stable += int(stable.sum())
-                if samples.data.environments is not None:
+                if samples.data.environments is not None and self._bonds == "lookup":
                     self.n_realised = (self.n_realised or 0) + int(samples.data.realised().sum())
                 kept = (samples.data[stable] if ask.only else samples.data)[:left]
                 left -= len(kept)
@@ -298,8 +321,8 @@ class MoleculeScoring(Scoring[MoleculeBatch]):
 class MoleculeWriter(SampleWriter[MoleculeBatch]):
     """Writes molecules to a file."""
 
-    def __init__(self, path: Path, format: str | None = None):
-        self._writer = StructureWriter(path, format)
+    def __init__(self, path: Path, format: str | None, bonds: Literal["lookup", "perceived"]):
+        self._writer = StructureWriter(path, format, bonds=bonds)
 
     def write(self, samples: Samples[MoleculeBatch]) -> None:
         for structure in samples.data.structures():

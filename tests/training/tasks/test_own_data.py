@@ -10,6 +10,7 @@ import torch
 from molflow.chem import read_structures
 from molflow.data import DATASETS, DataSetConfig, Loaded, MoleculeSet
 from molflow.energies import ENERGIES, DoubleWell, System
+from molflow.evaluation import inspect_all
 
 TINY = Path(__file__).parents[1] / "tiny.toml"
 
@@ -49,6 +50,7 @@ def test_molecules(figures):
     card, record, out = figures("a.sdf", "data.name=waters", "training.batch_size=16")
     assert (card["data"], card["split"]) == ("waters", "64 molecules of water")
     assert (record["n_molecules"], record["reference_scores"]) == (12, None)
+    assert record["protocol"].startswith("RDKit rdDetermineBonds")
     assert {number for structure in read_structures(out) for number in structure.atomic_numbers.tolist()} <= {1, 8}
 
 
@@ -60,9 +62,11 @@ def test_validation_data_that_the_model_cannot_make(figures, tmp_path, monkeypat
     )
     data = f"data={{file='{tmp_path / 'a.csv'}', split='part'{condition}}}"
     hidden = ["training.condition_dropout=0.3"] if condition else []
-    card, record, _ = figures("a.sdf", data, "model.domain.kind=composed_molecules", "training.batch_size=4", *hidden)
+    card, record, out = figures("a.xyz", data, "model.domain.kind=composed_molecules", "training.batch_size=4", *hidden)
     assert card["validation"]["validation_loss"] is None
     assert record["n_molecules"] == 12
+    stable = sum(report.stable for report in inspect_all(read_structures(out), bonds="perceived", workers=0))
+    assert record["metrics"]["molecule_stability"]["count"] == stable
 
 
 @pytest.mark.usefixtures("few_particles")
