@@ -20,6 +20,7 @@ FEW = (
 QUICKER = {
     "qm9-diffusion": ("model.n_steps=4",),
     "lj55": tuple(f"model.{map}.{size}" for map in ("encoder", "decoder") for size in ("n_blocks=1", "hidden=8")),
+    "lj55-cnf": ("model.network.n_blocks=1", "model.network.hidden=8", 'model.solver={method="euler", n_steps=2}'),
 }
 
 
