@@ -4,7 +4,8 @@
 
 All atoms; the number of atoms, their types, and positions in angstrom on 3(N-1) dimensions are included. It is the
 variational bound at one draw of the dequantisation noise. The divergence is estimated with one Rademacher probe a
-molecule, which leaves the mean over molecules unbiased.
+molecule, which leaves the mean over molecules unbiased. Look at the median too: where the velocity is rough near the
+data, a few molecules decide the mean.
 """
 
 import argparse

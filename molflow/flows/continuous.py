@@ -125,7 +125,8 @@ class ODEFlow(Flow[Data]):
 
     Such a flow learns from paths p_t = alpha p + sigma e between data p and noise e. Data with noise, p + s e, are
     points of these paths at the time when sigma / alpha = s, divided by alpha. Their likelihood starts at that time,
-    where the velocity is smooth.
+    where the velocity is smooth. That holds for noise e that was drawn by itself: where training pairs it with data
+    (`objective.pairing`), points with unpaired noise are less likely under the paths than they should be.
 
     Implementing one: write `velocity`, `path_at` and `_steps`.
 
