@@ -95,7 +95,12 @@ class OwnEnergy(Energy):
 
     def _call(self, x: Tensor, kind: str) -> Tensor:
         """Energies of a batch, or of one configuration."""
-        result = self.function(x if kind == "torch tensors" else x.detach().cpu().numpy().copy())  # it may change it
+        try:
+            result = self.function(
+                x if kind == "torch tensors" else x.detach().cpu().numpy().copy()
+            )  # it may change it
+        except SystemExit as error:
+            raise MolflowError(f"{self.name}: the function ended the program (SystemExit: {error})") from error
         self._has_forces = isinstance(result, tuple | list)
         if not self._has_forces:
             return torch.as_tensor(result)
@@ -199,7 +204,7 @@ def _import(path: str) -> Any:
         found: Any = import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
-    except Exception as error:  # anything can go wrong while a user's module is imported
+    except (Exception, SystemExit) as error:  # anything can go wrong while a user's module is imported
         raise MolflowError(f"energy {path}: cannot be imported: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(here)

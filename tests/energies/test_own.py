@@ -60,6 +60,7 @@ def test_every_way_to_write_an_energy_gives_the_same(way, x):
         (lambda x: np.asarray(springs(x.detach() if isinstance(x, torch.Tensor) else x)), "no gradient and no forces"),
         (lambda x: (springs(x), force(x)[..., 0]), r"forces of shape \(2, 5\) for configurations \(2, 5, 3\)"),
         (lambda x: 1 / 0, "ZeroDivisionError"),
+        (lambda x: sys.exit(3), r"ended the program \(SystemExit: 3\)"),
     ],
 )
 def test_a_function_that_is_no_energy_is_refused(function, message, x):
@@ -138,6 +139,14 @@ def test_a_path_that_leads_nowhere(path, message, x, monkeypatch):
     with pytest.raises(MolflowError, match=message):
         own_system(path, x)
     assert str(CHAIN) not in sys.path
+
+
+def test_a_module_that_ends_the_program(x, tmp_path, monkeypatch):
+    """As a script does that reads its own arguments when it is imported."""
+    (tmp_path / "a_script.py").write_text("import sys\nsys.exit('usage: a_script.py FILE')")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MolflowError, match="a_script:energy: cannot be imported: SystemExit: usage"):
+        own_system("a_script:energy", x)
 
 
 def test_an_array_that_a_function_changes_is_its_own(x):
