@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from molflow.training import load_experiment as load_experiment
     from molflow.training import train as train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __getattr__, __dir__ = lazy_names(
     __name__,

@@ -23,7 +23,7 @@ def test_versions():
     version = molflow.__version__
     assert PROJECT["version"] == version
     assert f"\nversion: {version}\n" in TEXT["CITATION.cff"]
-    assert f"\n## [{version}]" in TEXT["CHANGELOG.md"]
+    assert f"\n## [{'Unreleased' if version.endswith('.dev0') else version}]" in TEXT["CHANGELOG.md"]
 
 
 def test_the_conda_environment_installs_what_make_installs():
