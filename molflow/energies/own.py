@@ -96,9 +96,8 @@ class OwnEnergy(Energy):
     def _call(self, x: Tensor, kind: str) -> Tensor:
         """Energies of a batch, or of one configuration."""
         try:
-            result = self.function(
-                x if kind == "torch tensors" else x.detach().cpu().numpy().copy()
-            )  # it may change it
+            # The function may change its argument.
+            result = self.function(x if kind == "torch tensors" else x.detach().cpu().numpy().copy())
         except SystemExit as error:
             raise MolflowError(f"{self.name}: the function ended the program (SystemExit: {error})") from error
         self._has_forces = isinstance(result, tuple | list)
