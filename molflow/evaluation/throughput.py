@@ -75,7 +75,7 @@ def conditions(device: torch.device | str, batch_size: int) -> dict[str, Any]:
 
 def count_stable(batch: MoleculeBatch, bonds: Bonds = "lookup") -> int:
     """Number of stable molecules by the bonds of a protocol."""
-    return int(stability_of(batch, bonds)[1].sum())
+    return int(stability_of(batch.to("cpu"), bonds)[1].sum())
 
 
 def count_new(batch: MoleculeBatch, training: TrainingReference, bonds: Bonds = "lookup") -> int:
