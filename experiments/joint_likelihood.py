@@ -31,8 +31,7 @@ def main() -> None:
 
     keep_freed_memory()
     flow = load_named(arguments.model)
-    domain = flow.domain
-    if not isinstance(flow, ODEFlow) or not isinstance(domain, MoleculeDomain) or domain.dequantizer is None:
+    if not isinstance(flow, ODEFlow) or not isinstance(flow.domain, MoleculeDomain):
         raise SystemExit(f"{arguments.model} is not a continuous flow that generates types")
     flow.solver = AdaptiveSolver(rtol=arguments.tolerance, atol=arguments.tolerance)
     test, generator = load_qm9("test"), torch.Generator().manual_seed(0)

@@ -169,6 +169,7 @@ class MoleculeSplits(Splits[MoleculeBatch]):
         rows: of the compositions, that of each training molecule (M,); None as for `compositions`.
     """
 
+    task: MoleculesTask
     training: MoleculeSet
     validation: MoleculeSet
 
@@ -227,7 +228,7 @@ class MoleculeSplits(Splits[MoleculeBatch]):
     def sample_figures(self, flow: Flow[MoleculeBatch], n: int, seed: int) -> Record:
         """Stability, and for environment types `realised`, see `MoleculeSampling`; average velocities have more."""
         domain: Any = flow.domain
-        bonds = MoleculesTask(type(self.config.data)).bonds
+        bonds = self.task.bonds
         names = ["atom_stability", "molecule_stability"]
         if domain.representation == "environment" and bonds == "lookup":
             names.append("realised")
