@@ -100,13 +100,13 @@ def experiment(family: str, kind: str, data: Row) -> ExperimentConfig:
         "model": model | {"domain": {"kind": "vectors"}},
         "objective": objective,
         "optimizer": {"warmup_steps": SHARES // 50},
-        "training": {"epochs": 200, "batch_size": 256, "device": "cpu"},
+        "training": {"batch_size": 256, "device": "cpu"},
     }
     return parse(ExperimentConfig, tables, family)
 
 
 def train(config: ExperimentConfig, seconds: float) -> Trained:
-    """Train for a time, or for all epochs if they take less; the learning rate follows the share that has passed.
+    """Train for a time; the learning rate follows the share of it that has passed.
 
     Steps whose gradient is not finite are left out and counted.
 
@@ -118,13 +118,12 @@ def train(config: ExperimentConfig, seconds: float) -> Trained:
         torch.manual_seed(config.seed)
         run = new_run(splits, torch.device("cpu"), SHARES, None)
     batches, prepare, flow = splits.batches(), run.objective.preparation(), run.objective.flow
-    total_steps = config.training.epochs * len(batches)
     indices = (chosen for epoch in count() for chosen in batches.epoch(epoch))
     skipped, began = 0, time.process_time()
     with tqdm(
         total=SHARES, desc="training", bar_format="{desc} {percentage:3.0f}%|{bar}| {postfix}", leave=False
     ) as bar:
-        while (share := max((time.process_time() - began) / seconds, (run.step + skipped) / total_steps)) < 1:
+        while (share := (time.process_time() - began) / seconds) < 1:
             generator = torch.Generator().manual_seed(step_seed(config.seed, run.step + skipped))
             batch = prepare(splits.batch(next(indices)), generator)
             run.optimizer.zero_grad(set_to_none=True)

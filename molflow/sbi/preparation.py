@@ -1,5 +1,6 @@
 """Parameters without bounds and observations of order one: what a flow is trained on in place of theta and x."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,8 @@ class Bounds:
     """The support of a prior, a lower and an upper bound of each parameter, which may be infinite.
 
     A flow has a density everywhere, so it is trained on u: theta without bounds, log(theta - low) above a bound,
-    -log(high - theta) below one, and log (theta - low) / (high - theta) between two.
+    -log(high - theta) below one, and the quantile of a standard Gaussian at (theta - low) / (high - low) between two,
+    so that a uniform prior becomes a Gaussian.
 
     Attributes:
         low, high: float64 (F,).
@@ -53,19 +55,22 @@ class Bounds:
         """u and log |det du/dtheta| of parameters in the support, float64 (n, F) and (n,)."""
         theta = theta.double()
         above, below, width = theta - self.low, self.high - theta, self.high - self.low
-        edge = _EDGE * torch.where(width.isfinite(), width, 1.0)
-        log_above = torch.where(self.low.isfinite(), above.clamp(min=edge).log(), 0.0)
-        log_below = torch.where(self.high.isfinite(), below.clamp(min=edge).log(), 0.0)
-        free = self.low.isinf() & self.high.isinf()
-        log_width = torch.where(width.isfinite(), width.log(), 0.0)
-        log_det = torch.where(free, 0.0, log_width - log_above - log_below)
-        return torch.where(free, theta, log_above - log_below), log_det.sum(-1)
+        box, free = width.isfinite(), self.low.isinf() & self.high.isinf()
+        edge = _EDGE * torch.where(box, width, 1.0)
+        log_above, log_below = above.clamp(min=edge).log(), below.clamp(min=edge).log()
+        quantile = torch.special.ndtri(torch.where(box, (above / width).clamp(_EDGE, 1 - _EDGE), 0.5))
+        half = torch.where(self.low.isfinite(), log_above, -log_below)
+        u = torch.where(free, theta, torch.where(box, quantile, half))
+        log_det_box = quantile.square() / 2 + math.log(2 * math.pi) / 2 - width.log()
+        log_det_half = torch.where(self.low.isfinite(), -log_above, -log_below)
+        log_det = torch.where(free, 0.0, torch.where(box, log_det_box, log_det_half))
+        return u, log_det.sum(-1)
 
     def bound(self, u: Tensor) -> Tensor:
         """The parameters of u: the inverse of `free`, float64 (n, F)."""
         u = u.double()
         width = self.high - self.low
-        between = torch.where(width.isfinite(), self.low + width * u.sigmoid(), u)
+        between = torch.where(width.isfinite(), self.low + width * torch.special.ndtr(u), u)
         above = torch.where(self.low.isfinite(), self.low + u.exp(), between)
         below = torch.where(self.high.isfinite(), self.high - (-u).exp(), above)
         return torch.where(width.isfinite(), between, below)
