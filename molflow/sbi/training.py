@@ -27,6 +27,7 @@ log = logging.getLogger("molflow")
 FEWEST = 20
 """Simulations that training needs at least."""
 
+_LEARNING_RATE = 2e-3
 _VALIDATIONS = 40  # in a training
 _VALIDATED = 1000  # held-out simulations, at most
 
@@ -170,7 +171,7 @@ def _experiment(
             "condition": [f"x{k + 1}" for k in range(n_conditions)],
         },
         "objective": _objective(model),
-        "optimizer": {"learning_rate": 5e-4},
+        "optimizer": {"learning_rate": _LEARNING_RATE},
         "training": {
             "epochs": epochs,
             "batch_size": batch_size,
