@@ -182,7 +182,7 @@ class MoleculeFile(DataSetConfig):
             )
             with closing(self._made(items[n_done:])) as found, bar:
                 for result in found:
-                    done.append(result)
+                    done.append(_compact(result))
                     file.write(json.dumps(result) + "\n")
                     bar.update()
         return done
@@ -299,11 +299,17 @@ def _prepare(message: dict[str, Any] | None, **options: Any) -> dict[str, Any] |
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of JSON in a file."""
+    """The results in the whole lines of a file."""
     if not path.exists():
         return []
     whole_lines(path)
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    with path.open(encoding="utf-8") as file:
+        return [_compact(json.loads(line)) for line in file]
+
+
+def _compact(result: dict[str, Any]) -> dict[str, Any]:
+    """The same with arrays in place of lists, which take a third of the memory."""
+    return {key: np.array(value) if isinstance(value, list) else value for key, value in result.items()}
 
 
 def _number(text: str | None) -> float | str:
