@@ -59,8 +59,6 @@ FAMILIES["unrolled"] = FAMILIES["flow_matching"]
 BETA = {"density": {"first_beta": 5.0, "beta": 200.0}, "posterior": {"first_beta": 10.0, "beta": 1000.0}}
 """First and last weight of the reconstruction error of free-form flows; posteriors may be narrow."""
 
-LEARNING_RATE = {"density": 1e-3, "posterior": 3e-3}
-
 SHARES = 1000
 """Length of the learning-rate schedule, in equal parts of a training."""
 
@@ -101,7 +99,7 @@ def experiment(family: str, kind: str, data: Row) -> ExperimentConfig:
         "data": data,
         "model": model | {"domain": {"kind": "vectors"}},
         "objective": objective,
-        "optimizer": {"learning_rate": LEARNING_RATE[kind], "warmup_steps": SHARES // 50},
+        "optimizer": {"warmup_steps": SHARES // 50},
         "training": {"batch_size": 256, "device": "cpu"},
     }
     return parse(ExperimentConfig, tables, family)
