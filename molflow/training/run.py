@@ -134,9 +134,10 @@ class Run:
         self.best = state.get("best")
 
     def compare(self) -> None:
-        """Remember the average weights if their validation loss is the lowest so far; None is no number."""
-        loss = self.validation["validation_loss"]
-        if loss is not None and (self.best is None or loss < self.best["validation"]["validation_loss"]):
+        """Remember the average weights if their criterion is the lowest so far; None is no number."""
+        criterion = self.objective.criterion(self.validation)
+        lowest = None if self.best is None else self.objective.criterion(self.best["validation"])
+        if criterion is not None and (lowest is None or criterion < lowest):
             weights = copy.deepcopy(self.ema.module.state_dict())
             self.best = {"validation": self.validation, "weights": weights, "since": 0}
         elif self.best is not None:

@@ -154,9 +154,19 @@ def overfitted(folder, **training):
     return losses_of(folder)
 
 
-def losses_of(folder):
+def validations_of(folder):
     lines = map(json.loads, (folder / METRICS).read_text().splitlines())
-    return [line["validation_loss"] for line in lines if "validation_loss" in line]
+    return [line for line in lines if "validation_loss" in line]
+
+
+def losses_of(folder):
+    return [line["validation_loss"] for line in validations_of(folder)]
+
+
+def likelihoods_of(folder, beta):
+    """NLL of the encoder + beta e^2 at each validation, by which the weights of a free-form flow are chosen."""
+    rows = validations_of(folder)
+    return [row["validation_nll_encoder"] + beta * row["validation_reconstruction_error"] ** 2 for row in rows]
 
 
 def test_patience_ends_a_run_and_keeps_its_best_weights(tmp_path):
@@ -201,8 +211,10 @@ def own_molecules(folder, monkeypatch, validation):
 def test_patience_and_batches_of_equal_cost_continue_exactly(tmp_path, monkeypatch):
     config = own_molecules(tmp_path, monkeypatch, "CCC\nCCO\n")
     train(config, tmp_path / "whole")
-    losses = losses_of(tmp_path / "whole")
-    assert losses.index(min(losses)) == len(losses) - 2 < 18
+    losses, likelihoods = losses_of(tmp_path / "whole"), likelihoods_of(tmp_path / "whole", config.objective.beta)
+    assert likelihoods.index(min(likelihoods)) == len(likelihoods) - 2 < 18
+    card = json.loads((tmp_path / "whole" / CARD).read_text())
+    assert card["validation"]["validation_loss"] == losses[-2]
 
     step = Recorder.stepped
 

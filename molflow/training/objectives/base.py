@@ -6,7 +6,7 @@ needs no network, so it is separate from the module and worker processes can do 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -130,6 +130,10 @@ class Objective(nn.Module, ABC):
         `torch.rand` and `torch.randn`, a row for each configuration or for each point, so that processes can share a
         batch.
         """
+
+    def criterion(self, validation: Mapping[str, float | None]) -> float | None:
+        """What `training.patience` waits to fall, from the figures of a validation: the loss; None is no number."""
+        return validation["validation_loss"]
 
     def initialize(self, batch: Any) -> None:
         """Set the parameters that start from the first batch of data; by default there are none."""

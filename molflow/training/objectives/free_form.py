@@ -1,6 +1,6 @@
 """The free-form objective (arXiv 2310.16624): maximum likelihood with a reconstruction error, and by energy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -76,6 +76,16 @@ class FreeFormObjective(Objective):
         """The weight at this share of the training."""
         first = self.config.beta if self.config.first_beta is None else self.config.first_beta
         return float(first ** (1 - self.share) * self.config.beta**self.share)
+
+    def criterion(self, validation: Mapping[str, float | None]) -> float | None:
+        """The exact likelihood of the encoder + beta e^2, e the reconstruction error, where likelihoods are validated.
+
+        The value of the loss will not do: only the gradient of its surrogate is that of the volume change.
+        """
+        if "validation_nll_encoder" not in validation:
+            return super().criterion(validation)
+        nll, error = validation["validation_nll_encoder"], validation["validation_reconstruction_error"]
+        return None if nll is None or error is None else nll + self.config.beta * error**2
 
     def forward(self, batch: Batch, generator: torch.Generator | None) -> tuple[Tensor, Parts]:
         points, context, correction = self.to_points(batch, generator)
