@@ -86,15 +86,16 @@ def train(
 
     Parameters are mapped to all real numbers by the bounds of the prior, and both sides are standardised, so any units
     will do. Simulations with an observation that is not finite are dropped and counted: the posterior is then that of
-    parameters with a valid simulation. A tenth of the simulations is held out, and the weights with the lowest loss on
-    them are kept.
+    parameters with a valid simulation. A tenth of the simulations is held out, and the weights that do best on them are
+    kept.
 
     Args:
         theta: (n, F), drawn from the prior.
         x: (n, C), one observation of each.
         prior: its support bounds the parameters; None if they have no bounds.
         names: of the parameters.
-        flow: a kind of flow, or a table or configuration of one; experiments/README.md compares them.
+        flow: a kind of flow, or a table or configuration of one; experiments/README.md compares them. The most precise
+            of one evaluation is "continuous" with `Posterior.unrolled`.
         folder: for the run and the model, which `molflow.sbi.load` reads; None keeps no files.
         seed: of weights and training.
         epochs: passes over the simulations.
