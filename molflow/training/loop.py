@@ -28,7 +28,7 @@ from molflow.training.distributed import Ranks, joined_ranks
 from molflow.training.objectives.accumulation import accumulate_gradients
 from molflow.training.pairing import turn
 from molflow.training.precision import CheckedPrecision
-from molflow.training.prefetch import Request, prefetch
+from molflow.training.prefetch import Request, naming_deaths, prefetch
 from molflow.training.recorder import Recorder, forget_after, new_folder, resumed_folder
 from molflow.training.run import Run, new_run
 from molflow.training.state import STATE, restore_run
@@ -107,6 +107,7 @@ def _train(run: Run, splits: Splits[Any], folder: Path, total_steps: int, ranks:
     objective, compute = ranks.distribute(run.objective), CheckedPrecision(run, training.precision)
     requests = _requests(splits, batches, run.step, total_steps, takes_turned(run.objective.flow))
     with (
+        naming_deaths(),
         Recorder(run, splits, folder, total_steps, writes=ranks.leads) as recorder,
         held_interrupts() as interrupted,  # half a step cannot be resumed
         prefetch(run.objective.preparation(), requests, training.workers) as prepared,

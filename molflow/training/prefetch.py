@@ -67,15 +67,26 @@ def prefetch(prepare: Preparation, requests: Iterable[Request], workers: int) ->
     )
     batches = _iterate(loader)
     try:
-        yield batches
-    except (RuntimeError, ConnectionError, EOFError) as error:  # wherever the death of the worker was noticed
+        with naming_deaths():
+            yield batches
+    finally:
+        batches.close()
+
+
+@contextmanager
+def naming_deaths() -> Iterator[None]:
+    """Turn what torch raises where a worker died into a MolflowError.
+
+    torch raises in a signal handler, so anywhere, and even after the end of the pipe was an error already.
+    """
+    try:
+        yield
+    except (RuntimeError, ConnectionError, EOFError) as error:
         if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
             raise
         raise MolflowError(
             f"a process that prepares batches ended ({str(error).strip()}); resume the run, or set training.workers = 0"
         ) from error
-    finally:
-        batches.close()
 
 
 def _iterate(loader: DataLoader[Prepared]) -> Generator[Prepared, None, None]:
