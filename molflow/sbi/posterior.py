@@ -26,6 +26,7 @@ from molflow.sbi.preparation import Bounds, Observations
 log = logging.getLogger("molflow")
 
 POSTERIOR = "posterior.json"
+_FORMAT = 2  # 1 mapped a parameter between two bounds by the logit
 UNROLLED = 16
 """Steps of Euler's method in a posterior of one evaluation."""
 
@@ -209,7 +210,7 @@ class Posterior:
             "smallest": self.observations.low, "largest": self.observations.high, "offset": self.observations.offset,
         }  # fmt: skip
         numbers = {key: [v if abs(v) < torch.inf else None for v in t.tolist()] for key, t in tensors.items()}
-        write_json(folder / POSTERIOR, {"names": self.names, **numbers})
+        write_json(folder / POSTERIOR, {"format": _FORMAT, "names": self.names, **numbers})
 
     def _sample(self, features: Tensor, seed: int | None) -> Tensor:
         u = self.flow.sample(len(features), condition=features, seed=seed, batch_size=10_000)
@@ -272,6 +273,8 @@ def load(folder: str | Path, device: torch.device | str = "cpu") -> Posterior:
     """
     path = Path(folder) / POSTERIOR
     content = read_json(path)
+    if isinstance(content, dict) and "names" in content and content.get("format") != _FORMAT:
+        raise MolflowError(f"{path}: of another version of molflow; train the posterior again")
     keys = ("low", "high", "smallest", "largest", "offset")
     empty = {"low": -torch.inf, "high": torch.inf, "offset": torch.nan}
     try:

@@ -87,6 +87,9 @@ def test_a_posterior_is_loaded_from_its_folder(posterior):
 
 def test_a_damaged_file_of_a_posterior(tmp_path):
     (tmp_path / "posterior.json").write_text('{"names": ["a"], "low": 3}')
+    with pytest.raises(MolflowError, match=r"posterior.json: of another version of molflow; train the posterior again"):
+        molflow.sbi.load(tmp_path)
+    (tmp_path / "posterior.json").write_text('{"format": 2, "names": ["a"], "low": 3}')
     with pytest.raises(MolflowError, match=r"posterior.json: not the file of a posterior"):
         molflow.sbi.load(tmp_path)
 
