@@ -130,7 +130,7 @@ def model(name):
 def posterior(folder):
     model(CONFIG)(folder)
     numbers = {"low": [0.0, None], "high": [1.0, None], "smallest": [0.0], "largest": [2.0], "offset": [None]}
-    (folder / POSTERIOR).write_text(json.dumps({"names": ["a", "b"], **numbers}))
+    (folder / POSTERIOR).write_text(json.dumps({"format": 2, "names": ["a", "b"], **numbers}))
     return folder / POSTERIOR
 
 
