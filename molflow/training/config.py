@@ -42,7 +42,8 @@ class TrainingConfig(Config):
     patience: int | None = Field(
         None,
         gt=0,
-        description="end after so many validations without a lower validation loss, with the weights of the lowest",
+        description="end after so many validations that are not the best, with the weights of the best: the lowest "
+        "loss, or for free-form flows the best exact likelihood and reconstruction, where likelihoods are validated",
     )
     validation_molecules: int = Field(128, gt=0, description="held-out molecules for the exact likelihood")
     batches: Literal["equal_size", "equal_cost", "mixed_size"] = Field(

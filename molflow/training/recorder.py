@@ -104,7 +104,7 @@ class Recorder:
 
     @property
     def stops(self) -> bool:
-        """Whether the validation loss has not fallen for as long as `training.patience` says."""
+        """Whether no validation was the best for as long as `training.patience` says."""
         patience, best = self.splits.config.training.patience, self.run.best
         return patience is not None and best is not None and best["since"] >= patience
 
